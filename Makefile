@@ -1,0 +1,135 @@
+# The front door. `make` prints what can be made and the variables with their present values.
+
+COMPETITION ?= demo#     competitions/<name>.yaml
+ENSEMBLE    ?=#          ensembles/<name>.yaml (empty: the competition's own)
+MODEL       ?=#          an entry of models.yaml (empty: all members of the ensemble)
+PREPROCESS  ?=#          preprocess/<name>.yaml (empty: the model's own)
+DATA        ?=#          another image folder or glob for the competition
+DEVICE      ?= auto#     auto, cpu, cuda, cuda:1
+DTYPE       ?= auto#     auto (fp16 on a GPU, else fp32), fp32, fp16, bf16
+BATCH       ?=#          images per forward pass (empty: 256 on a GPU, else 64)
+WORKERS     ?=#          decoding threads (empty: one per core)
+SHARD       ?= 2048#     images per cache file: what an interrupted run can lose
+PYTHON      ?=#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
+
+VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD PYTHON
+unexport $(VARIABLES)
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# every value reaches the shell in single quotes, whatever it contains
+quote = '$(subst ','\'',$(1))'
+option = $(if $($(2)),$(1) $(call quote,$($(2))))
+need = $(if $($(1)),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
+
+VENV := .venv
+ifeq ($(PYTHON),)
+  RUN := $(VENV)/bin/python
+  READY := $(VENV)/.installed
+else
+  RUN := $(PYTHON)
+  READY := environment
+endif
+
+PIPELINE = @$(RUN) -m pipeline
+JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
+      $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
+      $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \
+      $(call option,--shard,SHARD)
+
+##@ The chain (each stage makes what it needs from the stages above)
+
+.PHONY: preprocess
+preprocess: $(READY) ## pixels of PREPROCESS, or of all recipes the ensemble needs
+	$(PIPELINE) preprocess $(JOB)
+
+.PHONY: infer
+infer: $(READY) ## prompt probabilities of MODEL, or of all members of the ensemble
+	$(PIPELINE) infer $(JOB)
+
+.PHONY: ensemble
+ensemble: $(READY) ## weighted blend of the members
+	$(PIPELINE) ensemble $(JOB)
+
+.PHONY: threshold
+threshold: $(READY) ## low probabilities of the blend become zero
+	$(PIPELINE) threshold $(JOB)
+
+.PHONY: submit
+submit: $(READY) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv
+	$(PIPELINE) submit $(JOB)
+
+##@ Submissions
+
+.PHONY: log
+log: $(READY) ## the submissions so far
+	$(PIPELINE) log $(JOB)
+
+.PHONY: score
+score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE=0.91111
+	$(call need,N,N=12 PUBLIC=0.92024)
+	$(PIPELINE) score $(JOB) $(call option,--n,N) $(call option,--public,PUBLIC) $(call option,--private,PRIVATE)
+
+.PHONY: diff
+diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
+	$(call need,A,A=11 B=12)
+	$(call need,B,A=11 B=12)
+	$(PIPELINE) diff $(JOB) $(call option,--a,A) $(call option,--b,B)
+
+##@ Recipes and caches
+
+.PHONY: new
+new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES=a,b,c
+	$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
+	$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
+	$(PIPELINE) new $(JOB) $(call option,--images,IMAGES) $(call option,--classes,CLASSES)
+
+.PHONY: inspect
+inspect: $(READY) ## what a cached file is and what it was made from: FILE=cache/...pt
+	$(call need,FILE,FILE=cache/demo/probs/...)
+	$(PIPELINE) inspect $(JOB) $(call option,--file,FILE)
+
+.PHONY: clean-cache
+clean-cache: $(READY) ## list and remove what no current recipe uses (DRY=1 only lists)
+	$(PIPELINE) clean-cache $(JOB) $(if $(DRY),--dry)
+
+##@ The project
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## lint and run the default tests
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/python -m pytest
+
+.PHONY: test-slow
+test-slow: $(VENV)/.installed-dev ## run the slow tests
+	@$(VENV)/bin/python -m pytest -m slow
+
+.PHONY: bench
+bench: $(VENV)/.installed-dev ## measure what the README claims; writes bench/README.md
+	@$(VENV)/bin/python bench/prompt_edit.py
+
+.PHONY: help
+help: ## this text
+	@awk -F '## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST))
+	@printf '\nVariables (make submit COMPETITION=scene ENSEMBLE=winner)\n'
+	@$(foreach v,$(VARIABLES),printf '  %-12s %-10s %s\n' $(v) $(call quote,$($(v))) \
+	  "$$(sed -n 's/^$(v) *?=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";)
+
+# ---- set-up: a stamp is newer than the pins it was installed from
+
+$(VENV)/bin/python:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	python3 -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+.PHONY: environment
+environment:
+	@$(RUN) -m pipeline.environment

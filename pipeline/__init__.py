@@ -1,0 +1,1 @@
+"""Zero-shot image-classification submission pipeline. `python -m pipeline --help` lists the stages."""

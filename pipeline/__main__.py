@@ -1,0 +1,175 @@
+"""The command line: `python -m pipeline <verb>`, one verb per make target."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .errors import UserError
+from .job import DTYPES, Job
+from .recipes import Project
+
+Arguments = argparse.Namespace
+
+
+def _preprocess(job: Job, args: Arguments) -> None:
+    from . import infer, preprocess
+
+    recipes = [args.preprocess] if args.preprocess else [infer.split(m)[1] for m in _members(job, args)]
+    for recipe in dict.fromkeys(recipes):
+        preprocess.run(job, recipe)
+
+
+def _infer(job: Job, args: Arguments) -> None:
+    from . import infer
+
+    for member in _members(job, args):
+        infer.run(job, member)
+
+
+def _ensemble(job: Job, args: Arguments) -> None:
+    from . import ensemble
+
+    ensemble.run(job, _ensemble_name(job, args))
+
+
+def _threshold(job: Job, args: Arguments) -> None:
+    from . import threshold
+
+    threshold.run(job, _ensemble_name(job, args))
+
+
+def _submit(job: Job, args: Arguments) -> None:
+    from . import submit
+
+    submit.run(job, _ensemble_name(job, args))
+
+
+def _log(job: Job, args: Arguments) -> None:
+    from . import log
+
+    log.run(job)
+
+
+def _score(job: Job, args: Arguments) -> None:
+    from . import log
+
+    log.score(job, args.n, args.public, args.private)
+
+
+def _diff(job: Job, args: Arguments) -> None:
+    from . import log
+
+    log.diff(job, args.a, args.b)
+
+
+def _inspect(job: Job, args: Arguments) -> None:
+    from . import inspect
+
+    inspect.run(args.file)
+
+
+def _clean_cache(job: Job, args: Arguments) -> None:
+    from . import clean_cache
+
+    clean_cache.run(job.project, args.dry)
+
+
+def _new(job: Job, args: Arguments) -> None:
+    from . import new
+
+    new.run(job.project, job.competition_name, args.images, args.classes)
+
+
+def _ensemble_name(job: Job, args: Arguments) -> str:
+    name = args.ensemble or job.competition.ensemble
+    if not name:
+        raise UserError(f"no ensemble: give ENSEMBLE=name, or 'ensemble:' in {job.where}")
+    return name
+
+
+def _members(job: Job, args: Arguments) -> list[str]:
+    """The member MODEL@PREPROCESS, or all members of the ensemble."""
+    from . import ensemble
+
+    if args.model:
+        return [job.project.member(args.model, args.preprocess)]
+    members = list(ensemble.members(job.project.ensemble(_ensemble_name(job, args))))
+    if args.preprocess:
+        members = [job.project.member(member.partition("@")[0], args.preprocess) for member in members]
+    return list(dict.fromkeys(members))
+
+
+VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
+    "preprocess": (_preprocess, "images -> pixels of one recipe, or of all that the ensemble needs"),
+    "infer": (_infer, "prompt probabilities of one model, or of all members of the ensemble"),
+    "ensemble": (_ensemble, "weighted blend of the members"),
+    "threshold": (_threshold, "low probabilities of the blend become zero"),
+    "submit": (_submit, "pool, check and write the CSV"),
+    "score": (_score, "record a leaderboard score of a submission"),
+    "log": (_log, "the submissions so far"),
+    "diff": (_diff, "what changed between two submissions"),
+    "inspect": (_inspect, "what a cached file is and what it was made from"),
+    "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
+    "new": (_new, "write the files of a new competition"),
+}
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs share the options that describe the job; some have their own."""
+    job = argparse.ArgumentParser(add_help=False)
+    job.add_argument("--competition", default="demo", metavar="NAME", help="competitions/NAME.yaml (default: demo)")
+    job.add_argument("--data", metavar="PATH", help="another image folder or glob than the competition's")
+    job.add_argument("--ensemble", metavar="NAME", help="ensembles/NAME.yaml (default: the competition's)")
+    job.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
+    job.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
+    job.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="default: fp16 on a GPU, else fp32")
+    job.add_argument("--batch", type=_positive, metavar="N", help="images per forward pass")
+    job.add_argument("--workers", type=_positive, metavar="N", help="decoding threads (default: one per core)")
+    job.add_argument("--shard", type=_positive, default=2048, metavar="ROWS", help="images per cache file")
+    main = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    verbs = main.add_subparsers(dest="verb", required=True, metavar="verb")
+    own = {
+        name: verbs.add_parser(name, parents=[job], help=text, description=text) for name, (_, text) in VERBS.items()
+    }
+    own["score"].add_argument("--n", type=_positive, required=True, help="number of the submission")
+    own["score"].add_argument("--public", type=float, help="public score, e.g. 0.92024")
+    own["score"].add_argument("--private", type=float, help="private score")
+    own["diff"].add_argument("--a", type=_positive, required=True, help="number of the first submission")
+    own["diff"].add_argument("--b", type=_positive, required=True, help="number of the second")
+    own["inspect"].add_argument("--file", type=Path, required=True, help="a .pt file below cache/")
+    own["clean-cache"].add_argument("--dry", action="store_true", help="only list")
+    own["new"].add_argument("--images", required=True, help="folder or glob of the images")
+    own["new"].add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+    return main
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; a user's mistake is one line on stderr and exit code 1."""
+    args = parser().parse_args(arguments)
+    try:
+        job = Job(args.competition, Project(), args.data, args.device, args.dtype, args.batch,
+                  args.workers or 0, args.shard)  # fmt: skip
+        VERBS[args.verb][0](job, args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}. What was finished is kept; run the same command again to go on", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished shards are kept; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

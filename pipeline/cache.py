@@ -1,0 +1,200 @@
+"""One `.pt` artefact: what it was made from, its digest, atomic save, safe load, shards of rows.
+
+An artefact is a folder named after the digest of everything that decides its content. Its rows (images) lie
+there in shard files, each a plain dict that `torch.load(path, weights_only=True)` reads. Nothing is ever
+overwritten by something else: another content has another digest, so undoing an edit finds the old files.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMAT = 1  # part of every digest: raise it when the content of an artefact changes for the same inputs
+SHARD_NAME = re.compile(r"(\d+)-(\d+)\.pt")
+
+
+def digest_of(made_from: dict) -> str:
+    """20 hex digits of a JSON-able dict; key order does not matter."""
+    text = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; moved onto it when the block ends well, removed when it does not.
+
+    The content is on disk before the name is, so a power cut leaves the old file or the new one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path`; the kernel drops it with the process, so none is ever stale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def save(path: Path, made_from: dict, **values) -> None:
+    """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
+    import torch
+
+    with atomic_file(path) as temporary:
+        torch.save({**values, "digest": digest_of(made_from), "made_from": json.dumps(made_from)}, temporary)
+
+
+def load(path: Path, digest: str | None = None) -> dict | None:
+    """The artefact in `path`, or None when it is absent, damaged or another one than `digest`."""
+    import torch
+
+    try:
+        artefact = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except FileNotFoundError:
+        return None
+    except Exception:  # a damaged file fails in many ways, and all of them mean: not usable
+        return None
+    if not isinstance(artefact, dict) or "made_from" not in artefact:
+        return None
+    if digest is not None and artefact.get("digest") != digest:
+        return None
+    return artefact
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A result with one row per image, in shards under `folder`/<digest>/.
+
+    `made_from` is a JSON-able dict of everything that decides the content; `ids` are the rows in order.
+    """
+
+    folder: Path
+    made_from: dict
+    ids: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.made_from)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.digest
+
+    def shards(self) -> list[tuple[int, int, Path]]:
+        """(start, stop, file) of the usable shards, in row order and without overlap."""
+        found, end = [], 0
+        for start, stop, file in self._files():
+            if start < end:
+                continue
+            shard = load(file, self.digest)
+            if shard is None or tuple(shard["ids"]) != self.ids[start:stop]:
+                print(f"cache: {file} is damaged and is computed again", flush=True)
+                file.unlink(missing_ok=True)
+                continue
+            found.append((start, stop, file))
+            end = stop
+        return found
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        names = os.listdir(self.path) if self.path.is_dir() else []
+        matches = [match for match in map(SHARD_NAME.fullmatch, names) if match]
+        spans = [(int(match[1]), int(match[2]), self.path / match[0]) for match in matches]
+        # of two shards that start together the longer one comes first
+        return sorted(spans, key=lambda span: (span[0], -span[1]))
+
+    def missing(self, size: int) -> list[tuple[int, int]]:
+        """The row ranges not yet on disk, cut at multiples of `size`."""
+        gaps, end = [], 0
+        for start, stop, _ in [*self.shards(), (len(self.ids), len(self.ids), None)]:
+            while end < start:
+                cut = min(start, (end // size + 1) * size)
+                gaps.append((end, cut))
+                end = cut
+            end = max(end, stop)
+        return gaps
+
+    def save(self, start: int, stop: int, **values) -> None:
+        """Write rows start..stop."""
+        file = self.path / f"{start:08d}-{stop:08d}.pt"
+        save(file, self.made_from, ids=list(self.ids[start:stop]), **values)
+
+    def rows(self, key: str, start: int, stop: int):
+        """Tensor `key` of rows start..stop, put together from the shards that hold them."""
+        import torch
+
+        parts, end = [], start
+        for first, last, file in self._files():
+            if first <= end < last and end < stop:
+                shard = load(file, self.digest)
+                assert shard is not None, f"{file} vanished or changed while it was in use"
+                parts.append(shard[key][end - first : stop - first])
+                end = min(last, stop)
+        assert end == stop or start == stop, f"rows {end} to {stop} of {self.path} are not computed"
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class FileDigests:
+    """Content digests of files, remembered by size and times in `memo` so that each is read once.
+
+    A file is read again when its size, modification or change time differs, or when it was so young at the
+    last reading that a later write could have left those unchanged. `touch` and `git checkout` therefore cost
+    a reading and change no digest.
+    """
+
+    YOUNG = 2_000_000_000  # ns; coarser than the time stamps of any file system in use
+
+    def __init__(self, memo: Path):
+        self.memo = memo
+        try:
+            self.known = json.loads(memo.read_text())
+        except (OSError, ValueError):
+            self.known = {}
+        self.changed = False
+
+    def of(self, path: Path) -> str:
+        """Hex digest of the content of `path`."""
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        key = str(path.absolute())
+        if self.known.get(key, [None])[0] == stamp:
+            return self.known[key][1]
+        read_at = time.time_ns()
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if read_at - max(stamp[1:]) > self.YOUNG:
+            self.known[key] = [stamp, content]
+            self.changed = True
+        return content
+
+    def remember(self) -> None:
+        """Write what was learnt; a read-only cache only costs the reading again next time."""
+        if self.changed:
+            with contextlib.suppress(OSError), atomic_file(self.memo) as temporary:
+                temporary.write_text(json.dumps(self.known))
+            self.changed = False

@@ -1,0 +1,99 @@
+"""Verb clean-cache: list, then remove, what no current recipe can use."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from . import ensemble, infer, preprocess, threshold
+from .cache import digest_of
+from .errors import UserError
+from .job import DTYPES, Job, say
+from .recipes import Project
+
+LEFTOVER_AGE = 3600  # seconds; a younger temporary file may belong to a running process
+
+
+def run(project: Project, dry: bool = False) -> None:
+    """Remove artefacts that belong to no present combination of recipes; with `dry` only list them."""
+    root = project.root / "cache"
+    dead = list(_dead(project, root))
+    for path, why in dead:
+        print(f"  {_size(path) / 1e6:>10.1f} MB  {path} ({why})")
+    total = sum(_size(path) for path, _ in dead) / 1e6
+    for path, _ in [] if dry else dead:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    verb = "would be removed" if dry else "removed"
+    say("clean-cache", str(root), f"{len(dead)} unused artefacts, {total:.1f} MB {verb}")
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(p.stat().st_size for p in files)
+
+
+def _dead(project: Project, root: Path) -> Iterator[tuple[Path, str]]:
+    known = project.names("competitions")
+    for folder in sorted(path for path in root.glob("*/") if path.name != "text"):
+        if folder.name not in known:
+            yield folder, f"no competitions/{folder.name}.yaml"
+            continue
+        live = _live(Job(folder.name, project))
+        if live is None:
+            say("clean-cache", folder.name, "kept whole: not all of its image folders are here to compare with")
+            continue
+        yield from ((path, "no current recipe") for path in sorted(folder.glob("*/*/*")) if path.name not in live)
+    texts = _live_texts(project)
+    for path in sorted((root / "text").glob("*/*.pt")):
+        if path.parent.name not in texts["unknown"] and path.stem not in texts["live"]:
+            yield path, "no current models.yaml entry"
+    for path in sorted(root.rglob(".*.tmp")):
+        if time.time() - path.stat().st_mtime > LEFTOVER_AGE:
+            yield path, "left by an interrupted run"
+
+
+def _live(job: Job) -> set[str] | None:
+    """Digests that some combination of current recipes gives; None when that cannot be known."""
+    sources = job.sources_path.read_text().splitlines() if job.sources_path.exists() else []
+    live: set[str] = set()
+    for source in {job.competition.images, *sources}:
+        for dtype in DTYPES:
+            one = replace(job, data=source, dtype_name=dtype)
+            try:
+                one.images  # noqa: B018  (is the folder here?)
+            except UserError:
+                return None
+            live |= set(_digests(one))
+    return live
+
+
+def _digests(job: Job) -> Iterator[str]:
+    project, recipes = job.project, job.project.names("preprocess")
+    yield from (preprocess.artefact(job, recipe).digest for recipe in recipes)
+    for model in _usable(project):
+        for recipe in recipes:
+            member = f"{model}@{recipe}"
+            yield infer.features_artefact(job, member).digest
+            yield from (infer.artefact(job, member, columns).digest for columns in infer.COLUMNS)
+    for name in project.names("ensembles"):
+        if all(infer.split(member)[0] in _usable(project) for member in project.ensemble(name).members):
+            yield ensemble.artefact(job, name).digest
+            yield threshold.artefact(job, name).digest
+
+
+def _usable(project: Project) -> list[str]:
+    """Entries whose weights can be identified; a local entry whose file is away cannot."""
+    return [name for name, entry in project.models.items()
+            if entry.weights is None or (project.root / entry.weights).exists()]  # fmt: skip
+
+
+def _live_texts(project: Project) -> dict[str, set[str]]:
+    usable = _usable(project)
+    job = Job("", project)
+    jobs = [replace(job, dtype_name=dtype) for dtype in DTYPES]
+    live = {digest_of(infer.text_made_from(one, name)) for name in usable for one in jobs}
+    return {"live": live, "unknown": set(project.models) - set(usable)}

@@ -1,0 +1,17 @@
+"""The one exception that a user's mistake ends in: printed as a line, never as a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user wrote or lacks; the message names the offender and the fix."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' Did you mean X?' for a near miss, else ' Known: a, b, c.' (as the end of an error message)."""
+    known = sorted(str(k) for k in known)
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return f" Known: {', '.join(known)}." if known else ""

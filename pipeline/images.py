@@ -1,0 +1,219 @@
+"""Images: natural order, decoding, and the registered pixel ops that a preprocess recipe is made of.
+
+An op is a short function `op(image, size, argument...) -> image` on 8-bit RGB PIL images; `size` is the
+recipe's. To add one, write it here with `@op`; its annotations are what a recipe's argument is checked against.
+"""
+
+import glob
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from natsort import natsorted
+from PIL import Image, ImageEnhance, ImageOps
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from .errors import UserError, did_you_mean
+from .recipes import Preprocess
+
+EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
+
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+OPS: dict[str, Callable] = {}
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of a competition in natural order (2.jpg before 10.jpg); ids are paths below `folder`."""
+
+    folder: Path
+    ids: tuple[str, ...]
+    ignored: int
+
+    def paths(self) -> list[Path]:
+        return [self.folder / name for name in self.ids]
+
+
+def list_images(pattern: str, where: str) -> ImageFiles:
+    """The image files of a folder, or of a glob such as 'data/**/*.jpg'.
+
+    Hidden and other non-image files (.DS_Store, Thumbs.db, ...) are counted as ignored. UserError, naming
+    `where` the pattern was written, when there is no image.
+    """
+    if glob.has_magic(pattern):
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+        folder = Path(*fixed)
+        found = [Path(name) for name in glob.glob(pattern, recursive=True)]
+    else:
+        folder = Path(pattern)
+        if not folder.is_dir():
+            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: DATA=path")
+        found = list(folder.iterdir())
+    files = [path for path in found if path.is_file()]
+    images = [path for path in files if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")]
+    if not images:
+        below = next((p for p in folder.glob("*/*") if p.suffix.lower() in EXTENSIONS), None)
+        hint = f". There are some deeper; give a glob: {folder}/**/*{below.suffix}" if below else ""
+        raise UserError(f"{where}: no images in {pattern}{hint}")
+    ids = natsorted(path.relative_to(folder).as_posix() for path in images)
+    return ImageFiles(folder, tuple(ids), len(files) - len(images))
+
+
+def decode(path: Path) -> Image.Image:
+    """An image file as 8-bit RGB, exactly `Image.open(path).convert('RGB')`; UserError names a damaged file."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read image {path}: {error}. Replace or remove it") from None
+
+
+def op(function: Callable) -> Callable:
+    """Register a pixel op under its function's name."""
+    OPS[function.__name__] = function
+    return function
+
+
+@op
+def resize(
+    image: Image.Image,
+    size: int,
+    mode: Literal["squash", "shortest"] = "squash",
+    interpolation: Interpolation = "bicubic",
+) -> Image.Image:
+    """To size x size ignoring the aspect (squash), or its shorter side to size (shortest)."""
+    width, height = image.size
+    if mode == "shortest":
+        scale_to = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+    else:
+        scale_to = (size, size)
+    return image.resize(scale_to, Image.Resampling[interpolation.upper()])
+
+
+@op
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle size x size pixels; smaller images get a black border."""
+    width, height = image.size
+    if width < size or height < size:
+        left, top = max(0, (size - width) // 2), max(0, (size - height) // 2)
+        border = (left, top, max(0, (size - width + 1) // 2), max(0, (size - height + 1) // 2))
+        image = ImageOps.expand(image, border)
+        width, height = image.size
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+@op
+def pad_square(image: Image.Image, size: int, color: str = "black") -> Image.Image:
+    """A border on the shorter side that makes the image square, keeping all of it; size does not matter."""
+    side = max(image.size)
+    return ImageOps.pad(image, (side, side), color=color)
+
+
+@op
+def sharpen(image: Image.Image, size: int, factor: Factor) -> Image.Image:
+    """Pillow's Sharpness: 1 is the image itself, 0 smoothed, 2 sharpened."""
+    return ImageEnhance.Sharpness(image).enhance(factor)
+
+
+@op
+def autocontrast(image: Image.Image, size: int) -> Image.Image:
+    """Stretch each channel to 0..255."""
+    return ImageOps.autocontrast(image)
+
+
+@op
+def equalize(image: Image.Image, size: int) -> Image.Image:
+    """Even out each channel's histogram."""
+    return ImageOps.equalize(image)
+
+
+@op
+def contrast(image: Image.Image, size: int, factor: Factor) -> Image.Image:
+    """Around the mean grey; 1 changes nothing."""
+    return ImageEnhance.Contrast(image).enhance(factor)
+
+
+@op
+def brightness(image: Image.Image, size: int, factor: Factor) -> Image.Image:
+    """1 changes nothing, 0 is black."""
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+@op
+def saturation(image: Image.Image, size: int, factor: Factor) -> Image.Image:
+    """1 changes nothing, 0 is grey."""
+    return ImageEnhance.Color(image).enhance(factor)
+
+
+@op
+def grayscale(image: Image.Image, size: int) -> Image.Image:
+    """Grey in all three channels."""
+    return image.convert("L").convert("RGB")
+
+
+@op
+def gaussian_blur(
+    image: Image.Image,
+    size: int,
+    sigma: Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    kernel_size: Annotated[int, Field(gt=0)] = 5,
+) -> Image.Image:
+    """torchvision's Gaussian blur, sigma in pixels, odd kernel_size."""
+    from ._torchvision import allow_import
+
+    allow_import()
+    from torchvision.transforms import functional
+
+    return functional.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
+
+
+def compile_recipe(recipe: Preprocess, where: str) -> Callable[[Image.Image], np.ndarray]:
+    """A preprocess recipe as a function: RGB image -> uint8 array (3, size, size).
+
+    UserError, naming `where` the recipe is, for unknown ops and wrong arguments.
+    """
+    steps = [_bind(name, argument, f"{where}: ops.{number}") for number, (name, argument) in enumerate(recipe.ops)]
+
+    def apply(image: Image.Image) -> np.ndarray:
+        for function, arguments in steps:
+            image = function(image, recipe.size, **arguments)
+        if image.size != (recipe.size, recipe.size):
+            raise UserError(f"{where}: the ops give {image.size[0]}x{image.size[1]} pixels, not "
+                            f"{recipe.size}x{recipe.size}; add 'center_crop' or 'resize: squash'")  # fmt: skip
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+    return apply
+
+
+def _bind(name: Any, argument: Any, where: str) -> tuple[Callable, dict[str, Any]]:
+    """The op and its checked keyword arguments; a lone value is the op's first argument."""
+    if name not in OPS:
+        raise UserError(f"{where}: unknown op {name!r}.{did_you_mean(name, OPS)}")
+    parameters = dict(list(inspect.signature(OPS[name]).parameters.items())[2:])
+    if argument is None:
+        given = {}
+    elif isinstance(argument, dict):
+        given = argument
+    elif parameters:
+        given = {next(iter(parameters)): argument}
+    else:
+        raise UserError(f"{where}: {name} takes no argument (found {argument!r})")
+    for key, value in given.items():
+        if key not in parameters:
+            raise UserError(f"{where}: {name} has no argument {key!r}.{did_you_mean(key, parameters)}")
+        try:
+            adapter = TypeAdapter(parameters[key].annotation, config=ConfigDict(strict=True))
+            adapter.validate_python(value)
+        except ValidationError as error:
+            raise UserError(f"{where}: {name}: {key}: {error.errors()[0]['msg']} (found {value!r})") from None
+    needed = [key for key, p in parameters.items() if p.default is p.empty and key not in given]
+    if needed:
+        raise UserError(f"{where}: {name} needs {needed[0]!r}, e.g. '{name}: 2.0'")
+    return OPS[name], given

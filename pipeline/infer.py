@@ -1,0 +1,201 @@
+"""Stage infer: pixels and prompts -> features (cached apart) -> prompt probabilities of one member.
+
+Image features do not depend on prompts, and a prompt's feature depends on nothing else, so after an edit of
+a prompt only the new prompts meet a model, and only its text tower is loaded.
+"""
+
+import functools
+import time
+from dataclasses import dataclass
+
+from . import cache, preprocess
+from .cache import Artefact
+from .errors import UserError
+from .job import Job, say
+
+COLUMNS = ("prompts", "class_mean")
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the text tower gives for a prompt set: features (P, D) float32 in column order, and the scale."""
+
+    features: object
+    logit_scale: float
+    digest: str
+
+
+def split(member: str) -> tuple[str, str]:
+    """'model@preprocess' -> (model, preprocess)."""
+    model, _, recipe = member.partition("@")
+    return model, recipe
+
+
+@functools.cache
+def checkpoint(job: Job, model: str) -> dict:
+    """What decides a model's features: checkpoint identity and dtype."""
+    from . import models
+
+    return {"checkpoint": models.identity(model, job.project.model(model), job.project.root), "dtype": job.dtype}
+
+
+def text_made_from(job: Job, model: str) -> dict:
+    """What decides the features of a model's prompts."""
+    return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model)}
+
+
+def features_artefact(job: Job, member: str) -> Artefact:
+    """Image side of a member: `features` float16 (N, D), L2-normalised."""
+    model, recipe = split(member)
+    images = preprocess.artefact(job, recipe)
+    made_from = {"stage": "features", "format": cache.FORMAT, **checkpoint(job, model), "pixels": images.digest}
+    return Artefact(job.cache / "features" / member, made_from, images.ids)
+
+
+def run_features(job: Job, member: str) -> tuple[Artefact, int]:
+    """Encode the images that are not cached, shard by shard; also returns how many that were."""
+    import torch
+    from tqdm import tqdm
+
+    from . import models
+
+    result, (model_name, recipe) = features_artefact(job, member), split(member)
+    gaps = result.missing(job.shard_rows)
+    if not gaps:
+        return result, 0
+    todo = sum(stop - start for start, stop in gaps)
+    pixels = preprocess.run(job, recipe, gaps[0][0], gaps[-1][1])
+    cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
+    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
+    model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
+    _check_size(job, member, model.image_size)
+    with tqdm(total=todo, desc=f"infer {member}", unit="image", disable=None) as bar:
+        for start, stop in gaps:
+            rows, shard = [], pixels.rows("pixels", start, stop)
+            for batch in shard.split(job.batch):
+                encoded = model.encode_image(batch)
+                _check_finite(encoded, member, job.dtype)
+                rows.append(encoded.half())
+                bar.update(len(batch))
+            result.save(start, stop, features=torch.cat(rows))
+    return result, todo
+
+
+def _check_size(job: Job, member: str, image_size: int) -> None:
+    model, recipe = split(member)
+    size = job.project.preprocess(recipe).size
+    if size != image_size:
+        fitting = [name for name in job.project.names("preprocess") if job.project.preprocess(name).size == image_size]
+        raise UserError(f"{member}: preprocess/{recipe}.yaml makes {size} pixels, {model} takes {image_size}. "
+                        f"Recipes of that size: {', '.join(fitting) or 'none, write one'}")  # fmt: skip
+
+
+def _check_finite(features, member: str, dtype: str) -> None:
+    if not features.isfinite().all():
+        raise UserError(f"{member}: features are not finite in {dtype}; run it with DTYPE=fp32")
+
+
+def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text, int]:
+    """Features of `prompts`, encoding those never seen before; also returns how many that were.
+
+    The file cache/text/<model>/<digest>.pt only grows: prompts that are edited away stay for their return.
+    """
+    from . import models
+
+    made_from = text_made_from(job, model_name)
+    digest = cache.digest_of(made_from)
+    file = job.project.root / "cache" / "text" / model_name / f"{digest}.pt"
+    known = cache.load(file, digest)
+    new = [prompt for prompt in prompts if known is None or prompt not in set(known["prompts"])]
+    if new:
+        say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
+        entry = job.project.model(model_name)
+        model = models.load(model_name, entry, job.project.root, "text", job.device, job.dtype)
+        encoded = _encode_prompts(model, new, job)
+        with cache.lock(file.with_suffix(".lock")):  # another process may have added prompts meanwhile
+            known = _merged(cache.load(file, digest), new, encoded)
+            cache.save(file, made_from, logit_scale=model.logit_scale, **known)
+        known["logit_scale"] = model.logit_scale
+    row = {prompt: number for number, prompt in enumerate(known["prompts"])}
+    return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], digest), len(new)
+
+
+def _encode_prompts(model, prompts: list[str], job: Job):
+    import torch
+    from tqdm import tqdm
+
+    rows = []
+    with tqdm(total=len(prompts), desc="infer prompts", unit="prompt", disable=None, delay=1) as bar:
+        for start in range(0, len(prompts), job.batch):
+            encoded = model.encode_text(prompts[start : start + job.batch])
+            _check_finite(encoded, "prompts", job.dtype)
+            rows.append(encoded)
+            bar.update(len(encoded))
+    return torch.cat(rows)
+
+
+def _merged(known: dict | None, prompts: list[str], features) -> dict:
+    """Known prompts and features with those of `prompts` that are not among them added."""
+    import torch
+
+    if known is None:
+        return {"prompts": list(prompts), "features": features}
+    have = set(known["prompts"])
+    add = [number for number, prompt in enumerate(prompts) if prompt not in have]
+    return {"prompts": known["prompts"] + [prompts[n] for n in add],
+            "features": torch.cat([known["features"], features[add]])}  # fmt: skip
+
+
+def artefact(job: Job, member: str, columns: str = "prompts") -> Artefact:
+    """What the stage makes: `probs` float32 (N, P); with columns='class_mean' one column per class."""
+    model, _ = split(member)
+    features = features_artefact(job, member)
+    text = cache.digest_of(text_made_from(job, model))
+    made_from = {"stage": "probs", "format": cache.FORMAT, "features": features.digest, "text": text,
+                 "prompts": job.prompts.digest, "columns": columns}  # fmt: skip
+    return Artefact(job.cache / "probs" / member, made_from, features.ids)
+
+
+def columns_of(job: Job, columns: str) -> dict:
+    """What the columns of an (N, P) artefact are: prompts, prompt_class (P,), prompt_weight (P,), class_names."""
+    import torch
+
+    names, prompts = list(job.class_names), job.prompts
+    if columns == "class_mean":
+        labels, weights = list(range(len(names))), [1.0] * len(names)
+        texts = [f"mean of {prompts.prompt_class.count(label)} prompts of {names[label]}" for label in labels]
+    else:
+        texts, labels, weights = list(prompts.prompts), list(prompts.prompt_class), list(prompts.weights)
+    return {"prompts": texts, "prompt_class": torch.tensor(labels), "prompt_weight": torch.tensor(weights),
+            "class_names": names}  # fmt: skip
+
+
+def run(job: Job, member: str, columns: str = "prompts") -> Artefact:
+    """Probabilities of one member for all images, computing only what is not cached."""
+    import torch
+
+    from . import zeroshot
+
+    began, result = time.perf_counter(), artefact(job, member, columns)
+    gaps = result.missing(job.shard_rows)
+    if not gaps:
+        say("infer", member, f"probabilities of {len(result.ids)} images x {len(job.prompts.prompts)} prompts reused")
+        return result
+    features, images = run_features(job, member)
+    text, new = run_text(job, split(member)[0], job.prompts.prompts)
+    text_features = text.features
+    if columns == "class_mean":
+        whole = columns_of(job, "prompts")
+        text_features = zeroshot.class_text_features(
+            text_features, whole["prompt_class"], whole["prompt_weight"], len(job.class_names)
+        )
+    for start, stop in gaps:
+        probs = torch.cat([
+            zeroshot.prompt_probs(rows, text_features, text.logit_scale)
+            for rows in features.rows("features", start, stop).split(4096)
+        ])  # fmt: skip
+        result.save(start, stop, probs=probs, **columns_of(job, columns))
+    n, p = len(result.ids), len(job.prompts.prompts)
+    say("infer", member, f"{images} images encoded, {n - images} reused; {new} prompts encoded, {p - new} reused; "
+        f"{time.perf_counter() - began:.1f} s")  # fmt: skip
+    return result

@@ -1,0 +1,116 @@
+"""What one run works on: a competition, its images and prompts, and how to compute. Every stage takes a Job."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from .cache import FileDigests, atomic_file, digest_of
+from .errors import UserError
+from .images import ImageFiles, list_images
+from .prompts import PromptSet, load_prompts
+from .recipes import Competition, Project
+
+DTYPES = ("fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One competition and the settings of one run; 'auto' settings are decided when they are needed."""
+
+    competition_name: str
+    project: Project = field(default_factory=Project)
+    data: str | None = None
+    device_name: str = "auto"
+    dtype_name: str = "auto"
+    batch_size: int | None = None
+    workers: int = 0
+    shard_rows: int = 2048
+
+    @cached_property
+    def competition(self) -> Competition:
+        return self.project.competition(self.competition_name)
+
+    @property
+    def where(self) -> str:
+        return f"competitions/{self.competition_name}.yaml"
+
+    @cached_property
+    def cache(self) -> Path:
+        return self.project.root / "cache" / self.competition_name
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        return self.project.class_names(self.competition_name)
+
+    @cached_property
+    def prompts(self) -> PromptSet:
+        folder = self.project.root / "prompts" / (self.competition.prompts or self.competition_name)
+        return load_prompts(folder, self.class_names)
+
+    @cached_property
+    def images(self) -> ImageFiles:
+        pattern = self.data or self.competition.images
+        return list_images(str(self.project.root / pattern), "DATA" if self.data else f"{self.where}: images")
+
+    @cached_property
+    def images_digest(self) -> str:
+        """Digest of the ordered ids and the contents of all images."""
+        digests = FileDigests(self.cache / "files.json")
+        self._remember_source()
+        try:
+            contents = [digests.of(path) for path in self.images.paths()]
+        finally:
+            digests.remember()
+        return digest_of({"ids": self.images.ids, "contents": contents})
+
+    @property
+    def sources_path(self) -> Path:
+        """Where the image folders are listed that this competition was ever computed from."""
+        return self.cache / "sources.txt"
+
+    def _remember_source(self) -> None:
+        source = self.data or self.competition.images
+        known = self.sources_path.read_text().splitlines() if self.sources_path.exists() else []
+        if source not in known:
+            with atomic_file(self.sources_path) as temporary:
+                temporary.write_text("\n".join([*known, source]) + "\n")
+
+    @cached_property
+    def device(self):
+        """torch.device: the one asked for, or the GPU if there is one."""
+        import torch
+
+        if self.device_name == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device_name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"DEVICE={self.device_name}: {str(error).splitlines()[0]}") from None
+        return device
+
+    @property
+    def dtype(self) -> str:
+        """'fp16' on a GPU and 'fp32' elsewhere, unless one was asked for."""
+        if self.dtype_name != "auto":
+            return self.dtype_name
+        return "fp16" if self.device.type == "cuda" else "fp32"
+
+    @property
+    def batch(self) -> int:
+        return self.batch_size or (256 if self.device.type == "cuda" else 64)
+
+    @property
+    def threads(self) -> int:
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+def say(stage: str, subject: str, message: str) -> None:
+    """The one line a stage prints about what it reused and computed."""
+    print(f"{stage:<10} {subject}: {message}", flush=True)
+
+
+def warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""Verbs log, score and diff: what was submitted, what the leaderboard said, and whether it means anything."""
+
+import math
+from collections.abc import Sequence
+
+from . import metrics
+from .errors import UserError
+from .job import Job, say
+from .submissions import Submissions
+from .submit import label_values, submissions_of
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """Columns of text, padded; numbers to the right."""
+    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
+
+    def cell(text: str, width: int) -> str:
+        return text.rjust(width) if text[:1].isdigit() else text.ljust(width)
+
+    return "\n".join("  ".join(map(cell, line, widths)).rstrip() for line in lines)
+
+
+def run(job: Job) -> None:
+    """Print the log of a competition."""
+    submissions = submissions_of(job)
+    lines = submissions.log()
+    if not lines:
+        say("log", job.competition_name, "no submissions yet; make submit writes the first")
+        return
+    best = submissions.best()
+    header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "")
+    rows = [[*line.values(), "<- best public" if line == best else ""] for line in lines]
+    print(table(header, rows))
+
+
+def score(job: Job, number: int, public: float | None, private: float | None) -> None:
+    """Record leaderboard scores (shares of right answers, 0 to 1) of a submission."""
+    given = {"public": public, "private": private}
+    if public is None and private is None:
+        raise UserError("give PUBLIC= or PRIVATE=, e.g. make score N=12 PUBLIC=0.92024")
+    for name, value in given.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name.upper()}={value}: a score is a share between 0 and 1")
+    submissions = submissions_of(job)
+    with submissions.locked():
+        submissions.path(number)
+        lines = submissions.log()
+        line = next((line for line in lines if int(line["number"]) == number), None)
+        if line is None:
+            raise UserError(f"submission {number} is not in {submissions.log_path}")
+        replaced = [f"{k} was {line[k]}" for k, v in given.items() if v is not None and line[k] not in ("", str(v))]
+        line.update({name: str(value) for name, value in given.items() if value is not None})
+        submissions.write_log(lines)
+    now = ", ".join(f"{name} {line[name]}" for name in given if line[name])
+    say("score", f"{number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
+
+
+def diff(job: Job, a: int, b: int) -> None:
+    """Print how many labels flipped from submission a to b, between which classes, and what the board can see."""
+    submissions, values = submissions_of(job), label_values(job)
+    labels = {value: label for label, value in enumerate(values)}
+    before, after = (submissions.read(submissions.path(number)) for number in (a, b))
+    if before.keys() != after.keys():
+        raise UserError(f"submissions {a} and {b} are about different images")
+    try:
+        pairs = [(labels[before[i]], labels[after[i]]) for i in after]
+    except KeyError as error:
+        raise UserError(f"label {error} of submission {a} or {b} is no class of {job.where}") from None
+    moved = metrics.flips([p[0] for p in pairs], [p[1] for p in pairs])
+    total = sum(moved.values())
+    print(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")
+    if moved:
+        names = job.class_names
+        print(table(("from", "to", "rows"), [(names[x], names[y], n) for (x, y), n in moved.most_common()]))
+    print(_on_the_board(job, submissions, (a, b), total, len(pairs)))
+
+
+def _on_the_board(job: Job, submissions: Submissions, numbers: tuple[int, int], flipped: int, images: int) -> str:
+    board = job.competition.public_board or images
+    noise = metrics.difference_noise(flipped, images, board)
+    seen = f"On {board} public images"
+    if job.competition.public_board is None:
+        seen += f" (all; give public_board in {job.where} if it shows fewer)"
+    lines = {int(line["number"]): line for line in submissions.log()}
+    scores = [float(lines[n]["public"]) if n in lines and lines[n]["public"] else None for n in numbers]
+    if None in scores:
+        return (f"{seen} a difference in score below {2 * noise:.5f} ({2 * noise * board:.0f} images) would be noise. "
+                "Record scores with: make score N=.. PUBLIC=..")  # fmt: skip
+    change = scores[1] - scores[0]
+    ratio = abs(change) / noise if noise else math.inf if change else 0.0
+    verdict = "larger than noise (2 standard errors)" if ratio > 2 else "within noise (2 standard errors)"
+    return f"{seen} the score went {change:+.5f} ({change * board:+.0f} images), {ratio:.1f} standard errors: {verdict}"

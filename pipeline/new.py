@@ -1,0 +1,91 @@
+"""Verb new: the files of a new competition, to be edited."""
+
+import json
+from pathlib import Path
+
+from .cache import atomic_file
+from .errors import UserError
+from .images import list_images
+from .job import Job, say
+from .prompts import file_stem
+from .recipes import NAME, Project
+
+COMPETITION = """\
+# Everything about the competition. Keys: README.md, "Recipes".
+images: {images}
+classes: {classes}   # the order is the label
+ensemble: {name}
+columns: {{id: file_name, label: label}}   # CSV columns: position | stem | file_name, and label | class_name
+# sample_submission: data/{name}/sample_submission.csv   # then ids and order are checked against it
+# public_board: 4050   # images that the public leaderboard scores
+rules:
+  train_on_test_images: false
+"""
+SHARED = """\
+# Templates of every class; {} is the class's name.
+templates:
+  - "{}"
+  - a photo of a {}.
+  - a blurry photo of a {}.
+  - a bad photo of a {}.
+  - a close-up photo of a {}.
+"""
+CLASS = """\
+# name: how this class is called in templates, if not {text}
+# aliases: [another name]
+# prompts:
+#   - a whole sentence of its own
+name: {text}
+"""
+ENSEMBLE = """\
+# Members are model@preprocess: weight. Models are in models.yaml, preprocess recipes in preprocess/.
+members:
+  openai-b32@plain: 1
+threshold: 0
+pooling: mean
+"""
+
+
+def run(project: Project, name: str, images: str, classes: str) -> None:
+    """Write competitions/<name>.yaml, ensembles/<name>.yaml and prompts/<name>/; never over existing files."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"COMPETITION={name}: letters, digits, '.', '_' and '-' only")
+    class_names = _class_names(project.root, classes)
+    found = list_images(str(project.root / images), "IMAGES")
+    quoted = {class_name: json.dumps(class_name, ensure_ascii=False) for class_name in class_names}
+    stems = [file_stem(class_name) for class_name in class_names]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UserError(f"CLASSES: several classes would share the files {twice}")
+    listed = f"[{', '.join(quoted.values())}]"
+    files = {
+        f"competitions/{name}.yaml": COMPETITION.format(images=json.dumps(images), classes=listed, name=name),
+        f"ensembles/{name}.yaml": ENSEMBLE,
+        f"prompts/{name}/_shared.yaml": SHARED,
+    }
+    for stem, text in zip(stems, quoted.values(), strict=True):
+        files[f"prompts/{name}/{stem}.yaml"] = CLASS.format(text=text)
+    existing = [file for file in files if (project.root / file).exists()]
+    if existing:
+        raise UserError(f"already there, nothing is overwritten: {', '.join(existing)}")
+    for file, text in files.items():
+        with atomic_file(project.root / file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(f"  wrote {file}")
+    prompts = len(Job(name, project).prompts.prompts)
+    say("new", name, f"{len(found.ids)} images, {len(class_names)} classes, {prompts} prompts. "
+        f"Edit these files, then: make submit COMPETITION={name}")  # fmt: skip
+
+
+def _class_names(root: Path, classes: str) -> list[str]:
+    """From 'a,b,c' or from a JSON file with a list."""
+    if classes.endswith(".json"):
+        try:
+            names = json.loads((root / classes).read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"CLASSES={classes}: {error}") from None
+    else:
+        names = [name.strip() for name in classes.split(",")]
+    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(n, str) and n for n in names):
+        raise UserError(f"CLASSES={classes}: give at least two names, a,b,c, or a JSON file with a list of them")
+    return names

@@ -1,0 +1,137 @@
+"""Prompt sets: prompts/<set>/_shared.yaml + one YAML per class -> the prompt columns, class by class."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from .cache import digest_of
+from .errors import UserError, did_you_mean
+from .recipes import Finite, Names, Recipe, _unique
+
+BRACES = re.compile(r"[{}]")
+
+
+def _templates(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        if template.count("{}") < 1 or BRACES.search(template.replace("{}", "")):
+            raise ValueError(f"template {template!r} must contain {{}} for the class name and no other braces")
+    return _unique(templates, "templates")
+
+
+class Shared(Recipe):
+    """_shared.yaml: the templates of every class."""
+
+    templates: Names = ()
+
+    _check = field_validator("templates")(_templates)
+
+
+class ClassPrompts(Recipe):
+    """<class>.yaml: the class's own names, templates and prompts."""
+
+    class_name: str | None = Field(default=None, alias="class")
+    name: Annotated[str, Field(min_length=1)] | None = None
+    aliases: Names = ()
+    templates: Names = ()
+    without: Names = ()
+    prompts: Names = ()
+    weights: dict[str, Annotated[Finite, Field(ge=0)]] = {}
+
+    _check = field_validator("templates")(_templates)
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """P prompts, class by class in label order, and for each its label and weight."""
+
+    class_names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    prompt_class: tuple[int, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def digest(self) -> str:
+        return digest_of({"class_names": self.class_names, "prompts": self.prompts,
+                          "prompt_class": self.prompt_class, "weights": self.weights})  # fmt: skip
+
+
+def file_stem(class_name: str) -> str:
+    """The file name (without .yaml) in which the prompts of a class are looked for: 'Least Auklet' -> least_auklet."""
+    return re.sub(r"\W+", "_", class_name.strip().lower()).strip("_") or "class"
+
+
+def load_prompts(folder: Path, class_names: tuple[str, ...]) -> PromptSet:
+    """The prompts of `class_names` from a prompt set's folder; UserError names every class without any."""
+    if not folder.is_dir():
+        known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
+        raise UserError(f"no prompt set {folder}.{did_you_mean(folder.name, known)}")
+    shared = Shared.read(folder / "_shared.yaml") if (folder / "_shared.yaml").is_file() else Shared()
+    files = _files_of_classes(folder, class_names)
+    prompts, prompt_class, weights = [], [], []
+    for label, class_name in enumerate(class_names):
+        path, recipe = files[class_name]
+        own = _class_prompts(path, recipe, shared, class_name)
+        prompts += own
+        prompt_class += [label] * len(own)
+        weights += [recipe.weights.get(prompt, 1.0) for prompt in own]
+    _refuse_shared_prompts(folder, prompts, prompt_class, class_names)
+    return PromptSet(class_names, tuple(prompts), tuple(prompt_class), tuple(weights))
+
+
+def _files_of_classes(folder: Path, class_names: tuple[str, ...]) -> dict[str, tuple[Path, ClassPrompts]]:
+    by_stem: dict[str, str] = {}
+    for name in class_names:
+        by_stem.setdefault(file_stem(name), name)
+    found: dict[str, tuple[Path, ClassPrompts]] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        if path.name == "_shared.yaml":
+            continue
+        recipe = ClassPrompts.read(path)
+        name = recipe.class_name or by_stem.get(path.stem.lower())
+        if name not in class_names:
+            missing = [file_stem(n) for n in class_names if not (folder / f"{file_stem(n)}.yaml").is_file()]
+            near = did_you_mean(recipe.class_name or path.stem, missing or class_names)
+            raise UserError(f"{path}: its file name (or its key 'class') is no class of the competition.{near}")
+        if name in found:
+            raise UserError(f"{path}: class {name!r} already has {found[name][0]}")
+        found[name] = path, recipe
+    absent = [name for name in class_names if name not in found]
+    if absent:
+        files = ", ".join(f"{folder}/{file_stem(name)}.yaml" for name in absent[:3]) + (", ..." if absent[3:] else "")
+        raise UserError(f"No prompts for classes: {absent}. Add {files}")
+    return found
+
+
+def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name: str) -> list[str]:
+    for template in recipe.without:
+        if template not in shared.templates:
+            raise UserError(f"{path}: without: {template!r} is no template of _shared.yaml."
+                            f"{did_you_mean(template, shared.templates)}")  # fmt: skip
+    templates = [t for t in (*shared.templates, *recipe.templates) if t not in recipe.without]
+    names = (recipe.name or class_name, *recipe.aliases)
+    prompts = [template.replace("{}", name) for name in names for template in templates] + list(recipe.prompts)
+    if not prompts:
+        raise UserError(f"{path}: class {class_name!r} has no prompts; add templates or prompts")
+    if any(not prompt.strip() for prompt in prompts):
+        raise UserError(f"{path}: empty prompt")
+    try:
+        _unique(tuple(prompts), "prompts")
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    for prompt in recipe.weights:
+        if prompt not in prompts:
+            raise UserError(f"{path}: weights: {prompt!r} is no prompt of this class.{did_you_mean(prompt, prompts)}")
+    if not any(recipe.weights.get(prompt, 1.0) for prompt in prompts):
+        raise UserError(f"{path}: all weights are zero")
+    return prompts
+
+
+def _refuse_shared_prompts(folder: Path, prompts: list[str], prompt_class: list[int], names: tuple[str, ...]) -> None:
+    owner: dict[str, int] = {}
+    for prompt, label in zip(prompts, prompt_class, strict=True):
+        if owner.setdefault(prompt, label) != label:
+            raise UserError(f"{folder}: duplicate prompt {prompt!r}, in {names[owner[prompt]]!r} and {names[label]!r}; "
+                            "remove one, it cannot tell them apart")  # fmt: skip

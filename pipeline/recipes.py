@@ -1,0 +1,330 @@
+"""YAML -> frozen, strict objects. Unknown keys, unknown names and wrong values are errors that name the fix.
+
+`Project` finds the recipes below one folder: competitions/, models.yaml, preprocess/, ensembles/. Everything
+here works without torch, so that a mistake in a recipe is told before anything slow starts.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .errors import UserError, did_you_mean
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_BYTES = 4_000_000  # of one YAML file; recipes are written by hand
+ID_VALUES = ("position", "stem", "file_name")
+LABEL_VALUES = ("label", "class_name")
+
+Pooling = Literal["mean", "median", "max", "embedding"]
+
+
+class _Loader(yaml.CSafeLoader):
+    """Safe YAML without duplicate keys (plain YAML keeps the last one silently)."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int, float)):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be plain text", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file, as plain dicts, lists and scalars; UserError names file and line."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; a recipe is a short file")
+        text = path.read_text(encoding="utf-8-sig")
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{path}: line {event.start_mark.line + 1}: YAML aliases (*{event.anchor}) "
+                                "are not used in recipes; write the value out")  # fmt: skip
+        return yaml.load(text, Loader=_Loader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise UserError(f"{path}:{line} {getattr(error, 'problem', None) or error}") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: {error}") from None
+
+
+class Recipe(BaseModel):
+    """Base of all recipes: frozen, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def parse(cls, content: Any, where: str):
+        """`content` as this recipe, or a UserError that starts with `where`."""
+        if content is None:
+            content = {}
+        if not isinstance(content, dict):
+            raise UserError(f"{where}: expected 'key: value' lines, found {type(content).__name__}")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise UserError("\n".join(f"{where}: {_explain(cls, e)}" for e in error.errors())) from None
+
+    @classmethod
+    def read(cls, path: Path):
+        return cls.parse(read_yaml(path), str(path))
+
+
+def _explain(recipe: type[BaseModel], error: dict) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden" if len(error["loc"]) > 1:
+            return f"unknown key '{key}'"
+        case "extra_forbidden":
+            return f"unknown key '{key}'.{did_you_mean(key, recipe.model_fields)}"
+        case "missing":
+            return f"missing key '{key}'"
+        case "value_error":
+            return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
+        case "string_type":
+            return f"{key}: {error['input']!r} is not text; put it in quotes"
+    return f"{key}: {error['msg']} (found {error['input']!r})"
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number")
+    return value
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+
+
+def _unique(values: tuple[str, ...], what: str) -> tuple[str, ...]:
+    twice = sorted({v for v in values if values.count(v) > 1})
+    if twice:
+        raise ValueError(f"duplicate {what}: {twice}")
+    return values
+
+
+class Rules(Recipe):
+    """What the competition's rules allow."""
+
+    train_on_test_images: bool = False
+
+
+class Competition(Recipe):
+    """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
+
+    images: Text
+    classes: str | Names
+    prompts: str | None = None
+    ensemble: str | None = None
+    columns: dict[str, Literal[ID_VALUES + LABEL_VALUES]] = {"id": "file_name", "label": "label"}
+    sample_submission: str | None = None
+    solution: str | None = None
+    rules: Rules = Rules()
+    public_board: Annotated[int, Field(gt=0)] | None = None
+
+    @field_validator("columns")
+    @classmethod
+    def _one_id_one_label(cls, columns: dict[str, str]) -> dict[str, str]:
+        for values, what in ((ID_VALUES, "identify the image"), (LABEL_VALUES, "hold the prediction")):
+            named = [column for column, value in columns.items() if value in values]
+            if len(named) != 1:
+                raise ValueError(f"exactly one column must {what} (one of {', '.join(values)}); found {named}")
+        return columns
+
+    @property
+    def id_column(self) -> str:
+        return next(column for column, value in self.columns.items() if value in ID_VALUES)
+
+    @property
+    def label_column(self) -> str:
+        return next(column for column, value in self.columns.items() if value in LABEL_VALUES)
+
+
+class ModelEntry(Recipe):
+    """One entry of models.yaml: a checkpoint and how it likes its images."""
+
+    family: Text
+    architecture: str | None = None
+    tag: str | None = None
+    hub: str | None = None
+    file: str | None = None
+    revision: str | None = None
+    weights: str | None = None
+    preprocess: Text
+    download_gb: Finite | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _has_a_source(self):
+        if not (self.weights or self.tag or self.hub):
+            raise ValueError("no checkpoint: give 'weights' (a local file or folder), 'tag' or 'hub'")
+        return self
+
+
+class Preprocess(Recipe):
+    """preprocess/<name>.yaml: the size of the result and the ordered ops that lead to it."""
+
+    size: Annotated[int, Field(gt=0, le=4096)]
+    ops: Annotated[tuple[tuple[str, Any], ...], BeforeValidator(lambda ops: _ops(ops))]
+
+    def content(self) -> dict:
+        return {"size": self.size, "ops": [list(op) for op in self.ops]}
+
+
+def _ops(ops: Any) -> tuple[tuple[str, Any], ...]:
+    """`[name, {name: argument}]` -> ((name, None), (name, argument))."""
+    if not isinstance(ops, list) or not ops:
+        raise ValueError("must be a list of ops")
+    pairs = []
+    for op in ops:
+        if isinstance(op, str):
+            pairs.append((op, None))
+        elif isinstance(op, dict) and len(op) == 1:
+            pairs.append(next(iter(op.items())))
+        else:
+            raise ValueError(f"{op!r} is neither 'name' nor 'name: argument'")
+    return tuple(pairs)
+
+
+class Ensemble(Recipe):
+    """ensembles/<name>.yaml: weighted members, threshold, pooling."""
+
+    members: dict[str, Finite]
+    threshold: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
+    pooling: Pooling = "mean"
+
+    @field_validator("members")
+    @classmethod
+    def _weights(cls, members: dict[str, float]) -> dict[str, float]:
+        if not members:
+            raise ValueError("an ensemble needs at least one member, 'model@preprocess: weight'")
+        negative = [name for name, weight in members.items() if weight < 0]
+        if negative:
+            raise ValueError(f"negative weights: {negative}")
+        if not any(members.values()):
+            raise ValueError("all weights are zero")
+        return members
+
+
+class Project:
+    """The recipes below `root`, each read once, so that an edit during a run cannot mix two states.
+
+    Every getter raises UserError for an unknown name, naming the known ones.
+    """
+
+    def __init__(self, root: Path | str = "."):
+        self.root = Path(root)
+        if not (self.root / "competitions").is_dir():
+            raise UserError(f"no competitions/ folder in {self.root.absolute()}; run from the project's folder")
+
+    def names(self, kind: str) -> list[str]:
+        """The names of all recipes of a kind ('competitions', 'preprocess', 'ensembles')."""
+        return sorted(path.stem for path in (self.root / kind).glob("*.yaml"))
+
+    def path(self, kind: str, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise UserError(f"{name!r} is no recipe name: letters, digits, '.', '_' and '-' only")
+        path = self.root / kind / f"{name}.yaml"
+        if not path.is_file():
+            raise UserError(f"no {path.relative_to(self.root)}.{did_you_mean(name, self.names(kind))}")
+        return path
+
+    @cache
+    def competition(self, name: str) -> Competition:
+        return Competition.read(self.path("competitions", name))
+
+    @cache
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """The classes of a competition in label order; from its list or the JSON file it names."""
+        competition = self.competition(name)
+        where = f"competitions/{name}.yaml: classes"
+        classes = competition.classes
+        if isinstance(classes, str):
+            where = classes
+            try:
+                classes = json.loads((self.root / classes).read_text(encoding="utf-8-sig"))
+            except FileNotFoundError:
+                raise UserError(f"competitions/{name}.yaml: no classes file {classes}") from None
+            except ValueError as error:
+                raise UserError(f"{classes}: not JSON: {error}") from None
+        if not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) and c.strip() for c in classes):
+            raise UserError(f"{where}: must be a list of class names")
+        if len(classes) < 2:
+            raise UserError(f"{where}: needs at least two classes")
+        try:
+            return _unique(tuple(classes), "class names")
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from None
+
+    @cached_property
+    def models(self) -> dict[str, ModelEntry]:
+        """All entries of models.yaml and of models.local.yaml (yours, not in git), by name."""
+        entries: dict[str, ModelEntry] = {}
+        for file in ("models.yaml", "models.local.yaml"):
+            path = self.root / file
+            content = read_yaml(path) if path.is_file() else None
+            if not isinstance(content or {}, dict):
+                raise UserError(f"{path}: expected 'name: entry' lines")
+            for name, entry in (content or {}).items():
+                if not isinstance(name, str) or not NAME.fullmatch(name):
+                    raise UserError(f"{path}: {name!r} is no model name: letters, digits, '.', '_' and '-' only")
+                if name in entries:
+                    raise UserError(f"{path}: {name!r} is already in models.yaml; choose another name")
+                entries[name] = ModelEntry.parse(entry, f"{path}: {name}")
+        return entries
+
+    def model(self, name: str) -> ModelEntry:
+        if name not in self.models:
+            raise UserError(f"no model {name!r} in models.yaml.{did_you_mean(name, self.models)}")
+        return self.models[name]
+
+    @cache
+    def preprocess(self, name: str) -> Preprocess:
+        return Preprocess.read(self.path("preprocess", name))
+
+    @cache
+    def ensemble(self, name: str) -> Ensemble:
+        """The recipe, its members written out as model@preprocess and all of them known."""
+        path = self.path("ensembles", name)
+        recipe = Ensemble.read(path)
+        return recipe.model_copy(update={"members": self._members(recipe, path)})
+
+    def _members(self, recipe: Ensemble, path: Path) -> dict[str, float]:
+        members: dict[str, float] = {}
+        for text, weight in recipe.members.items():
+            member = self._told(path, lambda text=text: self.member(text))
+            if member in members:
+                raise UserError(f"{path}: member {member} is there twice")
+            members[member] = weight
+        return members
+
+    @staticmethod
+    def _told(path: Path, get: Callable[[], str]) -> str:
+        try:
+            return get()
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def member(self, text: str, preprocess: str | None = None) -> str:
+        """'model' or 'model@preprocess' -> 'model@preprocess', both known."""
+        model, _, named = text.partition("@")
+        preprocess = preprocess or named or self.model(model).preprocess
+        self.model(model)
+        self.path("preprocess", preprocess)
+        return f"{model}@{preprocess}"

@@ -1,0 +1,207 @@
+"""Stage submit: pool, take the argmax, check, write the CSV with how it was made, log it.
+
+Either a file that passes every check is written, or none.
+"""
+
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import ensemble, infer, metrics, threshold
+from .cache import Artefact
+from .errors import UserError
+from .job import Job, say, warn
+from .submissions import Submissions, csv_text, number_of, parse_csv, predictions, read_csv, read_predictions
+
+PACKAGES = ("torch", "open_clip_torch", "transformers", "pillow", "numpy", "accelerate")
+
+
+def submissions_of(job: Job) -> Submissions:
+    """The job's submissions folder."""
+    columns = job.competition.id_column, job.competition.label_column
+    return Submissions(job.project.root / "submissions" / job.competition_name, columns)
+
+
+def class_probs(job: Job, name: str, probs: Artefact):
+    """Pooled probabilities of a recipe; (N, C) float32. UserError when anything up the chain is not finite."""
+    import torch
+
+    from . import zeroshot
+
+    recipe = job.project.ensemble(name)
+    what = infer.columns_of(job, ensemble.columns(recipe))
+    how = "mean" if recipe.pooling == "embedding" else recipe.pooling
+    parts = []
+    for start in range(0, len(probs.ids), job.shard_rows):
+        rows = probs.rows("probs", start, min(start + job.shard_rows, len(probs.ids)))
+        if not rows.isfinite().all():
+            raise UserError(f"{probs.path}: probabilities are not finite; nothing is written")
+        parts.append(zeroshot.pool(rows, what["prompt_class"], what["prompt_weight"], len(job.class_names), how))
+    return torch.cat(parts)
+
+
+def id_values(job: Job) -> list[str]:
+    """What the id column holds for each image, in natural order; UserError when they are not unique."""
+    kind = job.competition.columns[job.competition.id_column]
+    make = {"position": lambda i, _: str(i), "stem": lambda _, p: Path(p).stem, "file_name": lambda _, p: Path(p).name}
+    values = [make[kind](position, name) for position, name in enumerate(job.images.ids)]
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise UserError(f"{job.where}: columns: {kind} is not unique over the images, e.g. {twice[:3]}")
+    return values
+
+
+def label_values(job: Job) -> list[str]:
+    """What the label column holds for each class, in label order."""
+    kind = job.competition.columns[job.competition.label_column]
+    return list(job.class_names) if kind == "class_name" else [str(label) for label in range(len(job.class_names))]
+
+
+def row_order(job: Job) -> list[str]:
+    """The ids in the order of the submission's rows: the sample submission's, else the images'.
+
+    UserError when the sample submission has other columns or other ids than the images give.
+    """
+    ids, competition = id_values(job), job.competition
+    if not competition.sample_submission:
+        return ids
+    path = job.project.root / competition.sample_submission
+    header, rows = read_csv(path)
+    if header != list(competition.columns):
+        raise UserError(f"{job.where}: columns are {','.join(competition.columns)}, but {path} has {','.join(header)}")
+    order = list(predictions(header, rows, (competition.id_column, competition.label_column), str(path)))
+    if set(order) != set(ids):
+        absent, extra = sorted(set(order) - set(ids))[:3], sorted(set(ids) - set(order))[:3]
+        raise UserError(f"{path} has {len(order)} ids and the images give {len(ids)}. "
+                        f"Without image: {absent or 'none'}; without row: {extra or 'none'}")  # fmt: skip
+    return order
+
+
+def to_csv(job: Job, labels: Sequence[int]) -> str:
+    """The submission's text, one row per image."""
+    by_id = dict(zip(id_values(job), labels, strict=True))
+    names, header = label_values(job), list(job.competition.columns)
+    is_id = [column == job.competition.id_column for column in header]
+    return csv_text(header, [[i if at_id else names[by_id[i]] for at_id in is_id] for i in row_order(job)])
+
+
+def check(job: Job, text: str) -> None:
+    """Read a submission's text as the competition would; UserError for the first thing that is not right."""
+    header, rows = parse_csv(text, "submission")
+    if header != list(job.competition.columns):
+        raise UserError(f"submission: header is {header}, must be {list(job.competition.columns)}")
+    values = predictions(header, rows, (job.competition.id_column, job.competition.label_column), "submission")
+    if list(values) != row_order(job):
+        raise UserError("submission: the ids are not those of the images, in their order")
+    wrong = {i: value for i, value in values.items() if value not in set(label_values(job))}
+    if wrong:
+        raise UserError(f"submission: labels that are no class: {dict(list(wrong.items())[:3])}")
+
+
+def histogram(job: Job, labels: Sequence[int]) -> dict[str, int]:
+    """{class name: predicted rows}, in label order."""
+    counts = Counter(labels)
+    return {name: counts[label] for label, name in enumerate(job.class_names)}
+
+
+def warn_of_odd_histogram(counts: dict[str, int]) -> None:
+    """A loud warning when a class is never predicted, or one for more than half of the images."""
+    total = sum(counts.values())
+    never = [name for name, count in counts.items() if count == 0]
+    most = [name for name, count in counts.items() if count > total / 2]
+    if never or most:
+        said = [f"never predicted: {never}"] if never else []
+        said += [f"more than half of the images are {most[0]!r}"] if most else []
+        bars = [f"  {name:<24} {count:>8}  {'#' * round(40 * count / total)}" for name, count in counts.items()]
+        warn("\n".join([f"CHECK BEFORE UPLOADING: {'; '.join(said)}", *bars]))
+
+
+def provenance(job: Job, name: str, probs: Artefact, counts: dict[str, int]) -> dict:
+    """How a submission was made: enough to make it again and to see what differs from another."""
+    project, recipe = job.project, job.project.ensemble(name)
+    made = {
+        "competition": {"name": job.competition_name, **job.competition.model_dump(mode="json")},
+        "data": job.data or job.competition.images,
+        "images": {"count": len(job.images.ids), "digest": job.images_digest},
+        "recipe": {"name": name, **recipe.model_dump(mode="json")},
+        "prompts": {"count": len(job.prompts.prompts), "digest": job.prompts.digest},
+        "members": {},
+        "digest": probs.digest,
+        "versions": _versions(),
+        "git": _git(project.root),
+        "histogram": counts,
+    }
+    for member in ensemble.members(recipe):
+        model, preprocess = infer.split(member)
+        made["members"][member] = {
+            "digest": infer.artefact(job, member, ensemble.columns(recipe)).digest,
+            **infer.checkpoint(job, model),
+            "model": project.model(model).model_dump(mode="json", exclude_none=True),
+            "preprocess": project.preprocess(preprocess).content(),
+        }
+    return made
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git(root: Path) -> dict | None:
+    """Commit and whether anything tracked was changed since; None outside a git repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def truth(job: Job) -> list[int] | None:
+    """The solution's labels in image order, where the competition has one."""
+    if not job.competition.solution:
+        return None
+    path = job.project.root / job.competition.solution
+    values = read_predictions(path, (job.competition.id_column, job.competition.label_column))
+    labels = {value: label for label, value in enumerate(label_values(job))}
+    try:
+        return [labels[values[i]] for i in id_values(job)]
+    except KeyError as error:
+        raise UserError(f"{path}: does not fit the images and classes: {error} is missing or unknown") from None
+
+
+def run(job: Job, name: str) -> Path:
+    """Make, check, write and log the submission of a recipe; returns its CSV (the old one if nothing changed)."""
+    row_order(job)  # columns that cannot work are told before hours of inference
+    answer = truth(job)
+    probs = threshold.run(job, name)
+    labels = class_probs(job, name, probs).argmax(dim=1).tolist()
+    text = to_csv(job, labels)
+    check(job, text)
+    counts = histogram(job, labels)
+    warn_of_odd_histogram(counts)
+    submissions = submissions_of(job)
+    with submissions.locked():
+        path = submissions.same_as(text)
+        if path:
+            submissions.note(path)
+            say("submit", name, f"same content as submission {number_of(path)}, nothing new to upload: {path}")
+        else:
+            path = submissions.add(name, text, provenance(job, name, probs, counts))
+            changed = submissions.note(path)["flipped_previous"]
+            flipped = "" if changed == "" else f", {changed} flipped against the previous"
+            say("submit", name, f"{len(labels)} rows{flipped}: {path}")
+    if answer:
+        score = metrics.accuracy(labels, answer)
+        noise = metrics.accuracy_noise(score, len(answer))
+        say("submit", name, f"accuracy {score:.4f} (standard error {noise:.4f}) against {job.competition.solution}")
+    return path

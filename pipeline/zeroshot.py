@@ -1,0 +1,72 @@
+"""Tensor maths of zero-shot classification, and nothing else.
+
+Shape suffixes: N images, P prompts (columns), C classes, D feature dimensions.
+"""
+
+import torch
+from torch import Tensor
+
+
+def normalise(features: Tensor) -> Tensor:
+    """Rows of length 1, float32; (..., D) -> (..., D)."""
+    features = features.float()
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def prompt_probs(image_features_ND: Tensor, text_features_PD: Tensor, logit_scale: float) -> Tensor:
+    """Softmax over all P columns of logit_scale x cosine; (N, D), (P, D) -> (N, P) float32.
+
+    Features are L2-normalised. One softmax over the prompts of all classes together lets a prompt that fits
+    no image drop out, instead of dragging down its class.
+    """
+    logits_NP = logit_scale * image_features_ND.float() @ text_features_PD.float().T
+    return logits_NP.softmax(dim=-1)
+
+
+def class_text_features(text_features_PD: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int) -> Tensor:
+    """Weighted mean of each class's text features, normalised again; (P, D) -> (C, D).
+
+    The classifier of CLIP (Radford et al. 2021, arXiv:2103.00020, section 3.1.4).
+    """
+    sums_CD = torch.zeros(classes, text_features_PD.shape[1])
+    sums_CD.index_add_(0, prompt_class_P, text_features_PD.float() * weight_P[:, None])
+    return normalise(sums_CD)
+
+
+def blend(member_probs: list[Tensor], weights: list[float]) -> Tensor:
+    """Weighted mean of the members' probabilities; each (N, P) -> (N, P). Only ratios of weights matter."""
+    total = sum(weights)
+    blended = torch.zeros_like(member_probs[0])
+    for probs_NP, weight in zip(member_probs, weights, strict=True):
+        blended += (weight / total) * probs_NP
+    return blended
+
+
+def threshold(probs_NP: Tensor, limit: float) -> Tensor:
+    """p where p > limit, else 0; not renormalised. A limit of 0 changes nothing."""
+    return torch.where(probs_NP > limit, probs_NP, 0.0)
+
+
+def pool(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int, how: str) -> Tensor:
+    """Prompt columns -> classes; (N, P) -> (N, C) by weighted mean, or by median or max of each class's columns.
+
+    Columns may be in any order and classes may have any number of them, but at least one. Median is the
+    middle value, or the mean of the two middle values. A column of weight 0 counts nowhere; other unequal
+    weights have a meaning only for the mean (ValueError else).
+    """
+    kept = weight_P > 0
+    probs_NP, prompt_class_P, weight_P = probs_NP[:, kept], prompt_class_P[kept], weight_P[kept]
+    if how == "mean":
+        total_C = torch.zeros(classes).index_add_(0, prompt_class_P, weight_P)
+        sums_NC = torch.zeros(probs_NP.shape[0], classes).index_add_(1, prompt_class_P, probs_NP * weight_P)
+        return sums_NC / total_C
+    if (weight_P != weight_P[0]).any():
+        raise ValueError(f"prompt weights need pooling 'mean' or 'embedding', not {how!r}")
+    reduce = {"max": lambda columns: columns.amax(dim=1), "median": _median}[how]
+    return torch.stack([reduce(probs_NP[:, prompt_class_P == label]) for label in range(classes)], dim=1)
+
+
+def _median(columns: Tensor) -> Tensor:
+    ordered = columns.sort(dim=1).values
+    middle = columns.shape[1] // 2
+    return ordered[:, middle] if columns.shape[1] % 2 else ordered[:, middle - 1 : middle + 1].mean(dim=1)
