@@ -76,6 +76,11 @@ diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
 	$(call need,B,A=11 B=12)
 	$(PIPELINE) diff $(JOB) $(call option,--a,A) $(call option,--b,B)
 
+.PHONY: sheet
+sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12
+	$(call need,N,N=12)
+	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
+
 ##@ Recipes and caches
 
 .PHONY: new
@@ -106,7 +111,7 @@ test-slow: $(VENV)/.installed-dev ## run the slow tests
 
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## measure what the README claims; writes bench/README.md
-	@$(VENV)/bin/python bench/prompt_edit.py
+	@$(VENV)/bin/python bench/run.py
 
 .PHONY: help
 help: ## this text

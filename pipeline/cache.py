@@ -183,11 +183,11 @@ class FileDigests:
             self.known = {}
         self.changed = False
 
-    def of(self, path: Path) -> str:
+    def of(self, path: str | Path) -> str:
         """Hex digest of the content of `path`."""
-        status = path.stat()
+        status = os.stat(path)
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        key = str(path.absolute())
+        key = os.path.abspath(path)
         if self.known.get(key, [None])[0] == stamp:
             return self.known[key][1]
         read_at = time.time_ns()

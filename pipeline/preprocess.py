@@ -2,7 +2,6 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from . import cache
 from .cache import Artefact
@@ -32,7 +31,7 @@ def run(job: Job, recipe_name: str, start: int = 0, stop: int | None = None) -> 
         return result
     paths = job.images.paths()
 
-    def pixels(path: Path) -> torch.Tensor:
+    def pixels(path: str) -> torch.Tensor:
         return torch.from_numpy(apply(decode(path)))
 
     # Pillow works outside the interpreter lock, so threads use all cores

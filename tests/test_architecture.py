@@ -16,7 +16,7 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "clean_cache", "new"],
+    ["log", "sheet", "clean_cache", "new"],
     ["__main__"],
 ]
 
