@@ -5,21 +5,23 @@ recipe's. To add one, write it here with `@op`; its annotations are what a recip
 """
 
 import glob
-import inspect
 import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from natsort import natsorted
 from PIL import Image, ImageEnhance, ImageOps
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field
 
-from .errors import UserError, did_you_mean
+from . import views
+from .cache import FileDigests
+from .errors import UserError
 from .recipes import Preprocess
+from .registry import bind, find
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 
@@ -27,6 +29,19 @@ Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 OPS: dict[str, Callable] = {}
+
+
+class Images(Protocol):
+    """Rows of images, wherever they lie."""
+
+    ids: tuple[str, ...]
+    ignored: int
+
+    def open(self, row: int) -> Image.Image:
+        """8-bit RGB; UserError names a damaged image."""
+
+    def contents(self, digests: FileDigests) -> list[str]:
+        """What each image is, without decoding any: equal text, equal image."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,12 @@ class ImageFiles:
 
     def paths(self) -> list[str]:
         return [os.path.join(self.folder, name) for name in self.ids]
+
+    def open(self, row: int) -> Image.Image:
+        return decode(os.path.join(self.folder, self.ids[row]))
+
+    def contents(self, digests: FileDigests) -> list[str]:
+        return [digests.of(path) for path in self.paths()]
 
 
 def list_images(pattern: str, where: str) -> ImageFiles:
@@ -182,11 +203,15 @@ def gaussian_blur(
 
 
 def compile_recipe(recipe: Preprocess, where: str) -> Callable[[Image.Image], np.ndarray]:
-    """A preprocess recipe as a function: RGB image -> uint8 array (3, size, size).
+    """A preprocess recipe as a function: RGB image -> uint8 array (3, size, size), with views (V, 3, size, size).
 
     UserError, naming `where` the recipe is, for unknown ops and wrong arguments.
     """
-    steps = [_bind(name, argument, f"{where}: ops.{number}") for number, (name, argument) in enumerate(recipe.ops)]
+    steps = []
+    for number, (name, argument) in enumerate(recipe.ops):
+        at = f"{where}: ops.{number}"
+        function = find(OPS, "op", name, at)
+        steps.append((function, bind(function, 2, name, argument, at)))
 
     def apply(image: Image.Image) -> np.ndarray:
         for function, arguments in steps:
@@ -196,31 +221,7 @@ def compile_recipe(recipe: Preprocess, where: str) -> Callable[[Image.Image], np
                             f"{recipe.size}x{recipe.size}; add 'center_crop' or 'resize: squash'")  # fmt: skip
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
-    return apply
-
-
-def _bind(name: Any, argument: Any, where: str) -> tuple[Callable, dict[str, Any]]:
-    """The op and its checked keyword arguments; a lone value is the op's first argument."""
-    if name not in OPS:
-        raise UserError(f"{where}: unknown op {name!r}.{did_you_mean(name, OPS)}")
-    parameters = dict(list(inspect.signature(OPS[name]).parameters.items())[2:])
-    if argument is None:
-        given = {}
-    elif isinstance(argument, dict):
-        given = argument
-    elif parameters:
-        given = {next(iter(parameters)): argument}
-    else:
-        raise UserError(f"{where}: {name} takes no argument (found {argument!r})")
-    for key, value in given.items():
-        if key not in parameters:
-            raise UserError(f"{where}: {name} has no argument {key!r}.{did_you_mean(key, parameters)}")
-        try:
-            adapter = TypeAdapter(parameters[key].annotation, config=ConfigDict(strict=True))
-            adapter.validate_python(value)
-        except ValidationError as error:
-            raise UserError(f"{where}: {name}: {key}: {error.errors()[0]['msg']} (found {value!r})") from None
-    needed = [key for key, p in parameters.items() if p.default is p.empty and key not in given]
-    if needed:
-        raise UserError(f"{where}: {name} needs {needed[0]!r}, e.g. '{name}: 2.0'")
-    return OPS[name], given
+    if not recipe.views:
+        return apply
+    see = views.compile_views(recipe, where)
+    return lambda image: np.stack([apply(view) for view in see(image)])

@@ -45,10 +45,12 @@ def text_made_from(job: Job, model: str) -> dict:
 
 
 def features_artefact(job: Job, member: str) -> Artefact:
-    """Image side of a member: `features` float16 (N, D), L2-normalised."""
+    """Image side of a member: `features` float16 (N, D), L2-normalised; (N, V, D) with `view_pooling: confident`."""
     model, recipe = split(member)
-    images = preprocess.artefact(job, recipe)
+    images, pooling = preprocess.artefact(job, recipe), job.project.preprocess(recipe).view_pooling
     made_from = {"stage": "features", "format": cache.FORMAT, **checkpoint(job, model), "pixels": images.digest}
+    if pooling != "mean":
+        made_from["view_pooling"] = pooling
     return Artefact(job.cache / "features" / member, made_from, images.ids)
 
 
@@ -69,6 +71,7 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
     model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
     _check_size(job, member, model.image_size)
+    model = Views(model, job.project.preprocess(recipe).view_pooling)
     with tqdm(total=todo, desc=f"infer {member}", unit="image", disable=None) as bar:
         for start, stop in gaps:
             rows, shard = [], pixels.rows("pixels", start, stop)
@@ -79,6 +82,37 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
                 bar.update(len(batch))
             result.save(start, stop, features=torch.cat(rows))
     return result, todo
+
+
+class Views:
+    """A model that also encodes several views of each image: their mean, normalised again, or each of them."""
+
+    def __init__(self, model, pooling: str):
+        self.model, self.pooling = model, pooling
+
+    def encode_image(self, pixels):
+        """uint8 (B, 3, S, S) -> (B, D); (B, V, 3, S, S) -> (B, D) or (B, V, D)."""
+        import torch
+
+        from . import zeroshot
+
+        if pixels.ndim == 4:
+            return self.model.encode_image(pixels)
+        # one view of all images at a time: a batch is as large as without views
+        views = torch.stack([self.model.encode_image(view) for view in pixels.unbind(dim=1)], dim=1)
+        return views if self.pooling == "confident" else zeroshot.normalise(views.mean(dim=1))
+
+
+def member_probs(job: Job, member: str, image_features, text_features, logit_scale: float):
+    """Probabilities (N, P) of a member from its features, with its recipe's way of pooling views."""
+    from . import zeroshot
+
+    recipe = job.project.preprocess(split(member)[1])
+    if recipe.view_pooling != "confident":
+        return zeroshot.prompt_probs(image_features, text_features, logit_scale)
+    images, views = image_features.shape[:2]
+    probs = zeroshot.prompt_probs(image_features.flatten(0, 1), text_features, logit_scale)
+    return zeroshot.confident_views(probs.unflatten(0, (images, views)), recipe.keep_views or (views + 1) // 2)
 
 
 def _check_size(job: Job, member: str, image_size: int) -> None:
@@ -152,8 +186,14 @@ def artefact(job: Job, member: str, columns: str = "prompts") -> Artefact:
     features = features_artefact(job, member)
     text = cache.digest_of(text_made_from(job, model))
     made_from = {"stage": "probs", "format": cache.FORMAT, "features": features.digest, "text": text,
-                 "prompts": job.prompts.digest, "columns": columns}  # fmt: skip
+                 "prompts": job.prompts.digest, "columns": columns, **_kept(job, member)}  # fmt: skip
     return Artefact(job.cache / "probs" / member, made_from, features.ids)
+
+
+def _kept(job: Job, member: str) -> dict:
+    """What decides how confident views are kept; nothing for other recipes."""
+    keep = job.project.preprocess(split(member)[1]).keep_views
+    return {"keep_views": keep} if keep else {}
 
 
 def columns_of(job: Job, columns: str) -> dict:
@@ -191,7 +231,7 @@ def run(job: Job, member: str, columns: str = "prompts") -> Artefact:
         )
     for start, stop in gaps:
         probs = torch.cat([
-            zeroshot.prompt_probs(rows, text_features, text.logit_scale)
+            member_probs(job, member, rows, text_features, text.logit_scale)
             for rows in features.rows("features", start, stop).split(4096)
         ])  # fmt: skip
         result.save(start, stop, probs=probs, **columns_of(job, columns))

@@ -5,19 +5,23 @@ from concurrent.futures import ThreadPoolExecutor
 
 from . import cache
 from .cache import Artefact
-from .images import compile_recipe, decode
+from .errors import UserError
+from .images import compile_recipe
 from .job import Job, say
 
 
 def artefact(job: Job, recipe_name: str) -> Artefact:
-    """What the stage makes, computed or not: `pixels` uint8 (N, 3, S, S)."""
+    """What the stage makes, computed or not: `pixels` uint8 (N, 3, S, S), with V views (N, V, 3, S, S)."""
     recipe = job.project.preprocess(recipe_name)
     made_from = {"stage": "images", "format": cache.FORMAT, "preprocess": recipe.content(), "images": job.images_digest}
     return Artefact(job.cache / "images" / recipe_name, made_from, job.images.ids)
 
 
 def run(job: Job, recipe_name: str, start: int = 0, stop: int | None = None) -> Artefact:
-    """Make the pixels of images start..stop (all by default), as far as they are not cached."""
+    """Make the pixels of images start..stop (all by default), as far as they are not cached.
+
+    UserError names all damaged images; shards without one are kept.
+    """
     import torch
     from tqdm import tqdm
 
@@ -29,10 +33,14 @@ def run(job: Job, recipe_name: str, start: int = 0, stop: int | None = None) -> 
     if not todo:
         say("preprocess", recipe_name, f"{stop - start} images reused")
         return result
-    paths = job.images.paths()
+    damaged: list[str] = []
 
-    def pixels(path: str) -> torch.Tensor:
-        return torch.from_numpy(apply(decode(path)))
+    def pixels(row: int) -> torch.Tensor | UserError:
+        try:
+            image = job.images.open(row)
+        except UserError as error:
+            return error
+        return torch.from_numpy(apply(image))
 
     # Pillow works outside the interpreter lock, so threads use all cores
     with (
@@ -41,14 +49,20 @@ def run(job: Job, recipe_name: str, start: int = 0, stop: int | None = None) -> 
     ):
         try:
             for a, b in gaps:
-                rows = []
-                for row in pool.map(pixels, paths[a:b]):
-                    rows.append(row)
+                rows, before = [], len(damaged)
+                for row in pool.map(pixels, range(a, b)):
+                    if isinstance(row, UserError):
+                        damaged.append(str(row))
+                    elif len(damaged) == before:
+                        rows.append(row)
                     bar.update()
-                result.save(a, b, pixels=torch.stack(rows))
+                if len(damaged) == before:
+                    result.save(a, b, pixels=torch.stack(rows))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if damaged:
+        raise UserError("\n".join([*damaged, f"{len(damaged)} images cannot be read"] if damaged[1:] else damaged))
     reused = f", {stop - start - todo} reused" if stop - start > todo else ""
     say("preprocess", recipe_name, f"{todo} images in {time.perf_counter() - began:.1f} s{reused}")
     return result

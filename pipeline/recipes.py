@@ -180,29 +180,46 @@ class ModelEntry(Recipe):
         return self
 
 
+def _named(value: Any) -> tuple[str, Any]:
+    """`name` -> (name, None); `{name: argument}` -> (name, argument)."""
+    if isinstance(value, str):
+        return value, None
+    if isinstance(value, dict) and len(value) == 1:
+        return next(iter(value.items()))
+    raise ValueError(f"{value!r} is neither 'name' nor 'name: argument'")
+
+
+def _list_of_named(values: Any) -> tuple[tuple[str, Any], ...]:
+    if not isinstance(values, list) or not values:
+        raise ValueError("must be a list of ops")
+    return tuple(_named(value) for value in values)
+
+
+Named = Annotated[tuple[str, Any], BeforeValidator(_named)]  # a registered function and its argument
+ListOfNamed = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_list_of_named)]
+
+
 class Preprocess(Recipe):
-    """preprocess/<name>.yaml: the size of the result and the ordered ops that lead to it."""
+    """preprocess/<name>.yaml: the size of the result, the ordered ops that lead to it, test-time views."""
 
     size: Annotated[int, Field(gt=0, le=4096)]
-    ops: Annotated[tuple[tuple[str, Any], ...], BeforeValidator(lambda ops: _ops(ops))]
+    ops: ListOfNamed
+    views: ListOfNamed = ()
+    view_pooling: Literal["mean", "confident"] = "mean"
+    keep_views: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.view_pooling != "mean" and not self.views:
+            raise ValueError("view_pooling needs views")
+        if self.keep_views and self.view_pooling != "confident":
+            raise ValueError("keep_views needs 'view_pooling: confident'")
+        return self
 
     def content(self) -> dict:
-        return {"size": self.size, "ops": [list(op) for op in self.ops]}
-
-
-def _ops(ops: Any) -> tuple[tuple[str, Any], ...]:
-    """`[name, {name: argument}]` -> ((name, None), (name, argument))."""
-    if not isinstance(ops, list) or not ops:
-        raise ValueError("must be a list of ops")
-    pairs = []
-    for op in ops:
-        if isinstance(op, str):
-            pairs.append((op, None))
-        elif isinstance(op, dict) and len(op) == 1:
-            pairs.append(next(iter(op.items())))
-        else:
-            raise ValueError(f"{op!r} is neither 'name' nor 'name: argument'")
-    return tuple(pairs)
+        """What decides the pixels."""
+        content = {"size": self.size, "ops": [list(op) for op in self.ops]}
+        return content | {"views": [list(view) for view in self.views]} if self.views else content
 
 
 class Ensemble(Recipe):

@@ -1,10 +1,12 @@
 """Tensor maths of zero-shot classification, and nothing else.
 
-Shape suffixes: N images, P prompts (columns), C classes, D feature dimensions.
+Shape suffixes: N images, V views of an image, P prompts (columns), C classes, D feature dimensions.
 """
 
 import torch
 from torch import Tensor
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 def normalise(features: Tensor) -> Tensor:
@@ -21,6 +23,13 @@ def prompt_probs(image_features_ND: Tensor, text_features_PD: Tensor, logit_scal
     """
     logits_NP = logit_scale * image_features_ND.float() @ text_features_PD.float().T
     return logits_NP.softmax(dim=-1)
+
+
+def confident_views(probs_NVP: Tensor, keep: int) -> Tensor:
+    """Mean probabilities of the `keep` views of each image that are surest, by entropy; (N, V, P) -> (N, P)."""
+    entropy_NV = -(probs_NVP * probs_NVP.clamp_min(TINY).log()).sum(dim=-1)
+    kept_NK = entropy_NV.topk(keep, dim=1, largest=False).indices
+    return probs_NVP.gather(1, kept_NK[:, :, None].expand(-1, -1, probs_NVP.shape[2])).mean(dim=1)
 
 
 def class_text_features(text_features_PD: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int) -> Tensor:
@@ -64,6 +73,18 @@ def pool(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: in
         raise ValueError(f"prompt weights need pooling 'mean' or 'embedding', not {how!r}")
     reduce = {"max": lambda columns: columns.amax(dim=1), "median": _median}[how]
     return torch.stack([reduce(probs_NP[:, prompt_class_P == label]) for label in range(classes)], dim=1)
+
+
+def class_probs(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int, how: str) -> Tensor:
+    """`pool` with rows that sum to 1; (N, P) -> (N, C). logit_mean, logit_median and logit_max pool logits.
+
+    The logarithm of a probability is its logit up to a constant of the row, which the softmax takes out again.
+    """
+    space, _, reduction = how.rpartition("_")
+    if space == "logit":
+        return pool(probs_NP.clamp_min(TINY).log(), prompt_class_P, weight_P, classes, reduction).softmax(dim=-1)
+    pooled_NC = pool(probs_NP, prompt_class_P, weight_P, classes, how).clamp_min(TINY)
+    return pooled_NC / pooled_NC.sum(dim=-1, keepdim=True)
 
 
 def _median(columns: Tensor) -> Tensor:
