@@ -81,6 +81,22 @@ sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=1
 	$(call need,N,N=12)
 	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
 
+##@ Labelled data
+
+.PHONY: benchmark
+benchmark: $(READY) ## models on data sets: MODELS="a b" DATASETS="x y" [PROMPTS= POOLINGS= SPLIT=], or BENCHMARK=name
+	$(if $(BENCHMARK),,$(call need,MODELS,MODELS="openai-b32" DATASETS="cub dtd")$(call need,DATASETS,MODELS="openai-b32" DATASETS="cub dtd"))
+	$(PIPELINE) benchmark $(JOB) $(call option,--benchmark,BENCHMARK) $(call option,--models,MODELS) \
+	  $(call option,--datasets,DATASETS) $(call option,--prompts,PROMPTS) $(call option,--poolings,POOLINGS) \
+	  $(call option,--split,SPLIT)
+
+.PHONY: prompts-rank
+prompts-rank: $(READY) ## what each template and prompt adds: MODEL=a DATASET=x [PROMPTS= SPLIT= POOLING= UNLABELLED=1]
+	$(call need,MODEL,MODEL=openai-b32 DATASET=cub)
+	$(PIPELINE) prompts-rank $(JOB) $(call option,--dataset,DATASET) $(call option,--prompts,PROMPTS) \
+	  $(call option,--split,SPLIT) $(call option,--pooling,POOLING) $(if $(UNLABELLED),--unlabelled) \
+	  $(if $(TEST_LABELS),--test-labels)
+
 ##@ Recipes and caches
 
 .PHONY: new
@@ -131,8 +147,8 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+$(VENV)/.installed-dev: requirements-dev.txt requirements-data.txt $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt --requirement requirements-data.txt
 	@touch $@
 
 .PHONY: environment

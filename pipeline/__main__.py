@@ -4,12 +4,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 from .errors import UserError
 from .job import DTYPES, Job
-from .recipes import Project
+from .recipes import BenchmarkPooling, Project
 
 Arguments = argparse.Namespace
+POOLINGS = get_args(BenchmarkPooling)
 
 
 def _preprocess(job: Job, args: Arguments) -> None:
@@ -83,6 +85,40 @@ def _clean_cache(job: Job, args: Arguments) -> None:
     clean_cache.run(job.project, args.dry)
 
 
+def _benchmark(job: Job, args: Arguments) -> None:
+    from . import benchmark
+    from .recipes import Benchmark
+
+    given = {"datasets": _words(args.datasets), "models": _words(args.models), "prompts": _words(args.prompts),
+             "poolings": _words(args.poolings), "split": args.split}  # fmt: skip
+    given = {key: value for key, value in given.items() if value}
+    known = job.project.benchmark(args.benchmark).model_dump(mode="json") if args.benchmark else {}
+    if args.data and len(given.get("datasets", known.get("datasets", []))) > 1:
+        raise UserError("DATA= is the folder of one data set; give one: DATASETS=name")
+    recipe = Benchmark.parse(known | given, f"benchmarks/{args.benchmark}.yaml" if args.benchmark else "benchmark")
+    benchmark.run(job, recipe, args.benchmark or "latest")
+
+
+def _prompts_rank(job: Job, args: Arguments) -> None:
+    from . import prompts_rank
+    from .labelled import LabelledJob
+
+    if args.dataset:
+        split = args.split or (None if args.test_labels else job.project.dataset(args.dataset).dev)
+        job = LabelledJob.of(job, args.dataset, split, args.prompts)
+    elif args.prompts or args.split:
+        raise UserError("PROMPTS= and SPLIT= go with DATASET=name")
+    if not args.model:
+        raise UserError("give MODEL=name")
+    member = job.project.member(args.model, args.preprocess)
+    prompts_rank.run(job, member, args.pooling, not args.unlabelled, args.test_labels)
+
+
+def _words(values: Sequence[str] | None) -> list[str]:
+    """['a b', 'c'] -> [a, b, c]: make hands a variable over as one word."""
+    return [word for value in values or () for word in value.split()]
+
+
 def _new(job: Job, args: Arguments) -> None:
     from . import new
 
@@ -118,6 +154,8 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
     "sheet": (_sheet, "a contact sheet of a submission"),
+    "benchmark": (_benchmark, "measure models, prompts and poolings on labelled data sets"),
+    "prompts-rank": (_prompts_rank, "what each template and prompt adds, with labels or without"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -159,6 +197,17 @@ def parser() -> argparse.ArgumentParser:
     own["clean-cache"].add_argument("--dry", action="store_true", help="only list")
     own["new"].add_argument("--images", required=True, help="folder or glob of the images")
     own["new"].add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+    for name in ("datasets", "models", "prompts", "poolings"):
+        own["benchmark"].add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"the recipe's {name}, or others")
+    own["benchmark"].add_argument("--benchmark", metavar="NAME", help="benchmarks/NAME.yaml")
+    own["benchmark"].add_argument("--split", help="split that is measured (default: each data set's)")
+    rank = own["prompts-rank"]
+    rank.add_argument("--dataset", metavar="NAME", help="datasets/NAME.yaml (default: the competition, unlabelled)")
+    rank.add_argument("--split", help="split that is ranked on (default: the data set's dev)")
+    rank.add_argument("--prompts", metavar="NAME", help="prompts/NAME/ (default: the data set's)")
+    rank.add_argument("--pooling", default="embedding", choices=POOLINGS, help="default: embedding")
+    rank.add_argument("--unlabelled", action="store_true", help="look at no label")
+    rank.add_argument("--test-labels", action="store_true", help="look at the labels of the split that is reported")
     return main
 
 

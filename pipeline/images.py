@@ -35,7 +35,6 @@ class Images(Protocol):
     """Rows of images, wherever they lie."""
 
     ids: tuple[str, ...]
-    ignored: int
 
     def open(self, row: int) -> Image.Image:
         """8-bit RGB; UserError names a damaged image."""

@@ -186,11 +186,11 @@ def artefact(job: Job, member: str, columns: str = "prompts") -> Artefact:
     features = features_artefact(job, member)
     text = cache.digest_of(text_made_from(job, model))
     made_from = {"stage": "probs", "format": cache.FORMAT, "features": features.digest, "text": text,
-                 "prompts": job.prompts.digest, "columns": columns, **_kept(job, member)}  # fmt: skip
+                 "prompts": job.prompts.digest, "columns": columns, **kept_views(job, member)}  # fmt: skip
     return Artefact(job.cache / "probs" / member, made_from, features.ids)
 
 
-def _kept(job: Job, member: str) -> dict:
+def kept_views(job: Job, member: str) -> dict:
     """What decides how confident views are kept; nothing for other recipes."""
     keep = job.project.preprocess(split(member)[1]).keep_views
     return {"keep_views": keep} if keep else {}

@@ -51,8 +51,7 @@ class Job:
 
     @cached_property
     def images(self) -> ImageFiles:
-        pattern = self.data or self.competition.images
-        return list_images(str(self.project.root / pattern), "DATA" if self.data else f"{self.where}: images")
+        return list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
 
     @cached_property
     def images_digest(self) -> str:
@@ -60,18 +59,23 @@ class Job:
         digests = FileDigests(self.cache / "files.json")
         self._remember_source()
         try:
-            contents = [digests.of(path) for path in self.images.paths()]
+            contents = self.images.contents(digests)
         finally:
             digests.remember()
         return digest_of({"ids": self.images.ids, "contents": contents})
 
     @property
     def sources_path(self) -> Path:
-        """Where the image folders are listed that this competition was ever computed from."""
+        """Where the sources are listed that this cache was ever computed from."""
         return self.cache / "sources.txt"
 
+    @property
+    def source(self) -> str:
+        """Where the images come from, as the user wrote it."""
+        return self.data or self.competition.images
+
     def _remember_source(self) -> None:
-        source = self.data or self.competition.images
+        source = self.source
         known = self.sources_path.read_text().splitlines() if self.sources_path.exists() else []
         if source not in known:
             with atomic_file(self.sources_path) as temporary:

@@ -1,8 +1,15 @@
-"""Measures of predictions, in plain Python: they are needed where torch would take longer to import."""
+"""Measures of predictions, without torch: they are needed where it would take longer to import."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+ECE_BINS = 15
+SCORES = ("acc1", "acc5", "macro_f1", "mean_per_class_recall", "ece")
 
 
 def accuracy(labels: Sequence[int], truth: Sequence[int]) -> float:
@@ -28,3 +35,85 @@ def difference_noise(flipped: int, images: int, board: int) -> float:
     this standard error (McNemar 1947; an upper bound where a row was wrong before and after).
     """
     return math.sqrt(flipped * board / images) / board
+
+
+class Interval(NamedTuple):
+    """A measured value and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier said of N images, beside the truth (N,).
+
+    `top` (N, 5 or fewer) are the most probable labels, best first; `confidence` (N,) is the first one's probability.
+    """
+
+    truth: np.ndarray
+    top: np.ndarray
+    confidence: np.ndarray
+    classes: int
+
+    @property
+    def right(self) -> np.ndarray:
+        """Whether the first label is right (N,)."""
+        return self.top[:, 0] == self.truth
+
+
+def scores(predictions: Predictions, counts: np.ndarray | None = None) -> dict[str, float]:
+    """The values of SCORES; `counts` (N,) says how often each image counts (a bootstrap resample), once by default.
+
+    Macro F1 is over classes that are true or predicted of some image, mean per-class recall over those that are true
+    (balanced accuracy). Calibration error: 15 bins of equal width.
+    """
+    truth, top, right = predictions.truth, predictions.top, predictions.right
+    counts = np.ones(len(truth)) if counts is None else counts.astype(float)
+    total = counts.sum()
+    true = np.bincount(truth, counts, predictions.classes)
+    said = np.bincount(top[:, 0], counts, predictions.classes)
+    hits = np.bincount(truth, counts * right, predictions.classes)
+    bins = np.minimum((predictions.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, counts * (right - predictions.confidence), ECE_BINS)
+    return {
+        "acc1": hits.sum() / total,
+        "acc5": (counts * (top == truth[:, None]).any(axis=1)).sum() / total,
+        "macro_f1": np.mean(2 * hits[true + said > 0] / (true + said)[true + said > 0]),
+        "mean_per_class_recall": np.mean(hits[true > 0] / true[true > 0]),
+        "ece": np.abs(gaps).sum() / total,
+    }
+
+
+def resamples(rows: int, number: int, seed: int = 0):
+    """Yield how often each of `rows` images is drawn in each of `number` bootstrap resamples."""
+    random = np.random.default_rng(seed)
+    for _ in range(number):
+        yield np.bincount(random.integers(0, rows, rows), minlength=rows)
+
+
+def intervals(predictions: Predictions, number: int = 1000) -> dict[str, Interval]:
+    """SCORES with percentile bootstrap intervals over images."""
+    drawn = [list(scores(predictions, counts).values()) for counts in resamples(len(predictions.truth), number)]
+    bounds = np.percentile(drawn, [2.5, 97.5], axis=0)
+    values = scores(predictions)
+    return {name: Interval(float(values[name]), *map(float, bounds[:, n])) for n, name in enumerate(values)}
+
+
+def difference(after: np.ndarray, before: np.ndarray, number: int = 1000) -> Interval:
+    """Mean of after - before (N,) with its paired percentile bootstrap interval."""
+    change = after.astype(float) - before
+    drawn = [np.dot(counts, change) / len(change) for counts in resamples(len(change), number)]
+    return Interval(float(change.mean()), *map(float, np.percentile(drawn, [2.5, 97.5])))
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:
+    """Exact two-sided p-value that two classifiers are equally often right on the same images (McNemar 1947).
+
+    Only images count that one gets right and the other wrong; under the hypothesis either is as likely.
+    """
+    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**n)

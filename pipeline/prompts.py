@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -22,9 +22,10 @@ def _templates(templates: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Shared(Recipe):
-    """_shared.yaml: the templates of every class."""
+    """_shared.yaml: the templates of every class; `classes: any` lets a class do without a file of its own."""
 
     templates: Names = ()
+    classes: Literal["listed", "any"] = "listed"
 
     _check = field_validator("templates")(_templates)
 
@@ -45,12 +46,13 @@ class ClassPrompts(Recipe):
 
 @dataclass(frozen=True)
 class PromptSet:
-    """P prompts, class by class in label order, and for each its label and weight."""
+    """P prompts, class by class in label order, and for each its label, weight and template ('' for none)."""
 
     class_names: tuple[str, ...]
     prompts: tuple[str, ...]
     prompt_class: tuple[int, ...]
     weights: tuple[float, ...]
+    templates: tuple[str, ...]
 
     @property
     def digest(self) -> str:
@@ -69,19 +71,22 @@ def load_prompts(folder: Path, class_names: tuple[str, ...]) -> PromptSet:
         known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         raise UserError(f"no prompt set {folder}.{did_you_mean(folder.name, known)}")
     shared = Shared.read(folder / "_shared.yaml") if (folder / "_shared.yaml").is_file() else Shared()
-    files = _files_of_classes(folder, class_names)
-    prompts, prompt_class, weights = [], [], []
+    files = _files_of_classes(folder, class_names, shared.classes == "any")
+    prompts, prompt_class, weights, templates = [], [], [], []
     for label, class_name in enumerate(class_names):
         path, recipe = files[class_name]
-        own = _class_prompts(path, recipe, shared, class_name)
+        own, made_by = _class_prompts(path, recipe, shared, class_name)
         prompts += own
+        templates += made_by
         prompt_class += [label] * len(own)
         weights += [recipe.weights.get(prompt, 1.0) for prompt in own]
     _refuse_shared_prompts(folder, prompts, prompt_class, class_names)
-    return PromptSet(class_names, tuple(prompts), tuple(prompt_class), tuple(weights))
+    return PromptSet(class_names, tuple(prompts), tuple(prompt_class), tuple(weights), tuple(templates))
 
 
-def _files_of_classes(folder: Path, class_names: tuple[str, ...]) -> dict[str, tuple[Path, ClassPrompts]]:
+def _files_of_classes(
+    folder: Path, class_names: tuple[str, ...], any_class: bool
+) -> dict[str, tuple[Path, ClassPrompts]]:
     by_stem: dict[str, str] = {}
     for name in class_names:
         by_stem.setdefault(file_stem(name), name)
@@ -99,13 +104,17 @@ def _files_of_classes(folder: Path, class_names: tuple[str, ...]) -> dict[str, t
             raise UserError(f"{path}: class {name!r} already has {found[name][0]}")
         found[name] = path, recipe
     absent = [name for name in class_names if name not in found]
+    if any_class:
+        return found | {name: (folder / "_shared.yaml", ClassPrompts()) for name in absent}
     if absent:
         files = ", ".join(f"{folder}/{file_stem(name)}.yaml" for name in absent[:3]) + (", ..." if absent[3:] else "")
-        raise UserError(f"No prompts for classes: {absent}. Add {files}")
+        raise UserError(f"No prompts for classes: {absent}. Add {files}, "
+                        f"or 'classes: any' in {folder}/_shared.yaml if its templates are enough")  # fmt: skip
     return found
 
 
-def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name: str) -> list[str]:
+def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name: str) -> tuple[list[str], list[str]]:
+    """A class's prompts and the template that made each."""
     for template in recipe.without:
         if template not in shared.templates:
             raise UserError(f"{path}: without: {template!r} is no template of _shared.yaml."
@@ -113,6 +122,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
     templates = [t for t in (*shared.templates, *recipe.templates) if t not in recipe.without]
     names = (recipe.name or class_name, *recipe.aliases)
     prompts = [template.replace("{}", name) for name in names for template in templates] + list(recipe.prompts)
+    made_by = [template for _ in names for template in templates] + [""] * len(recipe.prompts)
     if not prompts:
         raise UserError(f"{path}: class {class_name!r} has no prompts; add templates or prompts")
     if any(not prompt.strip() for prompt in prompts):
@@ -126,7 +136,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
             raise UserError(f"{path}: weights: {prompt!r} is no prompt of this class.{did_you_mean(prompt, prompts)}")
     if not any(recipe.weights.get(prompt, 1.0) for prompt in prompts):
         raise UserError(f"{path}: all weights are zero")
-    return prompts
+    return prompts, made_by
 
 
 def _refuse_shared_prompts(folder: Path, prompts: list[str], prompt_class: list[int], names: tuple[str, ...]) -> None:

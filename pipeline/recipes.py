@@ -1,7 +1,7 @@
 """YAML -> frozen, strict objects. Unknown keys, unknown names and wrong values are errors that name the fix.
 
-`Project` finds the recipes below one folder: competitions/, models.yaml, preprocess/, ensembles/. Everything
-here works without torch, so that a mistake in a recipe is told before anything slow starts.
+`Project` finds the recipes below one folder: competitions/, datasets/, benchmarks/, models.yaml, preprocess/,
+ensembles/. Everything here works without torch, so that a mistake in a recipe is told before anything slow starts.
 """
 
 import json
@@ -26,6 +26,8 @@ LABEL_VALUES = ("label", "class_name")
 BREAKS = {"Cc", "Zl", "Zp"}  # Unicode categories: control characters, line and paragraph separators
 
 Pooling = Literal["mean", "median", "max", "embedding"]
+BenchmarkPooling = Literal["embedding", "mean", "median", "max", "logit_mean", "logit_median", "logit_max"]
+RESERVED = ("text", "datasets", "benchmarks")  # folders in cache/ that belong to no competition
 
 
 class _Loader(yaml.CSafeLoader):
@@ -242,6 +244,49 @@ class Ensemble(Recipe):
         return members
 
 
+class Dataset(Recipe):
+    """datasets/<name>.yaml: labelled images, in the form they have on disk."""
+
+    reader: Named
+    path: Text
+    prompts: Text
+    split: Text = "test"
+    dev: Text | None = None
+    classes: dict[str, Text] = {}
+
+    @model_validator(mode="after")
+    def _dev_is_not_test(self):
+        if self.dev == self.split:
+            raise ValueError("dev and split are the same; a development split is what is not reported")
+        return self
+
+
+class Benchmark(Recipe):
+    """benchmarks/<name>.yaml: which models are measured on which data sets, with which prompts and poolings."""
+
+    datasets: Names
+    models: Names
+    prompts: Names = ("own",)  # own: the data set's
+    poolings: Annotated[
+        tuple[BenchmarkPooling, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    ] = ("embedding",)
+    split: Text | None = None
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    note: str = ""
+
+    @field_validator("datasets", "models", "prompts", "poolings")
+    @classmethod
+    def _once(cls, names: tuple[str, ...], info) -> tuple[str, ...]:
+        return _unique(names, info.field_name)
+
+    @model_validator(mode="after")
+    def _not_empty(self):
+        for key in ("datasets", "models", "prompts", "poolings"):
+            if not getattr(self, key):
+                raise ValueError(f"no {key} given")
+        return self
+
+
 class Project:
     """The recipes below `root`, each read once, so that an edit during a run cannot mix two states.
 
@@ -266,7 +311,17 @@ class Project:
         return path
 
     @cache
+    def dataset(self, name: str) -> Dataset:
+        return Dataset.read(self.path("datasets", name))
+
+    @cache
+    def benchmark(self, name: str) -> Benchmark:
+        return Benchmark.read(self.path("benchmarks", name))
+
+    @cache
     def competition(self, name: str) -> Competition:
+        if name in RESERVED:
+            raise UserError(f"no competition can be called {name!r}: cache/{name} has another meaning")
         return Competition.read(self.path("competitions", name))
 
     @cache

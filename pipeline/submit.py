@@ -126,7 +126,7 @@ def provenance(job: Job, name: str, probs: Artefact, counts: dict[str, int]) -> 
     project, recipe = job.project, job.project.ensemble(name)
     made = {
         "competition": {"name": job.competition_name, **job.competition.model_dump(mode="json")},
-        "data": job.data or job.competition.images,
+        "data": job.source,
         "images": {"count": len(job.images.ids), "digest": job.images_digest},
         "recipe": {"name": name, **recipe.model_dump(mode="json")},
         "prompts": {"count": len(job.prompts.prompts), "digest": job.prompts.digest},

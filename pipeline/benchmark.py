@@ -1,0 +1,195 @@
+"""Verb benchmark: models x prompts x poolings on labelled data sets, each cell measured once and kept."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from . import cache, infer, metrics
+from .cache import atomic_file, digest_of
+from .errors import UserError
+from .job import Job, say
+from .labelled import LabelledJob
+from .log import table
+from .metrics import Interval, Predictions
+from .recipes import Benchmark, Project
+
+CHUNK = 1024  # images pooled at a time
+SHOWN = {"acc1": "acc1", "acc5": "acc5", "macro_f1": "macro F1", "mean_per_class_recall": "recall", "ece": "ECE"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a member's predictions for one split of a data set, and how good they are."""
+
+    dataset: str
+    split: str
+    member: str
+    prompts: str
+    pooling: str
+    images: int
+    class_names: tuple[str, ...]
+    metrics: dict[str, Interval]
+    file: Path
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """What was predicted, row by row as in the data set's split."""
+        stored = cache.load(self.file)
+        assert stored is not None, f"{self.file} vanished while it was in use"
+        return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
+
+
+def run(job: Job, recipe: Benchmark, name: str) -> list[Cell]:
+    """Measure what is not yet measured; write and print the tables of all cells."""
+    jobs = [LabelledJob.of(job, dataset, recipe.split, prompts) for dataset, prompts in _pairs(job.project, recipe)]
+    members = [job.project.member(model) for model in recipe.models]
+    for one in jobs:  # mistakes in recipes and data are told before hours of inference
+        _ = one.prompts, one.truth, [infer.text_made_from(one, infer.split(member)[0]) for member in members]
+    cells = [cell(one, member, pooling, recipe.resamples)
+             for one in jobs for member in members for pooling in recipe.poolings]  # fmt: skip
+    folder = job.project.root / "cache" / "benchmarks"
+    for suffix, text in (("csv", to_csv(cells)), ("md", to_markdown(cells))):
+        with atomic_file(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_bytes(text.encode())
+    print(table(HEADER, rows(cells)))
+    say("benchmark", name, f"{len(cells)} cells: {folder / name}.csv, .md")
+    return cells
+
+
+def _pairs(project: Project, recipe: Benchmark) -> list[tuple[str, str]]:
+    """(data set, prompt set), each once."""
+    pairs = [(dataset, project.dataset(dataset).prompts if prompts == "own" else prompts)
+             for dataset in recipe.datasets for prompts in recipe.prompts]  # fmt: skip
+    return list(dict.fromkeys(pairs))
+
+
+def cell(job: LabelledJob, member: str, pooling: str, resamples: int = 1000) -> Cell:
+    """One cell, from the cache if it is there."""
+    made_from = _made_from(job, member, pooling, resamples)
+    file = job.cache / "cells" / member / f"{digest_of(made_from)}.pt"
+    stored = cache.load(file, digest_of(made_from))
+    if stored is None:
+        predictions = predict(job, member, pooling)
+        _save(file, made_from, predictions, metrics.intervals(predictions, resamples))
+        stored = cache.load(file)
+    measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
+    return Cell(job.competition_name, job.split, member, job.prompts_set, pooling, len(job.truth),
+                job.class_names, measured, file)  # fmt: skip
+
+
+def _made_from(job: LabelledJob, member: str, pooling: str, resamples: int) -> dict:
+    text = digest_of(infer.text_made_from(job, infer.split(member)[0]))
+    return {"stage": "cell", "format": cache.FORMAT, "features": infer.features_artefact(job, member).digest,
+            "text": text, "prompts": job.prompts.digest, "truth": digest_of({"labels": job.truth}),
+            "pooling": pooling, "resamples": resamples, **infer.kept_views(job, member)}  # fmt: skip
+
+
+def _save(file: Path, made_from: dict, predictions: Predictions, measured: dict[str, Interval]) -> None:
+    import torch
+
+    values = {key: torch.from_numpy(getattr(predictions, key)) for key in ("truth", "top", "confidence")}
+    cache.save(file, made_from, metrics=json.dumps(measured), **values)
+
+
+def predict(job: LabelledJob, member: str, pooling: str) -> Predictions:
+    """The five best labels of each image and the first one's probability."""
+    import torch
+
+    features, encoded = infer.run_features(job, member)
+    probs = class_probs(job, member, pooling)
+    tops, confidences = [], []
+    for start in range(0, len(features.ids), CHUNK):
+        best = probs(features.rows("features", start, min(start + CHUNK, len(features.ids)))).topk(
+            min(5, len(job.class_names)), dim=1
+        )
+        tops.append(best.indices)
+        confidences.append(best.values[:, 0])
+    say("benchmark", f"{job.competition_name} {member}", f"{job.prompts_set} prompts, {pooling}: {encoded} images "
+        f"encoded, {len(features.ids) - encoded} reused")  # fmt: skip
+    return Predictions(np.array(job.truth), torch.cat(tops).numpy(), torch.cat(confidences).numpy(),
+                       len(job.class_names))  # fmt: skip
+
+
+def class_probs(job: LabelledJob, member: str, pooling: str):
+    """A function from image features (n, ...) to class probabilities (n, C) with the job's prompts."""
+    import torch
+
+    from . import zeroshot
+
+    columns, classes = infer.columns_of(job, "prompts"), len(job.class_names)
+    text, _ = infer.run_text(job, infer.split(member)[0], job.prompts.prompts)
+    if pooling == "embedding":
+        means = zeroshot.class_text_features(text.features, columns["prompt_class"], columns["prompt_weight"], classes)
+        return lambda features: infer.member_probs(job, member, features, means, text.logit_scale)
+
+    def probs(features: torch.Tensor) -> torch.Tensor:
+        prompt_probs = infer.member_probs(job, member, features, text.features, text.logit_scale)
+        try:
+            return zeroshot.class_probs(prompt_probs, columns["prompt_class"], columns["prompt_weight"], classes,
+                                        pooling)  # fmt: skip
+        except ValueError as error:
+            raise UserError(f"prompts/{job.prompts_set}: {error}") from None
+
+    return probs
+
+
+def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+    """The cell with the highest accuracy of each data set and split."""
+    winners: dict[tuple[str, str], Cell] = {}
+    for one in cells:
+        known = winners.setdefault((one.dataset, one.split), one)
+        if one.metrics["acc1"].value > known.metrics["acc1"].value:
+            winners[one.dataset, one.split] = one
+    return winners
+
+
+def p_values(cells: Sequence[Cell]) -> list[float | None]:
+    """McNemar's p of each cell against the best of its data set; None for the best itself."""
+    winners = [best(cells)[one.dataset, one.split] for one in cells]
+    return [None if one is winner else metrics.mcnemar(one.predictions.right, winner.predictions.right)
+            for one, winner in zip(cells, winners, strict=True)]  # fmt: skip
+
+
+HEADER = ("data set", "split", "images", "classes", "model", "prompts", "pooling", *SHOWN.values(), "p")
+
+
+def rows(cells: Sequence[Cell]) -> list[list[str]]:
+    """The table's text, a row per cell: values with half the width of their interval, p against the best."""
+    lines = []
+    for one, p in zip(cells, p_values(cells), strict=True):
+        values = [f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in (one.metrics[key] for key in SHOWN)]
+        lines.append([one.dataset, one.split, str(one.images), str(len(one.class_names)), one.member, one.prompts,
+                      one.pooling, *values, "best" if p is None else f"{p:.2g}"])  # fmt: skip
+    return lines
+
+
+def to_markdown(cells: Sequence[Cell]) -> str:
+    """The table, with the accuracy of the best of each data set in bold."""
+    at = HEADER.index("acc1")
+    lines = rows(cells)
+    for line in lines:
+        if line[-1] == "best":
+            line[at] = f"**{line[at]}**"
+    body = [HEADER, ["---"] * len(HEADER), *lines]
+    note = ("± is half the width of the 95 % bootstrap interval over images; p is McNemar's exact test against the "
+            "best of the data set.")  # fmt: skip
+    return "\n".join(f"| {' | '.join(line)} |" for line in body) + f"\n\n{note}\n"
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """Tidy: a line per cell and measure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("dataset", "split", "images", "classes", "model", "prompts", "pooling", "p_against_best",
+                     "measure", "value", "low", "high"))  # fmt: skip
+    for one, p in zip(cells, p_values(cells), strict=True):
+        head = (one.dataset, one.split, one.images, len(one.class_names), one.member, one.prompts, one.pooling)
+        for measure, value in one.metrics.items():
+            writer.writerow((*head, "" if p is None else f"{p:.6g}", measure, *(f"{v:.6f}" for v in value)))
+    return buffer.getvalue()

@@ -1,0 +1,232 @@
+"""Verb prompts-rank: what each template and each prompt adds, on cached features only.
+
+With labels (of a development split): by the accuracy that is lost without it, and greedily forward. Without labels: by
+how sure a template is alone and how often it agrees with all of them together.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from . import infer, metrics
+from .cache import atomic_file
+from .errors import UserError
+from .job import Job, say
+from .labelled import LabelledJob
+from .metrics import Interval
+
+MOST_PROMPTS = 1000  # above this only the classes' own sentences are ranked one by one
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Class probabilities of a member with any subset of its prompts; nothing is encoded twice."""
+
+    job: Job
+    member: str
+    pooling: str
+
+    @cached_property
+    def _features(self):
+        features, _ = infer.run_features(self.job, self.member)
+        return features.rows("features", 0, len(features.ids))
+
+    @cached_property
+    def _text(self) -> infer.Text:
+        return infer.run_text(self.job, infer.split(self.member)[0], self.job.prompts.prompts)[0]
+
+    @cached_property
+    def _columns(self) -> dict:
+        return infer.columns_of(self.job, "prompts")
+
+    @cached_property
+    def _prompt_probs(self):
+        """Of all prompts; leaving some out changes a row's values by one factor, and so no label."""
+        return self._member_probs(self._text.features)
+
+    def _member_probs(self, text_features):
+        return infer.member_probs(self.job, self.member, self._features, text_features, self._text.logit_scale)
+
+    def class_probs(self, keep: np.ndarray) -> np.ndarray:
+        """(N, C) with the prompts `keep` (P, bool); a class that would lose all of its prompts keeps them."""
+        import torch
+
+        from . import zeroshot
+
+        labels, classes = self._columns["prompt_class"], len(self.job.class_names)
+        weights = self._columns["prompt_weight"] * torch.from_numpy(keep)
+        left = torch.zeros(classes).index_add_(0, labels, weights)
+        weights = torch.where(left[labels] > 0, weights, self._columns["prompt_weight"])
+        if self.pooling == "embedding":
+            means = zeroshot.class_text_features(self._text.features, labels, weights, classes)
+            return self._member_probs(means).numpy()
+        try:
+            return zeroshot.class_probs(self._prompt_probs, labels, weights, classes, self.pooling).numpy()
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A subset of prompts on labelled images: which rows are right, and how probable the true class is."""
+
+    right: np.ndarray
+    certainty: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Accuracy; of equally accurate subsets the surer one is better."""
+        return float(self.right.mean()), self.certainty
+
+
+def judge(scorer: Scorer, keep: np.ndarray, truth: np.ndarray) -> Judged:
+    """Compare a subset's labels with the truth."""
+    probs = scorer.class_probs(keep)
+    return Judged(probs.argmax(axis=1) == truth, float(probs[np.arange(len(truth)), truth].mean()))
+
+
+def without_each(scorer: Scorer, parts: Sequence[np.ndarray], truth: np.ndarray) -> list[Interval]:
+    """Accuracy that each part (P, bool) adds to all the others: with it minus without, paired interval."""
+    whole = judge(scorer, np.ones_like(parts[0]), truth)
+    return [metrics.difference(whole.right, judge(scorer, ~part, truth).right) for part in parts]
+
+
+def forward(scorer: Scorer, parts: Sequence[np.ndarray], always: np.ndarray, truth: np.ndarray) -> list[tuple]:
+    """Greedy choice: [(part, accuracy, gain over the step before)], ending when nothing raises the accuracy.
+
+    Prompts in `always` (P, bool) are in from the start and are no part.
+    """
+    steps: list[tuple[int, Interval, Interval]] = []
+    chosen, before = always, None
+    while rest := [number for number in range(len(parts)) if number not in {step[0] for step in steps}]:
+        tried = {number: judge(scorer, chosen | parts[number], truth) for number in rest}
+        best = max(rest, key=lambda number: tried[number].rank)
+        right = tried[best].right
+        if before is not None and right.mean() <= before.mean():
+            break
+        nothing = np.zeros(len(truth))
+        gain = metrics.difference(right, nothing if before is None else before)
+        steps.append((best, metrics.difference(right, nothing), gain))
+        chosen, before = chosen | parts[best], right
+    return steps
+
+
+def run(job: Job, member: str, pooling: str, labelled: bool, test_labels: bool = False) -> Path:
+    """Rank the job's prompts; print the tables and write them as Markdown beside the cached features."""
+    if labelled:
+        _refuse_test_labels(job, test_labels)
+    templates = [text for text in dict.fromkeys(job.prompts.templates) if text]
+    scorer = Scorer(job, member, pooling)
+    of = np.array(job.prompts.templates)
+    parts = [of == template for template in templates]
+    blocks = ([*_ranked_templates(job, scorer, templates, parts, of == ""), _ranked_prompts(job, scorer)] if labelled
+              else [_sure_templates(scorer, templates, parts), _moving_prompts(job, scorer)])  # fmt: skip
+    text = "\n\n".join([_head(job, member, pooling, labelled), *(block for block in blocks if block)])
+    name = f"prompts-rank-{member}-{'labelled' if labelled else 'unlabelled'}.md"
+    with atomic_file(job.cache / name) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    print(text)
+    say("prompts-rank", member, f"{len(templates)} templates, {len(job.prompts.prompts)} prompts: {job.cache / name}")
+    return job.cache / name
+
+
+def _refuse_test_labels(job: Job, allowed: bool) -> None:
+    if not isinstance(job, LabelledJob):
+        raise UserError("a competition has no labels to rank with: give DATASET=name, or UNLABELLED=1")
+    if job.split == job.dataset.split and not allowed:
+        dev = f"SPLIT={job.dataset.dev}" if job.dataset.dev else f"another split, or 'dev:' in {job.where}"
+        raise UserError(f"{job.where}: {job.split!r} is the split that is reported; its labels are not looked at. "
+                        f"Give {dev}, UNLABELLED=1, or TEST_LABELS=1 if you mean it")  # fmt: skip
+
+
+def _head(job: Job, member: str, pooling: str, labelled: bool) -> str:
+    where = f"split {job.split!r} of {job.where}" if isinstance(job, LabelledJob) else job.where
+    if not labelled:
+        looked = "No label was looked at."
+    elif job.split == job.dataset.split:
+        looked = "**Test labels were looked at**: results with prompts chosen from this on the same split are too good."
+    else:
+        looked = f"Labels of {job.split!r} were looked at, no test label."
+    return (f"# Prompts of {member}\n\n{len(job.images.ids)} images, {where}; pooling {pooling}; intervals are 95 %, "
+            f"paired bootstrap. {looked}")  # fmt: skip
+
+
+def _ranked_templates(job: LabelledJob, scorer: Scorer, templates, parts, always) -> list[str]:
+    truth = np.array(job.truth)
+    if not templates:
+        return []
+    added = without_each(scorer, parts, truth)
+    alone = [judge(scorer, part | always, truth).right.mean() for part in parts]
+    order = sorted(range(len(parts)), key=lambda n: (added[n].value, alone[n]), reverse=True)
+    lines = [(templates[n], _signed(added[n]), f"{alone[n]:.4f}") for n in order]
+    steps = forward(scorer, parts, always, truth)
+    chosen = [(templates[n], f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})", _signed(gain) if k else "")
+              for k, (n, score, gain) in enumerate(steps)]  # fmt: skip
+    yaml = "\n".join(["templates:", *(f"  - {_quoted(templates[n])}" for n, *_ in steps)])
+    return [
+        f"## Templates by what each adds to the others\n\n{_markdown(('template', 'adds', 'alone'), lines)}",
+        f"## Greedy choice\n\n{_markdown(('template', 'accuracy', 'gain'), chosen)}\n\n"
+        "Accuracies are of the images the choice was made on, and so too good. To use it:\n\n"
+        f"```yaml\n{yaml}\n```",
+    ]
+
+
+def _one_by_one(job: Job) -> list[int]:
+    """The prompts that are ranked alone."""
+    columns = range(len(job.prompts.prompts))
+    return list(columns) if len(columns) <= MOST_PROMPTS else [n for n in columns if not job.prompts.templates[n]]
+
+
+def _parts(job: Job) -> list[np.ndarray]:
+    every = np.arange(len(job.prompts.prompts))
+    return [every == number for number in _one_by_one(job)]
+
+
+def _ranked_prompts(job: LabelledJob, scorer: Scorer) -> str:
+    if not _one_by_one(job):
+        return ""
+    added = without_each(scorer, _parts(job), np.array(job.truth))
+    lines = [(job.class_names[job.prompts.prompt_class[n]], job.prompts.prompts[n], _signed(gain))
+             for n, gain in sorted(zip(_one_by_one(job), added, strict=True), key=lambda p: -p[1].value)]  # fmt: skip
+    return f"## Prompts by what each adds to the others\n\n{_markdown(('class', 'prompt', 'adds'), lines)}"
+
+
+def _sure_templates(scorer: Scorer, templates, parts) -> str:
+    if not templates:
+        return ""
+    together = scorer.class_probs(np.ones_like(parts[0])).argmax(axis=1)
+    found = []
+    for template, part in zip(templates, parts, strict=True):
+        probs = scorer.class_probs(part)
+        found.append(((probs.argmax(axis=1) == together).mean(), probs.max(axis=1).mean(), template))
+    lines = [(template, f"{agrees:.4f}", f"{sure:.4f}") for agrees, sure, template in sorted(found, reverse=True)]
+    header = ("template", "agrees with all together", "confidence")
+    return f"## Templates by agreement and confidence\n\n{_markdown(header, lines)}"
+
+
+def _moving_prompts(job: Job, scorer: Scorer) -> str:
+    parts = _parts(job)
+    if not parts:
+        return ""
+    whole = scorer.class_probs(np.ones_like(parts[0])).argmax(axis=1)
+    moved = [int((scorer.class_probs(~part).argmax(axis=1) != whole).sum()) for part in parts]
+    lines = [(job.class_names[job.prompts.prompt_class[n]], job.prompts.prompts[n], str(count))
+             for n, count in sorted(zip(_one_by_one(job), moved, strict=True), key=lambda p: -p[1])]  # fmt: skip
+    return f"## Prompts by the labels that each moves\n\n{_markdown(('class', 'prompt', 'labels moved'), lines)}"
+
+
+def _signed(gain: Interval) -> str:
+    return f"{gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+
+
+def _quoted(template: str) -> str:
+    escaped = template.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    cells = [[text.replace("|", "\\|") for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
