@@ -83,6 +83,12 @@ def cell(job: LabelledJob, member: str, pooling: str, resamples: int = 1000) -> 
                 job.class_names, measured, file)  # fmt: skip
 
 
+def features_digest(file: Path) -> str | None:
+    """Of which features a stored cell is; None for a damaged one."""
+    stored = cache.load(file)
+    return json.loads(stored["made_from"])["features"] if stored else None
+
+
 def _made_from(job: LabelledJob, member: str, pooling: str, resamples: int) -> dict:
     text = digest_of(infer.text_made_from(job, infer.split(member)[0]))
     return {"stage": "cell", "format": cache.FORMAT, "features": infer.features_artefact(job, member).digest,

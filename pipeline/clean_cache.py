@@ -2,15 +2,16 @@
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from . import ensemble, infer, preprocess, threshold
+from . import benchmark, ensemble, infer, preprocess, threshold
 from .cache import digest_of
 from .errors import UserError
 from .job import DTYPES, Job, say
-from .recipes import Project
+from .labelled import LabelledJob
+from .recipes import RESERVED, Project
 
 LEFTOVER_AGE = 3600  # seconds; a younger temporary file may belong to a running process
 
@@ -37,16 +38,10 @@ def _size(path: Path) -> int:
 
 
 def _dead(project: Project, root: Path) -> Iterator[tuple[Path, str]]:
-    known = project.names("competitions")
-    for folder in sorted(path for path in root.glob("*/") if path.name != "text"):
-        if folder.name not in known:
-            yield folder, f"no competitions/{folder.name}.yaml"
-            continue
-        live = _live(Job(folder.name, project))
-        if live is None:
-            say("clean-cache", folder.name, "kept whole: not all of its image folders are here to compare with")
-            continue
-        yield from ((path, "no current recipe") for path in sorted(folder.glob("*/*/*")) if path.name not in live)
+    competitions = [path for path in sorted(root.glob("*/")) if path.name not in RESERVED]
+    yield from _dead_artefacts(competitions, "competitions", lambda name: Job(name, project))
+    datasets = sorted((root / "datasets").glob("*/"))
+    yield from _dead_artefacts(datasets, "datasets", lambda name: LabelledJob(name, project))
     texts = _live_texts(project)
     for path in sorted((root / "text").glob("*/*.pt")):
         if path.parent.name not in texts["unknown"] and path.stem not in texts["live"]:
@@ -56,18 +51,36 @@ def _dead(project: Project, root: Path) -> Iterator[tuple[Path, str]]:
             yield path, "left by an interrupted run"
 
 
+def _dead_artefacts(folders: list[Path], kind: str, job_of: Callable[[str], Job]) -> Iterator[tuple[Path, str]]:
+    """What no recipe uses in the folders of competitions or data sets."""
+    for folder in folders:
+        job = job_of(folder.name)
+        if folder.name not in job.project.names(kind):
+            yield folder, f"no {kind}/{folder.name}.yaml"
+            continue
+        live = _live(job)
+        if live is None:
+            say("clean-cache", folder.name, "kept whole: not all of its image folders are here to compare with")
+            continue
+        for path in sorted(folder.glob("*/*/*")):
+            if (benchmark.features_digest(path) if path.parts[-3] == "cells" else path.name) not in live:
+                yield path, "no current recipe"
+
+
 def _live(job: Job) -> set[str] | None:
     """Digests that some combination of current recipes gives; None when that cannot be known."""
     sources = job.sources_path.read_text().splitlines() if job.sources_path.exists() else []
     live: set[str] = set()
-    for source in {job.competition.images, *sources}:
+    for source in {job.source, *sources}:
         for dtype in DTYPES:
             one = replace(job, data=source, dtype_name=dtype)
             try:
-                one.images  # noqa: B018  (is the folder here?)
+                splits = one.every_split() if isinstance(one, LabelledJob) else [one]
+                for split in splits:
+                    split.images  # noqa: B018  (is the folder here?)
             except UserError:
                 return None
-            live |= set(_digests(one))
+            live.update(*map(_digests, splits))
     return live
 
 

@@ -1,7 +1,7 @@
 """A labelled data set as a job: the same stages and caches as a competition's, and a right answer for each image."""
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -47,6 +47,11 @@ class LabelledJob(Job):
     @property
     def split(self) -> str:
         return self.split_name or self.dataset.split
+
+    def every_split(self) -> list["LabelledJob"]:
+        """The same data set, once for each split it has."""
+        rows = _rows(self.project, self.competition_name, self.source)
+        return [replace(self, split_name=split) for split in dict.fromkeys(row.split for row in rows)]
 
     @property
     def source(self) -> str:

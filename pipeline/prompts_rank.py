@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -94,24 +95,37 @@ def without_each(scorer: Scorer, parts: Sequence[np.ndarray], truth: np.ndarray)
     return [metrics.difference(whole.right, judge(scorer, ~part, truth).right) for part in parts]
 
 
-def forward(scorer: Scorer, parts: Sequence[np.ndarray], always: np.ndarray, truth: np.ndarray) -> list[tuple]:
-    """Greedy choice: [(part, accuracy, gain over the step before)], ending when nothing raises the accuracy.
+def forward(scorer: Scorer, parts: Sequence[np.ndarray], always: np.ndarray, truth: np.ndarray) -> list["Step"]:
+    """All parts in greedy order: each time the one with which the chosen ones are right most often.
 
     Prompts in `always` (P, bool) are in from the start and are no part.
     """
-    steps: list[tuple[int, Interval, Interval]] = []
-    chosen, before = always, None
-    while rest := [number for number in range(len(parts)) if number not in {step[0] for step in steps}]:
+    nothing = np.zeros(len(truth))
+    steps: list[Step] = []
+    rest, chosen, before = list(range(len(parts))), always, nothing
+    while rest:
         tried = {number: judge(scorer, chosen | parts[number], truth) for number in rest}
         best = max(rest, key=lambda number: tried[number].rank)
         right = tried[best].right
-        if before is not None and right.mean() <= before.mean():
-            break
-        nothing = np.zeros(len(truth))
-        gain = metrics.difference(right, nothing if before is None else before)
-        steps.append((best, metrics.difference(right, nothing), gain))
+        steps.append(Step(best, metrics.difference(right, nothing), metrics.difference(right, before)))
+        rest.remove(best)
         chosen, before = chosen | parts[best], right
     return steps
+
+
+class Step(NamedTuple):
+    """One part of a greedy order: the accuracy with it and all before it, and what it gained."""
+
+    part: int
+    accuracy: Interval
+    gain: Interval
+
+
+def shortest_best(steps: Sequence[Step]) -> list[int]:
+    """The parts up to the first step of the highest accuracy."""
+    top = max(step.accuracy.value for step in steps)
+    stop = next(number for number, step in enumerate(steps) if step.accuracy.value == top)
+    return [step.part for step in steps[: stop + 1]]
 
 
 def run(job: Job, member: str, pooling: str, labelled: bool, test_labels: bool = False) -> Path:
@@ -163,13 +177,13 @@ def _ranked_templates(job: LabelledJob, scorer: Scorer, templates, parts, always
     order = sorted(range(len(parts)), key=lambda n: (added[n].value, alone[n]), reverse=True)
     lines = [(templates[n], _signed(added[n]), f"{alone[n]:.4f}") for n in order]
     steps = forward(scorer, parts, always, truth)
-    chosen = [(templates[n], f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})", _signed(gain) if k else "")
-              for k, (n, score, gain) in enumerate(steps)]  # fmt: skip
-    yaml = "\n".join(["templates:", *(f"  - {_quoted(templates[n])}" for n, *_ in steps)])
+    path = [(templates[n], f"{score.value:.4f} ({score.low:.4f} to {score.high:.4f})", _signed(gain) if k else "")
+            for k, (n, score, gain) in enumerate(steps)]  # fmt: skip
+    yaml = "\n".join(["templates:", *(f"  - {_quoted(templates[n])}" for n in shortest_best(steps))])
     return [
         f"## Templates by what each adds to the others\n\n{_markdown(('template', 'adds', 'alone'), lines)}",
-        f"## Greedy choice\n\n{_markdown(('template', 'accuracy', 'gain'), chosen)}\n\n"
-        "Accuracies are of the images the choice was made on, and so too good. To use it:\n\n"
+        f"## Templates in greedy order\n\n{_markdown(('template', 'accuracy', 'gain'), path)}\n\n"
+        "Accuracies are of the images the choice is made on, and so too good. The first of the highest:\n\n"
         f"```yaml\n{yaml}\n```",
     ]
 

@@ -19,8 +19,9 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "sheet", "clean_cache", "new"],
+    ["log", "sheet", "new"],
     ["benchmark", "prompts_rank"],
+    ["clean_cache"],
     ["__main__"],
 ]
 
