@@ -264,8 +264,8 @@ class Dataset(Recipe):
 class Benchmark(Recipe):
     """benchmarks/<name>.yaml: which models are measured on which data sets, with which prompts and poolings."""
 
-    datasets: Names
-    models: Names
+    datasets: Names = ()
+    models: Names = ()
     prompts: Names = ("own",)  # own: the data set's
     poolings: Annotated[
         tuple[BenchmarkPooling, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)

@@ -82,6 +82,27 @@ def test_mistakes(project_root, file, content, parts):
         assert part in str(error.value), str(error.value)
 
 
+def test_a_set_for_any_class_needs_no_class_files(project_root):
+    folder = project_root / "prompts" / "domain"
+    write_yaml(folder / "_shared.yaml", {"templates": ["{}", "a {}."], "classes": "any"})
+    write_yaml(folder / "owl.yaml", {"prompts": ["a night bird"]})
+    found = load_prompts(folder, ("owl", "cat"))
+    assert found.prompts == ("owl", "a owl.", "a night bird", "cat", "a cat.")
+    assert found.templates == ("{}", "a {}.", "", "{}", "a {}.")
+    write_yaml(folder / "_shared.yaml", {"templates": [], "classes": "any"})
+    with pytest.raises(UserError, match="class 'cat' has no prompts"):
+        load_prompts(folder, ("owl", "cat"))
+    write_yaml(folder / "_shared.yaml", {"templates": ["{}"], "classes": "all"})
+    with pytest.raises(UserError, match="classes: .*'listed' or 'any'"):
+        load_prompts(folder, ("owl", "cat"))
+
+
+def test_template_sets_of_domains():
+    counts = {"birds": 32, "textures": 7, "fungi": 5, "fruits": 9, "general": 12, "plain": 1, "photo": 1}
+    for name, count in counts.items():
+        assert len(load_prompts(ROOT / "prompts" / name, ("x", "y")).prompts) == 2 * count, name
+
+
 def test_unknown_set(project_root):
     with pytest.raises(UserError, match="no prompt set .*tny.* Did you mean 'tiny'"):
         load_prompts(project_root / "prompts" / "tny", tuple(CLASSES))

@@ -114,3 +114,37 @@ def test_a_weight_of_zero_leaves_a_prompt_out():
 def test_unequal_weights_need_the_mean(how):
     with pytest.raises(ValueError, match="prompt weights need pooling 'mean'"):
         zeroshot.pool(torch.rand(2, 2), torch.tensor([0, 1]), torch.tensor([1.0, 2.0]), 2, how)
+
+
+@given(seeds, st.sampled_from(["mean", "median", "max"]))
+def test_class_probs_are_the_pooled_ones_with_rows_that_sum_to_1(seed, how):
+    probs, prompt_class, weight, _ = random_case(seed)
+    pooled = zeroshot.pool(probs, prompt_class, weight, 4, how)
+    shared = zeroshot.class_probs(probs, prompt_class, weight, 4, how)
+    torch.testing.assert_close(shared.sum(dim=1), torch.ones(7))
+    torch.testing.assert_close(shared, pooled / pooled.sum(dim=1, keepdim=True))
+
+
+@given(seeds, st.sampled_from(["mean", "median", "max"]))
+def test_pooled_logits_can_be_had_from_probabilities(seed, how):
+    _, prompt_class, weight, generator = random_case(seed)
+    logits = 20 * torch.rand(7, len(prompt_class), generator=generator)
+    expected = zeroshot.pool(logits, prompt_class, weight, 4, how).softmax(dim=1)
+    found = zeroshot.class_probs(logits.softmax(dim=1), prompt_class, weight, 4, f"logit_{how}")
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@given(seeds, st.integers(1, 5))
+def test_confident_views_equal_plain_loops(seed, keep):
+    probs = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(seed)).mul(4).softmax(dim=2)
+    found = zeroshot.confident_views(probs, keep)
+    for n in range(3):
+        entropy = [-sum(p * p.log() for p in probs[n, v]).item() for v in range(5)]
+        kept = sorted(range(5), key=lambda v: entropy[v])[:keep]
+        torch.testing.assert_close(found[n], torch.stack([probs[n, v] for v in kept]).mean(dim=0))
+    torch.testing.assert_close(zeroshot.confident_views(probs, 5), probs.mean(dim=1))
+
+
+def test_a_view_that_is_certain_has_no_entropy():
+    probs = torch.tensor([[[1.0, 0.0], [0.5, 0.5]]])
+    assert torch.equal(zeroshot.confident_views(probs, 1), torch.tensor([[1.0, 0.0]]))

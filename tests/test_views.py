@@ -1,0 +1,133 @@
+"""Test-time views: what they show, how they are pooled, and that recipes without them are untouched."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms as T
+from torchvision.transforms import functional as F
+
+from pipeline import infer, preprocess, submit, zeroshot
+from pipeline.errors import UserError
+from pipeline.images import compile_recipe
+from pipeline.recipes import Preprocess
+
+from .conftest import IMAGES, SIZE, fresh, write_yaml
+
+OPS = [{"resize": "squash"}]
+VIEWS = ["identity", "hflip", {"rotate": 25}, {"rotate": -25}, {"zoom": 0.5}, "five_crop"]
+
+
+@pytest.fixture
+def image() -> Image.Image:
+    rng = np.random.default_rng(3)
+    return Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+def pixels(image: Image.Image, views: list) -> np.ndarray:
+    recipe = Preprocess.parse({"size": 32, "ops": OPS, "views": views}, "r.yaml")
+    return compile_recipe(recipe, "r.yaml")(image).transpose(0, 2, 3, 1)
+
+
+def test_views_equal_torchvision(image):
+    resize = T.Resize((32, 32), T.InterpolationMode.BICUBIC)
+    expected = [
+        image, F.hflip(image), F.rotate(image, 25, T.InterpolationMode.BICUBIC),
+        F.rotate(image, -25, T.InterpolationMode.BICUBIC), F.center_crop(image, [20, 30]),
+        *F.five_crop(image, [32, 48]),
+    ]  # fmt: skip
+    seen = pixels(image, VIEWS)
+    assert seen.shape == (10, 32, 32, 3)
+    for view, reference in zip(seen, expected, strict=True):
+        np.testing.assert_array_equal(view, np.asarray(resize(reference)))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ({"views": ["flip"]}, "views.0: unknown view 'flip'. Did you mean 'hflip'"),
+        ({"views": ["rotate"]}, "rotate needs 'degrees'"),
+        ({"views": [{"rotate": 200}]}, "rotate: degrees: "),
+        ({"views": [{"five_crop": {"shar": 0.5}}]}, "no argument 'shar'. Did you mean 'share'"),
+        ({"views": [{"zoom": 0}]}, "zoom: share"),
+        ({"views": ["identity"], "view_pooling": "confident", "keep_views": 2}, "keep_views: 2, but there are only 1"),
+        ({"views": ["identity"], "keep_views": 1}, "keep_views needs 'view_pooling: confident'"),
+        ({"view_pooling": "confident"}, "view_pooling needs views"),
+        ({"views": ["identity"], "view_pooling": "best"}, "view_pooling"),
+        ({"views": []}, "must be a list"),
+    ],
+)
+def test_mistakes(recipe, message):
+    with pytest.raises(UserError, match=message):
+        compile_recipe(Preprocess.parse({"size": 32, "ops": OPS, **recipe}, "r.yaml"), "r.yaml")
+
+
+def with_views(root, **recipe):
+    write_yaml(root / "preprocess" / "tiny.yaml", {"size": SIZE, "ops": OPS, **recipe})
+    return fresh(root)
+
+
+def test_mean_of_normalised_features(project_root, checkpoints):
+    """Against the model itself on each view."""
+    import open_clip
+
+    job = with_views(project_root, views=["identity", "hflip", "five_crop"])
+    artefact, encoded = infer.run_features(job, "vit@tiny")
+    assert encoded == IMAGES
+    seen = preprocess.artefact(job, "tiny").rows("pixels", 0, IMAGES)
+    assert seen.shape == (IMAGES, 7, 3, SIZE, SIZE)
+    model = open_clip.create_model(f"local-dir:{checkpoints / 'vit'}").eval()
+    mean, std = (torch.tensor(model.visual.preprocess_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        views = [model.encode_image((seen[:, v] / 255 - mean) / std, normalize=True) for v in range(7)]
+    expected = torch.nn.functional.normalize(torch.stack(views).mean(dim=0), dim=-1)
+    features = artefact.rows("features", 0, IMAGES)
+    assert features.dtype == torch.float16
+    torch.testing.assert_close(features.float(), expected, atol=2e-3, rtol=1e-2)
+
+
+def test_one_view_that_is_the_image_changes_no_value(project_root, job):
+    plain = infer.run(job, "vit@tiny").rows("probs", 0, IMAGES)
+    for pooling in ("mean", "confident"):
+        viewed = infer.run(with_views(project_root, views=["identity"], view_pooling=pooling), "vit@tiny")
+        torch.testing.assert_close(viewed.rows("probs", 0, IMAGES), plain, atol=1e-4, rtol=1e-2)
+
+
+def test_the_most_confident_views_count(project_root):
+    recipe = {"views": ["identity", "hflip", "five_crop"], "view_pooling": "confident"}
+    job = with_views(project_root, **recipe)
+    probs = infer.run(job, "vit@tiny").rows("probs", 0, IMAGES)
+    features = infer.features_artefact(job, "vit@tiny").rows("features", 0, IMAGES)
+    assert features.shape == (IMAGES, 7, 16)
+    text, _ = infer.run_text(job, "vit", job.prompts.prompts)
+    each = torch.stack([zeroshot.prompt_probs(features[:, v], text.features, 20.0) for v in range(7)], dim=1)
+    torch.testing.assert_close(probs, zeroshot.confident_views(each, 4))  # half of 7, rounded up
+    two = with_views(project_root, **recipe, keep_views=2)
+    assert infer.features_artefact(two, "vit@tiny").digest == infer.features_artefact(job, "vit@tiny").digest
+    torch.testing.assert_close(infer.run(two, "vit@tiny").rows("probs", 0, IMAGES), zeroshot.confident_views(each, 2))
+
+
+def test_pooling_views_otherwise_keeps_the_pixels(project_root):
+    digests = []
+    for pooling in ("mean", "confident"):
+        job = with_views(project_root, views=["identity", "hflip"], view_pooling=pooling)
+        digests += [preprocess.artefact(job, "tiny").digest, infer.features_artefact(job, "vit@tiny").digest]
+    assert digests[0] == digests[2]
+    assert digests[1] != digests[3]
+
+
+def test_a_submission_with_views(project_root):
+    job = with_views(project_root, views=["identity", "hflip", {"rotate": 25}])
+    assert submit.run(job, "both").read_text().count("\n") == IMAGES + 1
+
+
+def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
+    for number in (3, 21):
+        path = project_root / "data" / "tiny" / f"{number}.jpg"
+        path.write_bytes(path.read_bytes()[:200])
+    job = fresh(project_root, shard_rows=5)
+    with pytest.raises(UserError) as error:
+        preprocess.run(job, "tiny")
+    for part in ("3.jpg", "21.jpg", "2 images cannot be read"):
+        assert part in str(error.value)
+    assert len(preprocess.artefact(job, "tiny").shards()) == 3
