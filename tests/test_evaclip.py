@@ -197,10 +197,9 @@ def test_outputs_are_those_of_timm_and_open_clip(reference, layout, tmp_path):
     state, config = reference.state(), reference.config
     folder = write_pt(tmp_path, state, config) if layout == "pt" else write_hub(tmp_path, state, config, layout)
     image, text = load(folder, "image"), load(folder, "text")
-    torch.testing.assert_close(
-        image.encode_image(random_pixels()), reference.encode_image(random_pixels()), atol=1e-4, rtol=0
-    )
-    torch.testing.assert_close(text.encode_text(PROMPTS), reference.encode_text(PROMPTS), atol=1e-4, rtol=0)
+    # far below the 1e-4 promised: the tanh form of GELU would differ by 1e-5 here
+    assert same(image.encode_image(random_pixels()), reference.encode_image(random_pixels()))
+    assert same(text.encode_text(PROMPTS), reference.encode_text(PROMPTS))
     assert (image.image_size, text.context_length) == (28, 77)
     assert image.logit_scale == text.logit_scale == pytest.approx(math.exp(3) if layout == "pt" else 100)
 
