@@ -425,9 +425,14 @@ def test_sizes_come_from_the_architecture_or_the_folder(post, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             evaclip.load("eva", entry(**keys), Path("/"), "image", CPU, "fp32")
-    (post[1] / evaclip.CONFIG_FILE).write_text(json.dumps({**asdict(POST), "depth": "3"}))
-    with pytest.raises(UserError, match="unknown keys or wrong values: depth"):
-        load(post[1], "image")
+    for change, message in (
+        ({"depth": "3"}, "unknown keys or wrong values: depth"),
+        ({"layers": 3}, "unknown keys or wrong values: layers"),
+        ({"heads": 3}, "width 32 is no multiple of heads 3"),
+    ):
+        (post[1] / evaclip.CONFIG_FILE).write_text(json.dumps({**asdict(POST), **change}))
+        with pytest.raises(UserError, match=message):
+            load(post[1], "image")
 
 
 # ---- placement

@@ -33,6 +33,13 @@ class EvaConfig:
     context_length: int = 77
     vocabulary: int = 49408
 
+    def __post_init__(self):
+        """ValueError for sizes that do not divide."""
+        divided = ("width", "heads"), ("text_width", "text_heads"), ("image_size", "patch_size")
+        for whole, part in divided:
+            if getattr(self, part) < 1 or getattr(self, whole) % getattr(self, part):
+                raise ValueError(f"{whole} {getattr(self, whole)} is no multiple of {part} {getattr(self, part)}")
+
     @property
     def patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
