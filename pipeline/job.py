@@ -79,7 +79,10 @@ class Job:
 
     @cached_property
     def device(self):
-        """torch.device: the one asked for, or the GPU if there is one."""
+        """torch.device: the one asked for, or the GPU if there is one.
+
+        `cuda` without a number stands for all GPUs: a model too large for the first is spread over them.
+        """
         import torch
 
         if self.device_name == "auto":
