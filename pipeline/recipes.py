@@ -206,6 +206,7 @@ class Preprocess(Recipe):
 
     size: Annotated[int, Field(gt=0, le=4096)]
     ops: ListOfNamed
+    draft: bool = False
     views: ListOfNamed = ()
     view_pooling: Literal["mean", "confident"] = "mean"
     keep_views: Annotated[int, Field(gt=0)] | None = None
@@ -218,10 +219,16 @@ class Preprocess(Recipe):
             raise ValueError("keep_views needs 'view_pooling: confident'")
         return self
 
+    @property
+    def draft_size(self) -> int | None:
+        """Pixels of the shorter side that a JPEG may be reduced to while it is decoded; None: decode all of it."""
+        return 2 * self.size if self.draft else None
+
     def content(self) -> dict:
-        """What decides the pixels."""
+        """What decides the pixels, JSON-able."""
         content = {"size": self.size, "ops": [list(op) for op in self.ops]}
-        return content | {"views": [list(view) for view in self.views]} if self.views else content
+        content |= {"draft": True} if self.draft else {}
+        return content | ({"views": [list(view) for view in self.views]} if self.views else {})
 
 
 class Ensemble(Recipe):

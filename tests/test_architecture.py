@@ -6,7 +6,7 @@ from .conftest import ROOT
 
 FLOORS = [
     ["__init__", "_torchvision", "environment", "errors", "metrics"],
-    ["cache", "zeroshot"],
+    ["cache", "zeroshot", "launch"],
     ["recipes", "submissions"],
     ["prompts", "registry"],
     ["views"],

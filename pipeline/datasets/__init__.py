@@ -47,13 +47,16 @@ class Samples:
     def ids(self) -> tuple[str, ...]:
         return tuple(row.id for row in self.rows)
 
-    def open(self, number: int) -> Image.Image:
-        """8-bit RGB; UserError names a damaged image."""
+    def open(self, number: int, draft_size: int | None = None) -> Image.Image:
+        """8-bit RGB, as `decode` gives it; UserError names a damaged image."""
         row = self.rows[number]
         if row.read is None:
-            return decode(row.file)
+            return decode(row.file, draft_size)
         try:
-            return row.read().convert("RGB")
+            with row.read() as image:
+                if draft_size:
+                    image.draft("RGB", (draft_size, draft_size))
+                return image.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read image {row.id} in {row.file}: {error}. Replace or remove it") from None
 
