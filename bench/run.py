@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-BENCHMARKS = ("prompt_edit",)
+BENCHMARKS = ("prompt_edit", "labelled")
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +47,18 @@ class Cell:
 
 
 def run(job: Job, recipe: Benchmark, name: str) -> list[Cell]:
-    """Measure what is not yet measured; write and print the tables of all cells."""
+    """Measure what is not yet measured; write and print the tables of all cells.
+
+    Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
+    """
     jobs = [LabelledJob.of(job, dataset, recipe.split, prompts) for dataset, prompts in _pairs(job.project, recipe)]
     members = [job.project.member(model) for model in recipe.models]
     for one in jobs:  # mistakes in recipes and data are told before hours of inference
         _ = one.prompts, one.truth, [infer.text_made_from(one, infer.split(member)[0]) for member in members]
+    if job.rank:
+        for one, member in itertools.product(jobs, members):
+            infer.run_features(one, member)
+        return []
     cells = [cell(one, member, pooling, recipe.resamples)
              for one in jobs for member in members for pooling in recipe.poolings]  # fmt: skip
     folder = job.project.root / "cache" / "benchmarks"

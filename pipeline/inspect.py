@@ -39,7 +39,7 @@ def _described(value) -> str:
 def _index(folder: Path) -> dict[str, Path]:
     """Where the artefact of each digest lies."""
     return {path.name.removesuffix(".pt"): path for path in folder.glob("*/*/*") if not path.name.startswith(".")} | {
-        path.name: path for path in folder.glob("*/*/*/*") if path.is_dir()
+        path.name: path for deep in ("*/*/*/*", "datasets/*/*/*/*") for path in folder.glob(deep) if path.is_dir()
     }
 
 

@@ -19,7 +19,19 @@ from .job import Job, say
 from .labelled import LabelledJob
 from .metrics import Interval
 
+MOST_IMAGES = 20_000  # of larger sets this many are ranked on, evenly picked
 MOST_PROMPTS = 1000  # above this only the classes' own sentences are ranked one by one
+
+
+def picked(job: Job) -> np.ndarray:
+    """The images that are looked at."""
+    images = len(job.images.ids)
+    return np.linspace(0, images - 1, min(images, MOST_IMAGES)).astype(int)
+
+
+def truth_of(job: LabelledJob) -> np.ndarray:
+    """Their labels."""
+    return np.array(job.truth)[picked(job)]
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Scorer:
     @cached_property
     def _features(self):
         features, _ = infer.run_features(self.job, self.member)
-        return features.rows("features", 0, len(features.ids))
+        return features.rows("features", 0, len(features.ids))[picked(self.job)]
 
     @cached_property
     def _text(self) -> infer.Text:
@@ -164,12 +176,12 @@ def _head(job: Job, member: str, pooling: str, labelled: bool) -> str:
         looked = "**Test labels were looked at**: results with prompts chosen from this on the same split are too good."
     else:
         looked = f"Labels of {job.split!r} were looked at, no test label."
-    return (f"# Prompts of {member}\n\n{len(job.images.ids)} images, {where}; pooling {pooling}; intervals are 95 %, "
+    return (f"# Prompts of {member}\n\n{len(picked(job))} images, {where}; pooling {pooling}; intervals are 95 %, "
             f"paired bootstrap. {looked}")  # fmt: skip
 
 
 def _ranked_templates(job: LabelledJob, scorer: Scorer, templates, parts, always) -> list[str]:
-    truth = np.array(job.truth)
+    truth = truth_of(job)
     if not templates:
         return []
     added = without_each(scorer, parts, truth)
@@ -202,7 +214,7 @@ def _parts(job: Job) -> list[np.ndarray]:
 def _ranked_prompts(job: LabelledJob, scorer: Scorer) -> str:
     if not _one_by_one(job):
         return ""
-    added = without_each(scorer, _parts(job), np.array(job.truth))
+    added = without_each(scorer, _parts(job), truth_of(job))
     lines = [(job.class_names[job.prompts.prompt_class[n]], job.prompts.prompts[n], _signed(gain))
              for n, gain in sorted(zip(_one_by_one(job), added, strict=True), key=lambda p: -p[1].value)]  # fmt: skip
     return f"## Prompts by what each adds to the others\n\n{_markdown(('class', 'prompt', 'adds'), lines)}"

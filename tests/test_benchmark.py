@@ -16,7 +16,7 @@ from pipeline.labelled import LabelledJob
 from pipeline.metrics import accuracy
 from pipeline.recipes import Benchmark, Project
 
-from .conftest import fresh, pipeline, write_images, write_yaml
+from .conftest import ROOT, fresh, pipeline, write_images, write_yaml
 
 TEMPLATES = ["{}", "a photo of a {}.", "a blurry {}.", "one {} seen from afar"]
 
@@ -211,6 +211,27 @@ def test_clean_cache_keeps_what_recipes_use_and_removes_the_rest(root, capsys):
     assert (root / "cache" / "benchmarks" / "b.csv").exists()
 
 
+def test_inspect_shows_the_way_back(root, capsys):
+    from pipeline import inspect
+
+    (cell,) = run(root)
+    capsys.readouterr()
+    inspect.run(cell.file, root)
+    said = capsys.readouterr().out
+    assert 'stage: "features"' in said
+    assert "squash" in said
+
+
+def test_the_bench_says_what_is_not_there(monkeypatch, tmp_path):
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("labelled", ROOT / "bench" / "labelled.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "WEIGHTS", module.SHARED / "nowhere")
+    assert "shared/nowhere not there" in module.main()
+
+
 def test_a_competition_cannot_take_a_reserved_folder(root):
     shutil.copy(root / "competitions" / "tiny.yaml", root / "competitions" / "datasets.yaml")
     with pytest.raises(UserError, match="no competition can be called 'datasets'"):
@@ -261,6 +282,14 @@ class TestRanking:
         scorer = prompts_rank.Scorer(job, "vit@tiny", "embedding")
         everything = scorer.class_probs(np.ones(12, bool))
         np.testing.assert_allclose(scorer.class_probs(np.zeros(12, bool)), everything)
+
+    def test_large_sets_are_ranked_on_a_part(self, job, monkeypatch):
+        whole = prompts_rank.Scorer(job, "vit@tiny", "mean").class_probs(np.ones(12, bool))
+        monkeypatch.setattr(prompts_rank, "MOST_IMAGES", 5)
+        part = prompts_rank.Scorer(job, "vit@tiny", "mean").class_probs(np.ones(12, bool))
+        assert prompts_rank.picked(job).tolist() == [0, 5, 11, 17, 23]
+        assert prompts_rank.truth_of(job).tolist() == [0, 0, 1, 2, 2]
+        np.testing.assert_allclose(part, whole[[0, 5, 11, 17, 23]], atol=1e-6)
 
     def test_without_labels_none_is_read(self, root, monkeypatch):
         job = pets(root)

@@ -396,6 +396,21 @@ def test_listed_images_that_are_not_there_are_all_counted(tmp_path):
         Samples(rows(tmp_path, "cub")).contents(FileDigests(tmp_path / "memo.json"))
 
 
+def test_text_that_is_not_utf_8(tmp_path):
+    cub(tmp_path)
+    (tmp_path / "classes.txt").write_bytes(b"1 \xff\xfe\n")
+    with pytest.raises(UserError, match="reader cub: .* is not UTF-8"):
+        rows(tmp_path, "cub")
+
+
+def test_photographs_in_archives_can_be_decoded_reduced(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 10, 10)).save(buffer, "jpeg")
+    write_tar(tmp_path / "0.tar", {"0.jpg": buffer.getvalue(), "0.cls": b"a"})
+    samples = Samples(rows(tmp_path, "webdataset"))
+    assert (samples.open(0).size, samples.open(0, 16).size) == ((64, 64), (16, 16))
+
+
 @pytest.mark.parametrize(
     ("reader", "message"),
     [

@@ -85,7 +85,10 @@ def read(recipe: Dataset, path: Path, where: str) -> tuple[Row, ...]:
     options = bind(function, 1, name, argument, f"{where}: reader")
     if not path.exists():
         raise UserError(f"{where}: no data at {path}. Put it there or say where: DATA=path")
-    rows = tuple(function(path, **options))
+    try:
+        rows = tuple(function(path, **options))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: reader {name}: text of {path} is not UTF-8: {error.reason}") from None
     if not rows:
         raise UserError(f"{where}: reader {name} finds no labelled images in {path}")
     return rows

@@ -29,7 +29,7 @@ def read(path: Path, image: str = "image", label: str = "label") -> Iterator[Row
             table = table.cast_column(image, datasets.Image(decode=False))
         names, split = getattr(table.features[label], "names", None), file.stem.partition("-")[0]
         for number, value in enumerate(table[label]):
-            if value is None:
+            if value is None or (names and value < 0):  # -1 marks what is not labelled
                 raise UserError(f"{file}: row {number} has no {label}")
             yield Row(f"{file.name}/{image}/{number}", names[value] if names else str(value),
                       SPLITS.get(split, split), file, partial(_image, table, image, number))  # fmt: skip

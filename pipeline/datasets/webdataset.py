@@ -65,7 +65,7 @@ def _split(root: Path, file: Path) -> str:
 
 
 def _class_name(text: str, names: list[str] | None, file: Path) -> str:
-    if names is None or not text.isdigit():
+    if names is None or not text.isdecimal():
         return text
     if int(text) >= len(names):
         raise UserError(f"{file}: label {text}, but classnames.txt has {len(names)} lines")
