@@ -76,7 +76,11 @@ def compile_views(recipe: Preprocess, where: str) -> Callable[[Image.Image], lis
     def see(image: Image.Image) -> list[Image.Image]:
         return [seen for function, arguments in steps for seen in function(image, **arguments)]
 
-    count = len(see(Image.new("RGB", (16, 16))))
-    if recipe.keep_views and recipe.keep_views > count:
-        raise UserError(f"{where}: keep_views: {recipe.keep_views}, but there are only {count} views")
+    if recipe.keep_views and recipe.keep_views > count(see):
+        raise UserError(f"{where}: keep_views: {recipe.keep_views}, but there are only {count(see)} views")
     return see
+
+
+def count(see: Callable[[Image.Image], list[Image.Image]]) -> int:
+    """How many views of each image there are, and so how many times the forward passes of one view."""
+    return len(see(Image.new("RGB", (16, 16))))

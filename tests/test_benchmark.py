@@ -81,6 +81,17 @@ def test_zero_shot_labels_equal_open_clips_classifier(root, checkpoints):
     assert len(set(expected.argmax(dim=1).tolist())) > 1, "labels that are all equal would prove nothing"
 
 
+def test_the_stages_of_a_competition_give_the_same_labels(root):
+    from pipeline import submit, threshold
+
+    write_yaml(root / "ensembles" / "one.yaml", {"members": {"vit": 1}})
+    job = pets(root)
+    probs = submit.class_probs(job, "one", threshold.run(job, "one"))
+    (cell,) = run(root, poolings=["mean"])
+    assert probs.argmax(dim=1).tolist() == cell.predictions.top[:, 0].tolist()
+    assert (root / "cache" / "datasets" / "pets" / "threshold" / "one").is_dir()
+
+
 def test_metrics_of_a_cell_are_those_of_its_predictions(root):
     (cell,) = run(root)
     assert cell.metrics["acc1"].value == pytest.approx(accuracy(cell.predictions.top[:, 0].tolist(), pets(root).truth))
