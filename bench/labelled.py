@@ -103,7 +103,7 @@ def prompts_table(folder: Path) -> list[str]:
 
 def views_table(folder: Path) -> list[str]:
     """Every way of looking at an image, with the name alone as the prompt."""
-    members = [f"lit@views{number}" for number in range(len(VIEWS))]
+    members = [f"lit@views{number}" if views else "lit@plain" for number, views in enumerate(VIEWS.values())]
     cells = measure(folder, models=members, prompts=["plain"])
     return table("views (`{}`)", [
         (text, [cells[dataset, member, "plain", "embedding"] for dataset in DATASETS])

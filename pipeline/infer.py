@@ -60,11 +60,12 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     from . import models
 
     result, (model_name, recipe) = features_artefact(job, member), split(member)
-    todo = sum(stop - start for start, stop in result.missing(job.shard_rows))
+    size = preprocess.shard_rows(job, recipe)
+    todo = sum(stop - start for start, stop in result.missing(size))
     if not todo:
         return result, 0
     pixels = preprocess.artefact(job, recipe)
-    undecoded = sum(stop - start for start, stop in pixels.missing(job.shard_rows))
+    undecoded = sum(stop - start for start, stop in pixels.missing(size))
     say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
     say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
@@ -73,7 +74,7 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     model = Views(model, job.project.preprocess(recipe).view_pooling)
     done = 0
     with progress(f"infer {member}", "image", job) as bar:
-        for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):
+        for start, stop, left in result.claim(size, job.rank, job.world):
             bar.total = done + left
             result.save(start, stop, features=_encode(model, job, member, start, stop, bar))
             done += stop - start

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from . import cache
+from . import cache, views
 from .cache import Artefact
 from .errors import UserError
 from .images import compile_recipe
@@ -19,6 +19,12 @@ def artefact(job: Job, recipe_name: str) -> Artefact:
     return Artefact(job.cache / "images" / recipe_name, made_from, job.images.ids)
 
 
+def shard_rows(job: Job, recipe_name: str) -> int:
+    """Images per shard of pixels and features: fewer with views, so that a shard of pixels is as large as without."""
+    recipe = job.project.preprocess(recipe_name)
+    return max(1, job.shard_rows // views.count(recipe, f"preprocess/{recipe_name}.yaml"))
+
+
 def batches(job: Job, recipe_name: str, start: int, stop: int) -> Iterator:
     """Pixels of images start..stop, uint8 (B, 3, S, S) at a time, from the cache or decoded and then cached.
 
@@ -28,7 +34,7 @@ def batches(job: Job, recipe_name: str, start: int, stop: int) -> Iterator:
     """
     result = artefact(job, recipe_name)
     at = start
-    for first, last in [*result.missing(job.shard_rows, start, stop), (stop, stop)]:
+    for first, last in [*result.missing(shard_rows(job, recipe_name), start, stop), (stop, stop)]:
         if at < first:
             yield from result.rows("pixels", at, first).split(job.batch)
         if first < last:
@@ -72,7 +78,7 @@ def run(job: Job, recipe_name: str) -> Artefact:
     """Make the pixels of all images, as far as they are not cached."""
     result, began, done = artefact(job, recipe_name), time.perf_counter(), 0
     with progress(f"preprocess {recipe_name}", "image", job) as bar:
-        for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):
+        for start, stop, left in result.claim(shard_rows(job, recipe_name), job.rank, job.world):
             bar.total = done + left
             for batch in batches(job, recipe_name, start, stop):
                 bar.update(len(batch))

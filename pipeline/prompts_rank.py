@@ -159,10 +159,15 @@ def run(job: Job, member: str, pooling: str, labelled: bool, test_labels: bool =
     return job.cache / name
 
 
+def _is_test(job: LabelledJob) -> bool:
+    """Whether results are reported on the job's split."""
+    return job.split in (job.dataset.split, "test")
+
+
 def _refuse_test_labels(job: Job, allowed: bool) -> None:
     if not isinstance(job, LabelledJob):
         raise UserError("a competition has no labels to rank with: give DATASET=name, or UNLABELLED=1")
-    if job.split == job.dataset.split and not allowed:
+    if _is_test(job) and not allowed:
         dev = f"SPLIT={job.dataset.dev}" if job.dataset.dev else f"another split, or 'dev:' in {job.where}"
         raise UserError(f"{job.where}: {job.split!r} is the split that is reported; its labels are not looked at. "
                         f"Give {dev}, UNLABELLED=1, or TEST_LABELS=1 if you mean it")  # fmt: skip
@@ -172,7 +177,7 @@ def _head(job: Job, member: str, pooling: str, labelled: bool) -> str:
     where = f"split {job.split!r} of {job.where}" if isinstance(job, LabelledJob) else job.where
     if not labelled:
         looked = "No label was looked at."
-    elif job.split == job.dataset.split:
+    elif _is_test(job):
         looked = "**Test labels were looked at**: results with prompts chosen from this on the same split are too good."
     else:
         looked = f"Labels of {job.split!r} were looked at, no test label."

@@ -76,11 +76,16 @@ def compile_views(recipe: Preprocess, where: str) -> Callable[[Image.Image], lis
     def see(image: Image.Image) -> list[Image.Image]:
         return [seen for function, arguments in steps for seen in function(image, **arguments)]
 
-    if recipe.keep_views and recipe.keep_views > count(see):
-        raise UserError(f"{where}: keep_views: {recipe.keep_views}, but there are only {count(see)} views")
+    seen = _count(see)
+    if recipe.keep_views and recipe.keep_views > seen:
+        raise UserError(f"{where}: keep_views: {recipe.keep_views}, but there are only {seen} views")
     return see
 
 
-def count(see: Callable[[Image.Image], list[Image.Image]]) -> int:
-    """How many views of each image there are, and so how many times the forward passes of one view."""
+def _count(see: Callable[[Image.Image], list[Image.Image]]) -> int:
     return len(see(Image.new("RGB", (16, 16))))
+
+
+def count(recipe: Preprocess, where: str) -> int:
+    """How many views of each image a recipe makes: how many times the forward passes, and pixels, of one without."""
+    return _count(compile_views(recipe, where)) if recipe.views else 1

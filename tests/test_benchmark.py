@@ -337,5 +337,9 @@ class TestRanking:
         monkeypatch.chdir(root)
         assert main(["prompts-rank", "--dataset", "pets", "--model", "vit"]) == 1
         assert "another split, or 'dev:' in datasets/pets.yaml" in capsys.readouterr().err
+        recipe = {"reader": "folders", "path": "data/pets", "prompts": "any", "split": "train"}
+        write_yaml(root / "datasets" / "pets.yaml", recipe)
+        assert main(["prompts-rank", "--dataset", "pets", "--model", "vit", "--split", "test"]) == 1
+        assert "its labels are not looked at" in capsys.readouterr().err
         assert main(["prompts-rank", "--model", "vit"]) == 1
         assert "a competition has no labels" in capsys.readouterr().err

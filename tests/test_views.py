@@ -116,6 +116,15 @@ def test_pooling_views_otherwise_keeps_the_pixels(project_root):
     assert digests[1] != digests[3]
 
 
+def test_shards_of_views_hold_fewer_images(project_root):
+    """So that memory does not grow with the number of views."""
+    with_views(project_root, views=["identity", "five_crop"])
+    job = fresh(project_root, shard_rows=60)
+    artefact, _ = infer.run_features(job, "vit@tiny")
+    assert [shard[:2] for shard in artefact.shards()] == [(0, 10), (10, 20), (20, IMAGES)]
+    assert [shard[:2] for shard in preprocess.artefact(job, "tiny").shards()] == [(0, 10), (10, 20), (20, IMAGES)]
+
+
 def test_a_submission_with_views(project_root):
     job = with_views(project_root, views=["identity", "hflip", {"rotate": 25}])
     assert submit.run(job, "both").read_text().count("\n") == IMAGES + 1
