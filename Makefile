@@ -81,6 +81,16 @@ sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=1
 	$(call need,N,N=12)
 	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
 
+##@ Any images
+
+.PHONY: predict
+predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
+	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
+	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
+	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
+	$(PIPELINE) predict $(JOB) $(call option,--images,IMAGES) $(call option,--labels,LABELS) \
+	  $(call option,--top,TOP) $(call option,--template,TEMPLATE) $(call option,--out,OUT)
+
 ##@ Recipes and caches
 
 .PHONY: new

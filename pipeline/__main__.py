@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 from .job import DTYPES, Job
 from .recipes import Project
 
@@ -89,6 +89,14 @@ def _new(job: Job, args: Arguments) -> None:
     new.run(job.project, job.competition_name, args.images, args.classes)
 
 
+def _predict(job: Job, args: Arguments) -> None:
+    from . import predict
+
+    if not args.model:
+        raise UserError(f"no model: give MODEL=name.{did_you_mean('', job.project.models)}")
+    predict.run(job, args.model, args.images, args.labels, args.template, args.top, args.out)
+
+
 def _ensemble_name(job: Job, args: Arguments) -> str:
     name = args.ensemble or job.competition.ensemble
     if not name:
@@ -118,6 +126,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
     "sheet": (_sheet, "a contact sheet of a submission"),
+    "predict": (_predict, "labels and scores of any folder of images, without a competition"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -159,6 +168,11 @@ def parser() -> argparse.ArgumentParser:
     own["clean-cache"].add_argument("--dry", action="store_true", help="only list")
     own["new"].add_argument("--images", required=True, help="folder or glob of the images")
     own["new"].add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+    own["predict"].add_argument("--images", required=True, help="folder or glob of the images")
+    own["predict"].add_argument("--labels", required=True, help="a,b,c or a JSON file with a list")
+    own["predict"].add_argument("--template", help="sentence around a label (default: a photo of a {}.)")
+    own["predict"].add_argument("--top", type=_positive, default=5, metavar="N", help="labels per image")
+    own["predict"].add_argument("--out", default="results.csv", help="results.csv or results.jsonl")
     return main
 
 
