@@ -158,7 +158,7 @@ def _fetched(url: str) -> Image.Image:
 
 
 def _from_array(array: np.ndarray | torch.Tensor) -> Image.Image:
-    """Channels are looked for where the library puts them: last in an array, first in a tensor; else at the other end."""
+    """Channels are looked for where the library puts them: last in an array, first in a tensor, then the other way."""
     first = isinstance(array, torch.Tensor)
     values = array.detach().cpu().numpy() if first else array
     if values.ndim == 3:
@@ -173,7 +173,5 @@ def _from_array(array: np.ndarray | torch.Tensor) -> Image.Image:
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= top):
         raise UserError(f"an image array of {values.dtype} must hold values from 0 to {top}")
     eight_bit = (values * 255).round() if top == 1 else values
-    grey = values.shape[2] == 1
-    return Image.fromarray(np.ascontiguousarray((eight_bit[:, :, 0] if grey else eight_bit).astype(np.uint8))).convert(
-        "RGB"
-    )
+    eight_bit = np.ascontiguousarray(eight_bit.astype(np.uint8))
+    return Image.fromarray(eight_bit[:, :, 0] if values.shape[2] == 1 else eight_bit).convert("RGB")

@@ -34,10 +34,8 @@ def run(job: Job, model: str, images: str, labels: str, template: str | None, to
     files = list_images(str(root / images), "IMAGES")
     classifier = Classifier(job, model, None)
     damaged, first, counts = [], [], Counter()
-    with (
-        atomic_file(target) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
+    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with atomic_file(target) as temporary, open(temporary, "w", **text) as file:
         write = _csv_writer(file) if target.suffix == ".csv" else _jsonl_writer(file)
         for name, found in _classified(job, classifier, files, (names, template or TEMPLATE, top)):
             if isinstance(found, UserError):
