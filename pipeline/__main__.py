@@ -89,6 +89,12 @@ def _new(job: Job, args: Arguments) -> None:
     new.run(job.project, job.competition_name, args.images, args.classes)
 
 
+def _report(job: Job, args: Arguments) -> None:
+    from . import report
+
+    report.run(job, args.n, args.ensemble)
+
+
 def _predict(job: Job, args: Arguments) -> None:
     from . import predict
 
@@ -127,6 +133,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "diff": (_diff, "what changed between two submissions"),
     "sheet": (_sheet, "a contact sheet of a submission"),
     "predict": (_predict, "labels and scores of any folder of images, without a competition"),
+    "report": (_report, "one HTML page about a submission, or about an ensemble"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -160,6 +167,7 @@ def parser() -> argparse.ArgumentParser:
     }
     for verb in ("score", "sheet"):
         own[verb].add_argument("--n", type=_positive, required=True, help="number of the submission")
+    own["report"].add_argument("--n", type=_positive, help="number of the submission (default: the newest)")
     own["score"].add_argument("--public", type=float, help="public score, e.g. 0.92024")
     own["score"].add_argument("--private", type=float, help="private score")
     own["diff"].add_argument("--a", type=_positive, required=True, help="number of the first submission")
