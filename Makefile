@@ -26,9 +26,11 @@ VENV := .venv
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed
+  REPORT_READY := $(VENV)/.installed-report
 else
   RUN := $(PYTHON)
   READY := environment
+  REPORT_READY := environment
 endif
 
 PIPELINE = @$(RUN) -m pipeline
@@ -81,7 +83,15 @@ sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=1
 	$(call need,N,N=12)
 	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
 
+.PHONY: report
+report: $(REPORT_READY) ## one HTML page about a submission (N=12, else the newest) or about ENSEMBLE
+	$(PIPELINE) report $(JOB) $(call option,--n,N)
+
 ##@ Any images
+
+.PHONY: analyse
+analyse: $(REPORT_READY) ## what the images are like: sizes, duplicates, resolution, damage; HTML page and CSV
+	$(PIPELINE) analyse $(JOB)
 
 .PHONY: predict
 predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
@@ -141,7 +151,11 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-report: requirements-report.txt $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-report.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed-report
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 

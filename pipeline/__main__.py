@@ -95,6 +95,12 @@ def _report(job: Job, args: Arguments) -> None:
     report.run(job, args.n, args.ensemble)
 
 
+def _analyse(job: Job, args: Arguments) -> None:
+    from . import analyse
+
+    analyse.run(job)
+
+
 def _predict(job: Job, args: Arguments) -> None:
     from . import predict
 
@@ -132,6 +138,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
     "sheet": (_sheet, "a contact sheet of a submission"),
+    "analyse": (_analyse, "what the images are like: sizes, duplicates, resolution, damage"),
     "predict": (_predict, "labels and scores of any folder of images, without a competition"),
     "report": (_report, "one HTML page about a submission, or about an ensemble"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),

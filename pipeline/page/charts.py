@@ -84,26 +84,28 @@ def scatter(points: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, name
     from matplotlib import patheffects
 
     def draw(axes):
-        size = np.clip(10_000 / len(points), 6, 40)
+        size = np.clip(5000 / len(points), 3, 24)
         axes.scatter(*points.T, s=size, color=[colour(label) for label in labels], alpha=0.75, linewidth=0)
         for label, (x, y) in enumerate(prototypes):
-            axes.scatter(x, y, s=70, marker="D", color=colour(label), edgecolor=INK, linewidth=1.2, zorder=3)
+            axes.scatter(x, y, s=40, marker="D", color=colour(label), edgecolor=INK, linewidth=1, zorder=3)
         for label, (x, y) in enumerate(prototypes if len(names) <= 30 else ()):
             halo = [patheffects.withStroke(linewidth=3, foreground=PANEL)]
-            axes.annotate(names[label], (x, y), xytext=(7, 4), textcoords="offset points", color=INK, size=11,
+            axes.annotate(names[label], (x, y), xytext=(5, 3), textcoords="offset points", color=INK,
                           weight="bold", path_effects=halo, zorder=4)  # fmt: skip
         axes.set(xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
         axes.margins(0.08)
 
-    return _svg(draw, 7.2, 6.0, "scatter")
+    return _svg(draw, 5.4, 4.6, "scatter")
 
 
 def histogram(values: Sequence[float], name: str, salt: str) -> str:
-    """How often each value occurs."""
+    """How often each value occurs, in at most 40 bins of whole numbers."""
+    low, high = int(np.floor(min(values))), int(np.floor(max(values)))
+    step = -(-(high - low + 1) // 40)
 
     def draw(axes):
-        axes.hist(values, bins=min(40, max(5, len(set(values)))), color=ACCENT, linewidth=0)
+        axes.hist(values, bins=np.arange(low, high + step + 1, step), color=ACCENT, linewidth=0)
         axes.set(xlabel=name, ylabel="images")
         axes.grid(axis="x", visible=False)
 
