@@ -10,9 +10,10 @@ DTYPE       ?= auto#     auto (fp16 on a GPU, else fp32), fp32, fp16, bf16
 BATCH       ?=#          images per forward pass (empty: 256 on a GPU, else 64)
 WORKERS     ?=#          decoding threads (empty: one per core)
 SHARD       ?= 2048#     images per cache file: what an interrupted run can lose
+LAUNCH      ?=#          start several processes, e.g. "accelerate launch --num_processes 4"
 PYTHON      ?=#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
 
-VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD PYTHON
+VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD LAUNCH PYTHON
 unexport $(VARIABLES)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -33,7 +34,8 @@ else
   REPORT_READY := environment
 endif
 
-PIPELINE = @$(RUN) -m pipeline
+# a launcher is looked for beside the interpreter first; accelerate needs pipeline.launch to start at all
+PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.launch,$(LAUNCH)),$(RUN)) -m pipeline
 JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
       $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
       $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \

@@ -197,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = Job(args.competition, Project(), args.data, args.device, args.dtype, args.batch,
                   args.workers or 0, args.shard)  # fmt: skip
-        VERBS[args.verb][0](job, args)
+        # of the processes a launcher starts, all encode images and the first goes on alone
+        verb = "infer" if job.rank and args.verb in ("ensemble", "threshold", "submit") else args.verb
+        VERBS[verb][0](job, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

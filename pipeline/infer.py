@@ -7,11 +7,12 @@ a prompt only the new prompts meet a model, and only its text tower is loaded.
 import functools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import cache, preprocess
 from .cache import Artefact
 from .errors import UserError
-from .job import Job, say
+from .job import Job, progress, say
 
 COLUMNS = ("prompts", "class_mean")
 
@@ -53,32 +54,42 @@ def features_artefact(job: Job, member: str) -> Artefact:
 
 
 def run_features(job: Job, member: str) -> tuple[Artefact, int]:
-    """Encode the images that are not cached, shard by shard; also returns how many that were."""
-    import torch
-    from tqdm import tqdm
-
+    """Encode the images that are not cached, shard by shard; also returns how many this process encoded."""
     from . import models
 
     result, (model_name, recipe) = features_artefact(job, member), split(member)
-    gaps = result.missing(job.shard_rows)
-    if not gaps:
+    todo = sum(stop - start for start, stop in result.missing(job.shard_rows))
+    if not todo:
         return result, 0
-    todo = sum(stop - start for start, stop in gaps)
-    pixels = preprocess.run(job, recipe, gaps[0][0], gaps[-1][1])
+    pixels = preprocess.artefact(job, recipe)
+    undecoded = sum(stop - start for start, stop in pixels.missing(job.shard_rows))
+    say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
     say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
     model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
     _check_size(job, member, model.image_size)
-    with tqdm(total=todo, desc=f"infer {member}", unit="image", disable=None) as bar:
-        for start, stop in gaps:
-            rows, shard = [], pixels.rows("pixels", start, stop)
-            for batch in shard.split(job.batch):
-                encoded = model.encode_image(batch)
-                _check_finite(encoded, member, job.dtype)
-                rows.append(encoded.half())
-                bar.update(len(batch))
-            result.save(start, stop, features=torch.cat(rows))
-    return result, todo
+    done = 0
+    with progress(f"infer {member}", "image", job) as bar:
+        for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):
+            bar.total = done + left
+            result.save(start, stop, features=_encode(model, job, member, start, stop, bar))
+            done += stop - start
+    return result, done
+
+
+def _encode(model, job: Job, member: str, start: int, stop: int, bar):
+    """Features of images start..stop; (stop - start, D) float16. They stay on the device until the last batch."""
+    import torch
+
+    rows = []
+    for batch in preprocess.batches(job, split(member)[1], start, stop):
+        if job.device.type == "cuda":
+            batch = batch.pin_memory()  # so that the copy does not wait for the forward before it
+        rows.append(model.encode_image(batch))
+        bar.update(len(batch))
+    features = torch.cat(rows).cpu()
+    _check_finite(features, member, job.dtype)
+    return features.half()
 
 
 def _check_size(job: Job, member: str, image_size: int) -> None:
@@ -100,50 +111,42 @@ def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text,
 
     The file cache/text/<model>/<digest>.pt only grows: prompts that are edited away stay for their return.
     """
-    from . import models
-
     made_from = text_made_from(job, model_name)
     digest = cache.digest_of(made_from)
     file = job.project.root / "cache" / "text" / model_name / f"{digest}.pt"
     known = cache.load(file, digest)
-    new = [prompt for prompt in prompts if known is None or prompt not in set(known["prompts"])]
+    have = set(known["prompts"]) if known else set()
+    new = [prompt for prompt in prompts if prompt not in have]
     if new:
-        say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
-        entry = job.project.model(model_name)
-        model = models.load(model_name, entry, job.project.root, "text", job.device, job.dtype)
-        encoded = _encode_prompts(model, new, job)
-        with cache.lock(file.with_suffix(".lock")):  # another process may have added prompts meanwhile
-            known = _merged(cache.load(file, digest), new, encoded)
-            cache.save(file, made_from, logit_scale=model.logit_scale, **known)
-        known["logit_scale"] = model.logit_scale
+        with cache.lock(file.with_suffix(".lock")):  # one process encodes, the others find its work
+            known, new = _encode_new(job, model_name, file, made_from, prompts)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])}
     return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], digest), len(new)
 
 
-def _encode_prompts(model, prompts: list[str], job: Job):
-    import torch
-    from tqdm import tqdm
-
-    rows = []
-    with tqdm(total=len(prompts), desc="infer prompts", unit="prompt", disable=None, delay=1) as bar:
-        for start in range(0, len(prompts), job.batch):
-            encoded = model.encode_text(prompts[start : start + job.batch])
-            _check_finite(encoded, "prompts", job.dtype)
-            rows.append(encoded)
-            bar.update(len(encoded))
-    return torch.cat(rows)
-
-
-def _merged(known: dict | None, prompts: list[str], features) -> dict:
-    """Known prompts and features with those of `prompts` that are not among them added."""
+def _encode_new(job: Job, model_name: str, file: Path, made_from: dict, prompts: tuple[str, ...]):
+    """Add the prompts that a text cache lacks; returns its content and the new prompts."""
     import torch
 
-    if known is None:
-        return {"prompts": list(prompts), "features": features}
-    have = set(known["prompts"])
-    add = [number for number, prompt in enumerate(prompts) if prompt not in have]
-    return {"prompts": known["prompts"] + [prompts[n] for n in add],
-            "features": torch.cat([known["features"], features[add]])}  # fmt: skip
+    from . import models
+
+    known = cache.load(file, cache.digest_of(made_from))
+    have = set(known["prompts"]) if known else set()
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
+    if not new:
+        return known, new
+    say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
+    model = models.load(model_name, job.project.model(model_name), job.project.root, "text", job.device, job.dtype)
+    rows = [known["features"]] if known else []
+    with progress(f"infer {model_name} prompts", "prompt", job, len(new)) as bar:
+        for start in range(0, len(new), job.batch):
+            rows.append(model.encode_text(new[start : start + job.batch]).cpu())
+            _check_finite(rows[-1], model_name, job.dtype)
+            bar.update(len(rows[-1]))
+    content = {"prompts": [*(known["prompts"] if known else []), *new], "features": torch.cat(rows),
+               "logit_scale": model.logit_scale}  # fmt: skip
+    cache.save(file, made_from, **content)
+    return content, new
 
 
 def artefact(job: Job, member: str, columns: str = "prompts") -> Artefact:
@@ -182,6 +185,8 @@ def run(job: Job, member: str, columns: str = "prompts") -> Artefact:
         say("infer", member, f"probabilities of {len(result.ids)} images x {len(job.prompts.prompts)} prompts reused")
         return result
     features, images = run_features(job, member)
+    if job.rank:
+        return result  # the first process does the rest
     text, new = run_text(job, split(member)[0], job.prompts.prompts)
     text_features = text.features
     if columns == "class_mean":

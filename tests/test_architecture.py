@@ -6,7 +6,7 @@ from .conftest import ROOT
 
 FLOORS = [
     ["_torchvision", "environment", "errors", "metrics"],
-    ["cache", "zeroshot"],
+    ["cache", "zeroshot", "launch"],
     ["recipes", "submissions", "page"],
     ["prompts"],
     ["images", "models"],

@@ -41,6 +41,8 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     and revision.
     """
     source = {"family": entry.family, "architecture": entry.architecture}
+    if entry.file:  # one of several in the same repository or folder
+        source["file"] = entry.file
     if entry.weights is None:
         return {**source, "tag": entry.tag, "hub": entry.hub, "revision": entry.revision}
     path = root / entry.weights
@@ -56,5 +58,8 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
 
 
 def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: str) -> Model:
-    """Load one tower of a checkpoint; UserError when it is not on disk and cannot be fetched."""
+    """Load one tower of a checkpoint; UserError when it is not on disk and cannot be fetched.
+
+    Device `cuda` (what DEVICE=auto becomes) leaves a family free to use all GPUs; `cuda:1` is that one alone.
+    """
     return _family(name, entry).load(name, entry, root, tower, device, dtype)
