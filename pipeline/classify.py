@@ -92,7 +92,7 @@ class Classifier:
 
     def _scores(self, pixels: torch.Tensor, text_CD: torch.Tensor) -> torch.Tensor:
         model = self._tower("image")
-        image_ND = model.encode_image(pixels)
+        image_ND = model.encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
             raise UserError(f"{self.name}: features are not finite in {self.job.dtype}; use fp32")
         bias = getattr(model, "logit_bias", None)
@@ -103,7 +103,7 @@ class Classifier:
     def _encode_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
         prompts = [template.replace("{}", label) for label in labels for template in templates]
         model, batch = self._tower("text"), self.job.batch
-        encoded = [model.encode_text(prompts[start : start + batch]) for start in range(0, len(prompts), batch)]
+        encoded = [model.encode_text(prompts[start : start + batch]).cpu() for start in range(0, len(prompts), batch)]
         owner = torch.arange(len(labels)).repeat_interleave(len(templates))
         return zeroshot.class_text_features(torch.cat(encoded), owner, torch.ones(len(prompts)), len(labels))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from .cache import atomic_file
 from .errors import UserError
 from .images import decode, list_images
-from .job import Job, say, warn
+from .job import Job, progress, say, warn
 from .log import table
 from .new import names_from
 
@@ -59,7 +59,6 @@ def run(job: Job, model: str, images: str, labels: str, template: str | None, to
 
 def _classified(job: Job, classifier, files, question: tuple) -> Iterator[tuple[str, list | UserError]]:
     """(id, what the classifier says or why the image cannot be read), holding one batch at a time."""
-    from tqdm import tqdm
 
     def read(path: str):
         try:
@@ -71,7 +70,7 @@ def _classified(job: Job, classifier, files, question: tuple) -> Iterator[tuple[
     paths = files.paths()
     with (
         ThreadPoolExecutor(job.threads) as pool,
-        tqdm(total=len(paths), desc="predict", unit="image", disable=None) as bar,
+        progress("predict", "image", job, len(paths)) as bar,
     ):
         for start in range(0, len(paths), job.batch):
             pixels = list(pool.map(read, paths[start : start + job.batch]))

@@ -7,9 +7,10 @@ from .conftest import ROOT
 FLOORS = [
     ["_torchvision", "environment", "errors", "metrics"],
     ["cache", "zeroshot", "launch"],
-    ["recipes", "submissions", "page"],
+    ["recipes", "submissions"],
     ["prompts"],
     ["images", "models"],
+    ["page"],
     ["job"],
     ["preprocess", "inspect"],
     ["infer"],

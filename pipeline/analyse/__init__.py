@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .. import page, submit
 from ..cache import atomic_file
-from ..job import Job, say, warn
+from ..job import Job, progress, say, warn
 from ..submissions import csv_text
 
 BATCH = 256  # images handed to the threads at a time
@@ -41,13 +41,11 @@ def run(job: Job) -> Path:
 
 def _measured(job: Job, measure) -> Iterator:
     """The measures of every image, in order."""
-    from tqdm import tqdm
-
     names, paths = job.images.ids, job.images.paths()
     # decoding and transforms work outside the interpreter lock, so threads use all cores
     with (
         ThreadPoolExecutor(job.threads) as pool,
-        tqdm(total=len(names), desc="analyse", unit="image", disable=None) as bar,
+        progress("analyse", "image", job, len(names)) as bar,
     ):
         for start in range(0, len(names), BATCH):
             for one in pool.map(measure, names[start : start + BATCH], paths[start : start + BATCH]):

@@ -31,7 +31,7 @@ class Measures:
     brightness: float = 0.0  # mean grey, 0 to 255
     contrast: float = 0.0  # standard deviation of grey
     resolution: int = 0  # pixels
-    thumbnail: np.ndarray | None = None  # (HASH_SIDE, HASH_SIDE + 1) grey
+    thumbnail: np.ndarray | None = None  # (HASH_SIDE, HASH_SIDE + 1) grey, uint8
     problem: str = ""
 
 
@@ -46,7 +46,7 @@ def measure(name: str, path: str) -> Measures:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return Measures(name, problem=str(error).replace(str(path), "").strip() or type(error).__name__)
     levels = np.asarray(grey, dtype=np.float32)
-    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), dtype=np.float32)
+    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
     return Measures(
         name, len(content), hashlib.blake2b(content, digest_size=16).hexdigest(), width, height, mode, kind,
         float(levels.mean()), float(levels.std()), effective_resolution(levels), small,
@@ -104,7 +104,7 @@ def _alike(thumbnails: np.ndarray) -> np.ndarray:
     """Pairs (first < second) of thumbnails that look the same; (pairs, 2)."""
     bits = np.packbits(thumbnails[:, :, 1:] > thumbnails[:, :, :-1], axis=None).reshape(len(thumbnails), -1)
     words = bits.view(np.uint64)
-    flat = thumbnails.reshape(len(thumbnails), -1)
+    flat = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     flat = flat - flat.mean(axis=1, keepdims=True)
     found = [np.empty((0, 2), int)]
     for start in range(0, len(words), CHUNK):

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from PIL import Image
+
 from ..cache import atomic_file
 from ..errors import UserError
+from ..images import decode
 
 PACKAGES = {"jinja2": "Jinja2", "matplotlib": "matplotlib", "sklearn": "scikit-learn", "scipy": "scipy",
             "openTSNE": "openTSNE"}  # fmt: skip
@@ -138,13 +141,9 @@ class Section:
 
 def thumbnail(path: str | Path, side: int = THUMBNAIL) -> str:
     """An image file as a small JPEG data URI; a grey tile where it cannot be read."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            small = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        small = decode(path, side)
+    except UserError:
         small = Image.new("RGB", (side, side), "grey")
     small.thumbnail((side, side))
     buffer = io.BytesIO()

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-INK, SOFT, LINE, PANEL, ACCENT, WARM = (f"#0a0b0{n}" for n in range(6))
-VARIABLES = dict(zip((INK, SOFT, LINE, PANEL, ACCENT, WARM), ("ink", "soft", "line", "panel", "accent", "warm"),
-                     strict=True))  # fmt: skip
+INK, SOFT, LINE, ACCENT = (f"#0a0b0{n}" for n in range(4))
+VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent"}
 STYLE = {
     "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "text.color": INK, "axes.edgecolor": LINE,
     "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": SOFT,
@@ -81,7 +80,6 @@ def elbow(curves: dict[str, Sequence[float]]) -> str:
 
 def scatter(points: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, names: Sequence[str]) -> str:
     """Images as dots in the colour of their class, text prototypes (C, 2) as diamonds with the class's name."""
-    from matplotlib import patheffects
 
     def draw(axes):
         size = np.clip(5000 / len(points), 3, 24)
@@ -89,9 +87,7 @@ def scatter(points: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, name
         for label, (x, y) in enumerate(prototypes):
             axes.scatter(x, y, s=40, marker="D", color=colour(label), edgecolor=INK, linewidth=1, zorder=3)
         for label, (x, y) in enumerate(prototypes if len(names) <= 30 else ()):
-            halo = [patheffects.withStroke(linewidth=3, foreground=PANEL)]
-            axes.annotate(names[label], (x, y), xytext=(5, 3), textcoords="offset points", color=INK,
-                          weight="bold", path_effects=halo, zorder=4)  # fmt: skip
+            axes.annotate(names[label], (x, y), xytext=(5, 3), textcoords="offset points", color=INK, weight="bold")
         axes.set(xticks=[], yticks=[], aspect="equal")
         axes.spines[:].set_visible(False)
         axes.margins(0.08)
