@@ -97,9 +97,9 @@ analyse: $(REPORT_READY) ## what the images are like: sizes, duplicates, resolut
 
 .PHONY: predict
 predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
-	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
-	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
-	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=a,b,c)
+	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
+	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
+	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(PIPELINE) predict $(JOB) $(call option,--images,IMAGES) $(call option,--labels,LABELS) \
 	  $(call option,--top,TOP) $(call option,--template,TEMPLATE) $(call option,--out,OUT)
 

@@ -151,6 +151,8 @@ class TestSubmission:
         with pytest.raises(UserError, match="no submissions in .* yet: make submit, or give ENSEMBLE="):
             report.run(fresh(project_root), None, None)
         submit.run(fresh(project_root), "both")
+        with pytest.raises(UserError, match="not both"):
+            report.run(fresh(project_root), 1, "both")
         with pytest.raises(UserError, match="no submission 7 .*Known: 1"):
             report.run(fresh(project_root), 7, None)
         write_images(project_root / "other", IMAGES + 1)

@@ -14,7 +14,7 @@ LARGEST = 1024  # pixels a side that the spectrum is taken of; larger images by 
 HASH_SIDE = 16
 HASH_BITS = 20  # of 256 that near duplicates may differ in
 NEAR = 6.0  # grey levels (RMS) that the thumbnails of near duplicates may differ by
-CHUNK = 512
+CHUNK = 128  # images that are compared with all others at a time
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..page import Figure, Grid, Section, Table, Tile, charts, number, percent, thumbnail
+from ..page import Figure, Grid, Section, Table, Tile, charts, histogram, number, percent, thumbnail
 from .measure import INVISIBLE, Measures
 
 TILES = 8  # of either end of a scale
@@ -96,8 +96,8 @@ def damage(data: Data) -> Section | None:
 def classes(data: Data) -> Section | None:
     if data.truth is None:
         return None
-    counts, total = Counter(data.truth), len(data.truth)
-    rows = [(name, number(counts[c]), percent(counts[c] / total)) for c, name in enumerate(data.class_names)]
+    counts = Counter(data.truth)
+    rows = histogram(data.class_names, [counts[label] for label in range(len(data.class_names))])
     return Section("Classes", "How many images each class has.", [Table(("class", "images", "share"), rows)])
 
 
@@ -106,7 +106,7 @@ def sizes(data: Data) -> Section | None:
         return None
     total = len(data.whole)
     rows = [
-        (number(w, bar=None), number(h), number(w / h, f"{w / h:.2f}"), number(count), percent(count / total))
+        (number(w), number(h), number(w / h, f"{w / h:.2f}"), number(count), percent(count / total))
         for (w, h), count in data.sizes.most_common(SIZES)
     ]
     kinds = Counter((one.format, one.mode) for one in data.whole)

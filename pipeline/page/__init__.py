@@ -55,6 +55,13 @@ def percent(share: float, bar: bool = True, digits: int = 1) -> Cell:
     return Cell(f"{share:.{digits}%}", float(share), float(share) if bar else None)
 
 
+def histogram(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str | Cell, ...]]:
+    """Rows (name, count, share) of a table; the bar of the largest count is full."""
+    total, most = max(1, sum(counts)), max(1, *counts)
+    return [(name, number(int(count)), number(count / total, f"{count / total:.1%}", count / most))
+            for name, count in zip(names, counts, strict=True)]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of strings and `Cell`s; a click on a column's head sorts by it."""

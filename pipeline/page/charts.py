@@ -6,6 +6,7 @@ on a light page and on a dark one.
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,7 +41,8 @@ def _svg(draw, width: float, height: float, salt: str) -> str:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({**STYLE, "svg.hashsalt": salt}):
+    with rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
         figure = Figure(figsize=(width, height))
         draw(figure.subplots())
         buffer = io.StringIO()

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from .. import page
+from ..errors import UserError
 from ..job import Job, say
 
 
 def run(job: Job, number: int | None, ensemble: str | None) -> Path:
     """Write reports/<competition>/<NNN-recipe>.html about submission `number` (None: the newest), or an ensemble."""
+    if number and ensemble:
+        raise UserError("give N= for a submission or ENSEMBLE= for an ensemble as it is now, not both")
     page.need_packages("report")
     from . import collect, sections
 

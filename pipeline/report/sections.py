@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import metrics
-from ..page import Details, Figure, Grid, Matrix, Section, Table, Tile, charts, number, percent, thumbnail
+from ..page import Details, Figure, Grid, Matrix, Section, Table, Tile, charts, histogram, number, percent, thumbnail
 from .result import Result, embedded, explained_variance
 
 TILES = 24
@@ -48,11 +48,10 @@ def every(result: Result) -> list[Section]:
 
 def classes(result: Result) -> Section:
     """Per-class accuracy where truth is known, else the histogram of predictions."""
-    names, total = result.class_names, len(result.labels)
+    names = result.class_names
     if result.truth is None:
-        rows = [(name, number(count), percent(count / total)) for name, count in zip(names, result.counts, strict=True)]
-        return Section("Classes", "How often each class is predicted; the truth is not known here.",
-                       [Table(("class", "predicted", "share"), rows)])  # fmt: skip
+        table = Table(("class", "predicted", "share"), histogram(names, result.counts.tolist()))
+        return Section("Classes", "How often each class is predicted; the truth is not known here.", [table])
     precision, recall, f1, true = result.per_class
     rows = [
         (name, number(int(true[c])), number(int(result.counts[c])), percent(recall[c]),
@@ -110,7 +109,7 @@ def uncertain(result: Result) -> Section | None:
         return None
     rows = np.argsort(result.margin, kind="stable")[:TILES]
     second = np.argsort(-result.shares[rows], axis=1, kind="stable")[:, :2]
-    details = [" / ".join(f"{result.class_names[c]} {result.shares[row, c]:.0%}" for c in best)
+    details = ["\n".join(f"{result.class_names[c]} {result.shares[row, c]:.0%}" for c in best)
                for row, best in zip(rows, second, strict=True)]  # fmt: skip
     return Section("Least certain", "The smallest lead of the best class over the second.",
                    [_grid(result, rows, details)])  # fmt: skip
@@ -121,7 +120,7 @@ def members(result: Result) -> Section | None:
     if not result.members:
         return None
     letters = [_letter(m) for m in range(len(result.members))]
-    columns, rows = ["", "member", "weight", "as the ensemble"], []
+    columns, rows = ["key", "member", "weight", "as the ensemble"], []
     for letter, member in zip(letters, result.members, strict=True):
         row = [letter, member.name, percent(member.weight, bar=False), percent((member.labels == result.labels).mean())]
         if result.truth is not None:
@@ -145,7 +144,7 @@ def _disputed(result: Result, letters: Sequence[str]) -> list[Grid]:
     rows = np.lexsort((result.margin, -kinds))[:TILES]
     rows = rows[kinds[rows] > 1]
     named = [[result.class_names[label] for label in column] for column in labels_MN.T[rows]]
-    details = [" · ".join(map(": ".join, zip(letters, names, strict=True))) for names in named]
+    details = ["\n".join(map(": ".join, zip(letters, names, strict=True))) for names in named]
     return [_grid(result, rows, details)] if len(rows) else []
 
 
