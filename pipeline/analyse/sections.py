@@ -81,11 +81,13 @@ def summary(data: Data) -> list[str]:
 
 
 def every(data: Data) -> list[Section]:
+    """All sections that there is something to say in."""
     makers = (damage, classes, sizes, resolution, brightness, duplicates)
     return [section for make in makers if (section := make(data))]
 
 
 def damage(data: Data) -> Section | None:
+    """Every file that cannot be read."""
     if not data.broken:
         return None
     rows = [(one.name, one.problem) for one in data.broken]
@@ -94,6 +96,7 @@ def damage(data: Data) -> Section | None:
 
 
 def classes(data: Data) -> Section | None:
+    """Images per class, where the truth is known."""
     if data.truth is None:
         return None
     counts = Counter(data.truth)
@@ -102,6 +105,7 @@ def classes(data: Data) -> Section | None:
 
 
 def sizes(data: Data) -> Section | None:
+    """Pixels, formats and modes."""
     if not data.whole:
         return None
     total = len(data.whole)
@@ -133,6 +137,7 @@ def resolution(data: Data) -> Section | None:
 
 
 def brightness(data: Data) -> Section | None:
+    """How dark and bright the images are."""
     if not data.whole:
         return None
     figure = Figure(

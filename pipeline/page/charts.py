@@ -105,6 +105,7 @@ def histogram(values: Sequence[float], name: str, salt: str) -> str:
     def draw(axes):
         axes.hist(values, bins=np.arange(low, high + step + 1, step), color=ACCENT, linewidth=0)
         axes.set(xlabel=name, ylabel="images")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="x", visible=False)
 
     return _svg(draw, 4.4, 2.8, salt)

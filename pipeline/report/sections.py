@@ -133,16 +133,17 @@ def members(result: Result) -> Section | None:
         scale = max(apart.max(), 1e-9)
         blocks.append(Matrix(letters, letters, texts, (apart / scale * 0.8).tolist(), corner="differ"))
         blocks += _disputed(result, letters)
-    note = "Each member's own labels. The matrix: share of images that two of them label differently."
+    note = "Each member's own labels. The matrix: share of images that two label differently; below, some of those."
     return Section("Members", note, blocks)
 
 
 def _disputed(result: Result, letters: Sequence[str]) -> list[Grid]:
-    """The images with the most different labels, the least certain first."""
+    """Images that members label differently, those with the most labels first, evenly picked."""
     labels_MN = np.stack([member.labels for member in result.members])
     kinds = np.array([len(set(column)) for column in labels_MN.T])
-    rows = np.lexsort((result.margin, -kinds))[:TILES]
-    rows = rows[kinds[rows] > 1]
+    apart = np.flatnonzero(kinds > 1)
+    apart = apart[np.argsort(-kinds[apart], kind="stable")]
+    rows = apart[np.linspace(0, len(apart) - 1, min(TILES, len(apart))).astype(int)]
     named = [[result.class_names[label] for label in column] for column in labels_MN.T[rows]]
     details = ["\n".join(map(": ".join, zip(letters, names, strict=True))) for names in named]
     return [_grid(result, rows, details)] if len(rows) else []
