@@ -37,8 +37,9 @@ def of_submission(job: Job, number: int | None) -> Result:
                         "Give the DATA= that it was made from") from None  # fmt: skip
     line = next((line for line in submissions.log() if int(line["number"]) == number), {})
     final = _final(job, name, made) if made.get("images", {}).get("digest") == job.images_digest else None
-    notes = () if final else ("The probabilities behind this submission are no longer in the cache, and the recipes and "
-                              "images of today give others: what needs them is left out.",)  # fmt: skip
+    gone = ("The probabilities behind this submission are no longer in the cache, and the recipes and images of today "
+            "give others: what needs them is left out.")  # fmt: skip
+    notes = () if final else (gone,)
     return _result(job, f"Submission {number:03d} · {name}", path.stem, labels, final, made, line, notes)
 
 
