@@ -5,13 +5,13 @@ import ast
 from .conftest import ROOT
 
 FLOORS = [
-    ["__init__", "_torchvision", "environment", "errors", "metrics"],
+    ["_torchvision", "environment", "errors", "metrics"],
     ["cache", "zeroshot", "launch"],
     ["recipes", "submissions"],
     ["prompts", "registry"],
     ["views"],
     ["images", "models"],
-    ["datasets"],
+    ["datasets", "page"],
     ["job"],
     ["labelled"],
     ["preprocess", "inspect"],
@@ -19,13 +19,13 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "sheet", "new"],
+    ["log", "sheet", "new", "classify", "report", "analyse"],
     ["benchmark", "prompts_rank"],
     ["clean_cache"],
+    ["__init__", "predict"],
     ["__main__"],
 ]
-
-PACKAGES = {"models", "datasets"}
+PACKAGES = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]
 
 
 def imported(path, package_depth: int) -> set[str]:
@@ -40,7 +40,7 @@ def imported(path, package_depth: int) -> set[str]:
 
 
 def test_every_module_has_a_floor():
-    modules = {path.stem for path in (ROOT / "pipeline").glob("*.py")} | PACKAGES
+    modules = {path.stem for path in (ROOT / "pipeline").glob("*.py")} | set(PACKAGES)
     assert modules == {name for floor in FLOORS for name in floor}
 
 
