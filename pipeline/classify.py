@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import models, zeroshot
+from . import infer, models, zeroshot
 from .errors import UserError
 from .images import compile_recipe, decode
 from .job import Job
@@ -48,7 +48,8 @@ class Classifier:
     def __init__(self, job: Job, model: str, preprocess: str | None = None):
         self.job, self.name = job, model
         recipe = job.project.member(model, preprocess).partition("@")[2]
-        self._prepare = compile_recipe(job.project.preprocess(recipe), f"preprocess/{recipe}.yaml")
+        self._recipe = job.project.preprocess(recipe)
+        self._prepare = compile_recipe(self._recipe, f"preprocess/{recipe}.yaml")
         self._tower = functools.cache(self._load)
         self._text = functools.lru_cache(maxsize=64)(self._encode_labels)
 
@@ -75,7 +76,7 @@ class Classifier:
         return found if many else found[0]
 
     def pixels(self, image) -> torch.Tensor:
-        """One image in any of the accepted forms -> uint8 (3, S, S), as the model wants it."""
+        """One image in any of the accepted forms -> uint8 (3, S, S), with V views (V, 3, S, S)."""
         return torch.from_numpy(self._prepare(as_image(image)))
 
     def classify(self, pixels: list[torch.Tensor], labels, templates=TEMPLATE, top_k: int | None = None) -> list:
@@ -92,13 +93,14 @@ class Classifier:
 
     def _scores(self, pixels: torch.Tensor, text_CD: torch.Tensor) -> torch.Tensor:
         model = self._tower("image")
-        image_ND = model.encode_image(pixels).cpu()
+        image_ND = infer.Views(model, self._recipe.view_pooling).encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
             raise UserError(f"{self.name}: features are not finite in {self.job.dtype}; use fp32")
         bias = getattr(model, "logit_bias", None)
         if bias is None:
-            return zeroshot.prompt_probs(image_ND, text_CD, model.logit_scale)
-        return (model.logit_scale * image_ND.float() @ text_CD.T + float(bias)).sigmoid()
+            return infer.view_probs(self._recipe, image_ND, text_CD, model.logit_scale)
+        scores = (model.logit_scale * image_ND.float() @ text_CD.T + float(bias)).sigmoid()
+        return scores if scores.ndim == 2 else scores.mean(dim=1)  # sigmoids of views: each label is on its own
 
     def _encode_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
         prompts = [template.replace("{}", label) for label in labels for template in templates]

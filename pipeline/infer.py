@@ -13,6 +13,7 @@ from . import cache, preprocess
 from .cache import Artefact
 from .errors import UserError
 from .job import Job, progress, say
+from .recipes import Preprocess
 
 COLUMNS = ("prompts", "class_mean")
 
@@ -117,9 +118,13 @@ class Views:
 
 def member_probs(job: Job, member: str, image_features, text_features, logit_scale: float):
     """Probabilities (N, P) of a member from its features, with its recipe's way of pooling views."""
+    return view_probs(job.project.preprocess(split(member)[1]), image_features, text_features, logit_scale)
+
+
+def view_probs(recipe: Preprocess, image_features, text_features, logit_scale: float):
+    """Probabilities (N, P) from features as a preprocess recipe gives them: (N, D), or of views (N, V, D)."""
     from . import zeroshot
 
-    recipe = job.project.preprocess(split(member)[1])
     if recipe.view_pooling != "confident":
         return zeroshot.prompt_probs(image_features, text_features, logit_scale)
     images, views = image_features.shape[:2]

@@ -140,3 +140,19 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
     for part in ("/13.jpg", "/21.jpg", "2 images failed"):
         assert part in str(error.value)
     assert [start for start, *_ in preprocess.artefact(job, "tiny").shards()] == [0, 5]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "confident"])
+def test_the_classifier_sees_the_same_views(project_root, pooling):
+    from pipeline import load_classifier
+
+    job = with_views(project_root, views=["identity", "hflip", {"zoom": 0.7}], view_pooling=pooling)
+    infer.run_features(job, "vit@tiny")
+    features = infer.features_artefact(job, "vit@tiny").rows("features", 0, IMAGES)
+    text, _ = infer.run_text(job, "vit", ("cat", "dog", "owl"))
+    expected = infer.member_probs(job, "vit@tiny", features, text.features, 20.0)
+    found = load_classifier("vit", root=project_root)(job.images.paths(), ["cat", "dog", "owl"], "{}")
+    assert [row[0]["label"] for row in found] == [("cat", "dog", "owl")[n] for n in expected.argmax(dim=1)]
+    torch.testing.assert_close(
+        torch.tensor([row[0]["score"] for row in found]), expected.amax(dim=1), atol=3e-3, rtol=0
+    )

@@ -230,7 +230,11 @@ def provenance(result: Result) -> Section | None:
 
 
 def _member(result: Result, name: str, member: dict) -> str:
-    ops = ", ".join(op if argument is None else f"{op} {argument}" for op, argument in member["preprocess"]["ops"])
+    preprocess = member["preprocess"]
+    ops = ", ".join(op if argument is None else f"{op} {argument}" for op, argument in preprocess["ops"])
+    if "views" in preprocess:
+        seen = ", ".join(view if argument is None else f"{view} {argument}" for view, argument in preprocess["views"])
+        ops = f"views {seen}; {ops}"
     return f"{ops} at {member['preprocess']['size']} pixels, {member['dtype']}, {member['digest']}"
 
 
