@@ -142,6 +142,16 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
     assert [start for start, *_ in preprocess.artefact(job, "tiny").shards()] == [0, 5]
 
 
+def test_a_report_of_a_submission_with_confident_views(project_root):
+    from pipeline import report
+
+    job = with_views(project_root, views=["identity", "hflip"], view_pooling="confident")
+    submit.run(job, "one")
+    page = report.run(fresh(project_root), None, None).read_text()
+    assert "t-SNE of vit@tiny" in page
+    assert "views identity, hflip; resize squash at 32 pixels" in page
+
+
 @pytest.mark.parametrize("pooling", ["mean", "confident"])
 def test_the_classifier_sees_the_same_views(project_root, pooling):
     from pipeline import load_classifier

@@ -176,8 +176,8 @@ def _space(job: Job, member: str, part: Artefact, columns: dict, how: str) -> Sp
     parts = []
     for start, stop in _chunks(job):
         here = rows[(rows >= start) & (rows < stop)] - start
-        rows = features.rows("features", start, stop)[here].float()
-        parts.append((rows if rows.ndim == 2 else rows.mean(dim=1)).numpy())  # several views: their mean
+        some = features.rows("features", start, stop)[here].float()
+        parts.append((some if some.ndim == 2 else some.mean(dim=1)).numpy())  # several views: their mean
     return Space(member, rows, np.concatenate(parts), _prototypes(job, member, part, columns, how))
 
 
