@@ -6,6 +6,7 @@ a prompt only the new prompts meet a model, and only its text tower is loaded.
 
 import functools
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from . import cache, preprocess
@@ -40,12 +41,15 @@ def checkpoint(job: Job, model: str) -> dict:
 
 
 def text_made_from(job: Job, model: str) -> dict:
-    """What decides the features of a model's prompts."""
+    """What decides the features of a model's prompts; UserError for a model without a text tower."""
+    from . import models
+
+    models.check_text(model, job.project.model(model))
     return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model)}
 
 
 def features_artefact(job: Job, member: str) -> Artefact:
-    """Image side of a member: `features` float16 (N, D), L2-normalised."""
+    """Image side of a member: `features` float16 (N, D) or (N, Q, D), L2-normalised."""
     model, recipe = split(member)
     images = preprocess.artefact(job, recipe)
     made_from = {"stage": "features", "format": cache.FORMAT, **checkpoint(job, model), "pixels": images.digest}
@@ -63,36 +67,71 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     gaps = result.missing(job.shard_rows)
     if not gaps:
         return result, 0
+    entry = job.project.model(model_name)
+    _check_recipe(job, member, entry.size, entry.resize_mode)  # before a download or a long load, when declared
     todo = sum(stop - start for start, stop in gaps)
     pixels = preprocess.run(job, recipe, gaps[0][0], gaps[-1][1])
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
-    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
-    model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
-    _check_size(job, member, model.image_size)
+    model = models.load(model_name, entry, job.project.root, "image", job.device, job.dtype)
+    _check_recipe(job, member, model.image_size, model.resize_mode)
+    batches = Batches(job.batch_size or models.batch_size(model, pixels.rows("pixels", *gaps[0]), job.device))
+    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {batches.size}")
     with tqdm(total=todo, desc=f"infer {member}", unit="image", disable=None) as bar:
         for start, stop in gaps:
-            rows, shard = [], pixels.rows("pixels", start, stop)
-            for batch in shard.split(job.batch):
-                encoded = model.encode_image(batch)
-                _check_finite(encoded, member, job.dtype)
+            rows = []
+            for encoded in batches.run(model.encode_image, pixels.rows("pixels", start, stop)):
+                assert encoded.isfinite().all(), f"{member}: the family let features through that are not finite"
                 rows.append(encoded.half())
-                bar.update(len(batch))
+                bar.update(len(encoded))
             result.save(start, stop, features=torch.cat(rows))
     return result, todo
 
 
-def _check_size(job: Job, member: str, image_size: int) -> None:
+def _check_recipe(job: Job, member: str, size: int | None, resize_mode: str | None) -> None:
+    """The member's preprocess recipe must make what the model was trained on (None: not declared, not checked)."""
+    from .models import _checks
+
     model, recipe = split(member)
-    size = job.project.preprocess(recipe).size
-    if size != image_size:
-        fitting = [name for name in job.project.names("preprocess") if job.project.preprocess(name).size == image_size]
-        raise UserError(f"{member}: preprocess/{recipe}.yaml makes {size} pixels, {model} takes {image_size}. "
-                        f"Recipes of that size: {', '.join(fitting) or 'none, write one'}")  # fmt: skip
+    project = job.project
+
+    def fitting(size: int, mode: str | None) -> list[str]:
+        found = {name: project.preprocess(name) for name in project.names("preprocess")}
+        return [n for n, r in found.items() if r.size == size and mode in (None, _checks.recipe_resize_mode(r.ops))]
+
+    _checks.recipe(member, project.preprocess(recipe), size, resize_mode, fitting, project.model(model).allow)
 
 
-def _check_finite(features, member: str, dtype: str) -> None:
-    if not features.isfinite().all():
-        raise UserError(f"{member}: features are not finite in {dtype}; run it with DTYPE=fp32")
+class Batches:
+    """Runs a model over rows in batches; a batch that does not fit into memory is halved, for good."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def run(self, encode: Callable, rows) -> Iterator:
+        """Yield encode(batch) for consecutive batches of `rows`. UserError when a single row does not fit."""
+        import torch
+
+        start = 0
+        while start < len(rows):
+            try:
+                encoded = encode(rows[start : start + self.size])
+            except torch.OutOfMemoryError:
+                encoded = None  # the error holds on to the failed batch: handled outside, after it is gone
+            if encoded is None:
+                self._halve()
+                continue
+            yield encoded
+            start += len(encoded)
+
+    def _halve(self) -> None:
+        import torch
+
+        if self.size == 1:
+            raise UserError("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
+        self.size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say("infer", "batch", f"out of memory, going on with batches of {self.size}")
 
 
 def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text, int]:
@@ -126,9 +165,7 @@ def _encode_prompts(model, prompts: list[str], job: Job):
 
     rows = []
     with tqdm(total=len(prompts), desc="infer prompts", unit="prompt", disable=None, delay=1) as bar:
-        for start in range(0, len(prompts), job.batch):
-            encoded = model.encode_text(prompts[start : start + job.batch])
-            _check_finite(encoded, "prompts", job.dtype)
+        for encoded in Batches(job.batch).run(model.encode_text, prompts):
             rows.append(encoded)
             bar.update(len(encoded))
     return torch.cat(rows)

@@ -1,0 +1,90 @@
+"""What all families share: the facts of a checkpoint, and one tower that encodes normalised pixels or prompts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..zeroshot import normalise
+from . import _checks
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of itself. None: it does not say, or it does not apply."""
+
+    size: int  # pixels
+    mean: Triple
+    std: Triple
+    resize_mode: str  # squash, shortest (then centre crop) or longest (then border)
+    context_length: int | None = None  # tokens, with the special ones
+    quick_gelu: bool | None = None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Prompts -> token ids: `encode(prompts)` gives the model's input, `lengths(prompts)` uncut token counts."""
+
+    encode: Callable[[list[str]], dict[str, Tensor]]
+    lengths: Callable[[list[str]], list[int]]
+    vocabulary: int  # number of ids
+
+
+class Tower:
+    """One tower of a checkpoint. A family gives the module and how it is called.
+
+    `forward_image(module, (B, 3, S, S) normalised)` or `forward_text(module, **tokens)` return features
+    (B, D), or (B, Q, D) where an image has Q query vectors of which the best counts.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        facts: Facts,
+        where: str,
+        device: torch.device,
+        dtype: str,
+        logit_scale: float | None = None,
+        forward_image: Callable[[nn.Module, Tensor], Tensor] | None = None,
+        forward_text: Callable[..., Tensor] | None = None,
+        tokenizer: Tokenizer | None = None,
+        allow: tuple[str, ...] = (),
+        fp32_layers: tuple[str, ...] = (),
+    ):
+        self.image_size, self.mean, self.std = facts.size, facts.mean, facts.std
+        self.resize_mode, self.context_length = facts.resize_mode, facts.context_length
+        self.logit_scale, self.dtype, self.device = logit_scale, dtype, device
+        self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
+        self._forward_image, self._forward_text = forward_image, forward_text
+        self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+        self._mixed = bool(fp32_layers) and dtype != "fp32"
+        if self._mixed:
+            _checks.run_in_fp32(module, fp32_layers, where)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32, on the CPU."""
+        scaled = pixels.to(self.device, non_blocking=True).float() / 255
+        ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
+        return self._features(lambda: self._forward_image(self.module, ready))
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Finished sentences -> L2-normalised features (B, D), float32, on the CPU; UserError names cut prompts."""
+        _checks.prompts_cut(prompts, self.tokenizer.lengths(prompts), self.context_length, self.where, self.allow)
+        tokens = {name: ids.to(self.device) for name, ids in self.tokenizer.encode(prompts).items()}
+        return self._features(lambda: self._forward_text(self.module, **tokens))
+
+    def _features(self, forward: Callable[[], Tensor]) -> Tensor:
+        def run() -> Tensor:
+            with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self._mixed):
+                return forward()
+
+        features = normalise(run()).cpu()
+        _checks.finite(features, self.module, run, self.where, self.dtype)
+        return features

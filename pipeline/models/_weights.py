@@ -1,0 +1,158 @@
+"""Checkpoint files -> tensors of a model, without ever holding a second copy.
+
+A model is built as a skeleton whose parameters have no memory, only one tower of it is kept, and the tensors of
+the memory-mapped file become its parameters one by one, in the dtype and on the device where they are used.
+"""
+
+import contextlib
+import copy
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+
+WRAPPERS = ("state_dict", "model", "module")
+SHOWN = 4  # names listed in an error message
+
+
+@contextlib.contextmanager
+def skeletons() -> Iterator[None]:
+    """Modules made in this block have parameters without memory (device meta) and real buffers.
+
+    Buffers stay real because some are computed at construction and are in no checkpoint: causal masks, rotary
+    tables, position ids. On meta they would be lost without an error.
+    """
+    register = nn.Module.register_parameter
+
+    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is not None:
+            module._parameters[name] = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+
+    # some modules run a part of themselves while they are built, to learn its output size
+    probe = nn.modules.module.register_module_forward_pre_hook(
+        lambda _, inputs: tuple(value.to("meta") if isinstance(value, Tensor) else value for value in inputs)
+    )
+    nn.Module.register_parameter = on_meta
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register
+        probe.remove()
+
+
+def read_state(path: Path, where: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint: a .safetensors or .pt/.bin/.pth file, or the index of a sharded one.
+
+    Memory-mapped where the format allows it, never unpickled; a 'state_dict', 'model' or 'module' wrapper and
+    a common 'module.' prefix are taken off. UserError, starting with `where`, for a missing or unreadable file.
+    """
+    if not path.is_file():
+        raise UserError(f"{where}: no weights at {path}")
+    if path.name.endswith(".index.json"):
+        shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+        return {key: tensor for shard in shards for key, tensor in read_state(path.with_name(shard), where).items()}
+    state = _safetensors(path, where) if path.suffix == ".safetensors" else _pickled(path, where)
+    for wrapper in WRAPPERS:
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+            break
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    if not state:
+        raise UserError(f"{where}: {path} holds no named tensors; a checkpoint's state dict is needed")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def _safetensors(path: Path, where: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{where}: cannot read {path}: {error}. Download it again") from None
+
+
+def _pickled(path: Path, where: str) -> dict:
+    """A torch file read with weights_only: tensors and plain containers, no code."""
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"PK"  # files of torch < 1.6 cannot be memory-mapped
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{where}: {path} cannot be read as plain tensors, and code in a checkpoint is never run: "
+                        f"{reason}. Bring a .safetensors file or a state dict of tensors") from None  # fmt: skip
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: {path} holds a {type(content).__name__}; a state dict of tensors is needed")
+    return content
+
+
+def check_keys(module: nn.Module, state: dict[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
+    """The file must have exactly the tensors of the whole model (UserError lists missing and unexpected keys)."""
+    expected = set(module.state_dict())
+    missing = [key for key in expected - set(state) if not key.endswith("num_batches_tracked")]
+    unexpected = () if "unexpected_keys" in allow else set(state) - expected
+    if missing or unexpected:
+        hint = "" if missing else "; 'allow: [unexpected_keys]' ignores them"
+        raise UserError(f"{where}: the checkpoint is of another architecture: "
+                        f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}{hint}")  # fmt: skip
+
+
+def _listed(what: str, keys) -> str:
+    names = sorted(keys)
+    more = ", ..." if len(names) > SHOWN else ""
+    return f"{len(names)} {what} keys" + (f" ({', '.join(names[:SHOWN])}{more})" if names else "")
+
+
+def check_shapes(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Every tensor must have the model's shape; a wrong vocabulary or position embedding is told as such."""
+    for key, parameter in module.state_dict().items():
+        if key not in state or state[key].shape == parameter.shape:
+            continue
+        have, needed = tuple(state[key].shape), tuple(parameter.shape)
+        if "token_embedding" in key or "word_embeddings" in key:
+            raise UserError(f"{where}: vocabulary: the file's token embedding has {have[0]} rows, the architecture's "
+                            f"{needed[0]}; another architecture or tokenizer belongs to it")  # fmt: skip
+        if "pos" in key and "emb" in key:
+            raise UserError(f"{where}: position_embedding: {key} of the file is {have}, the image size or context "
+                            f"length asks for {needed}. Give the size the file was trained with (size: ...), or have "
+                            f"it interpolated: 'allow: [position_embedding]' (family open_clip)")  # fmt: skip
+        raise UserError(f"{where}: {key} is {have} in the file and {needed} in the architecture; "
+                        "they do not belong together")  # fmt: skip
+
+
+def assign(module: nn.Module, state: dict[str, Tensor], device: torch.device) -> None:
+    """Make the tensors of `state` the module's own, in the skeleton's dtypes and on `device`; extra ones are left.
+
+    Keys and shapes have been checked on the whole model before a tower of it was taken. A tensor that already
+    fits is used as it lies in the mapped file.
+    """
+    skeleton = module.state_dict()
+    fitting = {key: state[key].to(device, skeleton[key].dtype) for key in skeleton if key in state}
+    module.load_state_dict(fitting, strict=False, assign=True)
+    on_meta = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if tensor.is_meta]
+    assert not on_meta, f"left without values: {on_meta}"
+    module.to(device).requires_grad_(False).eval()
+
+
+def without(module: nn.Module, names) -> nn.Module:
+    """The same module without some of its direct parts; `module` itself stays whole."""
+    part = copy.copy(module)
+    part._parameters, part._buffers, part._modules = map(dict, (part._parameters, part._buffers, part._modules))
+    for name in names:
+        if hasattr(part, name):
+            delattr(part, name)
+    return part
+
+
+def size_in_bytes(module: nn.Module) -> int:
+    """Memory of all parameters and buffers, whether they have it yet or not."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))
