@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -66,8 +67,13 @@ def save(path: Path, made_from: dict, **values) -> None:
     """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
     import torch
 
+    content = {**values, "digest": digest_of(made_from), "made_from": json.dumps(made_from)}
     with atomic_file(path) as temporary:
-        torch.save({**values, "digest": digest_of(made_from), "made_from": json.dumps(made_from)}, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own word for a failed write
+            free = shutil.disk_usage(path.parent).free / 1e9
+            raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
 
 
 def load(path: Path, digest: str | None = None) -> dict | None:

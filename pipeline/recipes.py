@@ -7,6 +7,7 @@ here works without torch, so that a mistake in a recipe is told before anything 
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,6 +22,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_BYTES = 4_000_000  # of one YAML file; recipes are written by hand
 ID_VALUES = ("position", "stem", "file_name")
 LABEL_VALUES = ("label", "class_name")
+
+BREAKS = {"Cc", "Zl", "Zp"}  # Unicode categories: control characters, line and paragraph separators
 
 Pooling = Literal["mean", "median", "max", "embedding"]
 ResizeMode = Literal["squash", "shortest", "longest"]
@@ -293,6 +296,9 @@ class Project:
             raise UserError(f"{where}: must be a list of class names")
         if len(classes) < 2:
             raise UserError(f"{where}: needs at least two classes")
+        broken = [name for name in classes if any(unicodedata.category(char) in BREAKS for char in name)]
+        if broken:
+            raise UserError(f"{where}: line breaks or control characters in {broken}; a CSV cannot hold them safely")
         try:
             return _unique(tuple(classes), "class names")
         except ValueError as error:

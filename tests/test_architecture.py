@@ -1,0 +1,58 @@
+"""Imports run one way: each module imports only modules above it in this list."""
+
+import ast
+
+from .conftest import ROOT
+
+FLOORS = [
+    ["__init__", "_torchvision", "environment", "errors", "metrics"],
+    ["cache", "zeroshot"],
+    ["recipes", "submissions"],
+    ["prompts"],
+    ["images", "models"],
+    ["job"],
+    ["preprocess", "inspect"],
+    ["infer"],
+    ["ensemble"],
+    ["threshold"],
+    ["submit"],
+    ["log", "clean_cache", "new"],
+    ["__main__"],
+]
+
+
+def imported(path, package_depth: int) -> set[str]:
+    """First-level modules of the package that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == package_depth:
+            found |= {node.module.split(".")[0]} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert not (node.module or "").startswith("pipeline"), f"{path}: use relative imports"
+    return found
+
+
+def test_every_module_has_a_floor():
+    modules = {path.stem for path in (ROOT / "pipeline").glob("*.py")} | {"models"}
+    assert modules == {name for floor in FLOORS for name in floor}
+
+
+def test_imports_run_one_way():
+    below: set[str] = set()
+    for floor in FLOORS:
+        for name in floor:
+            files = [(ROOT / "pipeline" / f"{name}.py", 1)]
+            if name == "models":
+                files = [(path, 2) for path in (ROOT / "pipeline" / "models").glob("*.py")]
+            for path, depth in files:
+                upward = imported(path, depth) - below
+                assert not upward, f"{path.name} imports {upward}, which is not on a lower floor"
+        below |= set(floor)
+
+
+def test_recipes_need_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, pipeline.job, pipeline.submissions; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,126 @@
+"""Listing and decoding images; ops equal torchvision's PIL path pixel for pixel."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from torchvision import transforms as T
+from torchvision.transforms import functional as F
+
+from pipeline.errors import UserError
+from pipeline.images import OPS, compile_recipe, decode, list_images
+from pipeline.recipes import Preprocess
+
+
+@pytest.fixture(params=[(50, 37), (37, 50), (64, 64), (20, 90)], ids=str)
+def image(request) -> Image.Image:
+    rng = np.random.default_rng(request.param[0])
+    noise = Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).resize(request.param)
+    return noise.filter(ImageFilter.SMOOTH)
+
+
+def apply(ops: list, image: Image.Image, size: int = 32) -> np.ndarray:
+    return compile_recipe(Preprocess.parse({"size": size, "ops": ops}, "r.yaml"), "r.yaml")(image).transpose(1, 2, 0)
+
+
+BICUBIC = T.InterpolationMode.BICUBIC
+CROP = ["center_crop"]
+
+
+@pytest.mark.parametrize(
+    ("ops", "reference"),
+    [
+        (["resize"], T.Resize((32, 32), BICUBIC)),
+        ([{"resize": "squash"}, {"sharpen": 2.3}],
+         T.Compose([T.Resize((32, 32), BICUBIC), T.RandomAdjustSharpness(2.3, p=1)])),
+        ([{"resize": "shortest"}, *CROP], T.Compose([T.Resize(32, BICUBIC), T.CenterCrop(32)])),
+        ([{"resize": {"interpolation": "bilinear"}}], T.Resize((32, 32), T.InterpolationMode.BILINEAR, antialias=True)),
+        ([{"resize": {"mode": "shortest", "interpolation": "lanczos"}}, *CROP],
+         T.Compose([T.Resize(32, T.InterpolationMode.LANCZOS), T.CenterCrop(32)])),
+        ([*CROP], T.CenterCrop(32)),
+        ([{"sharpen": 0.5}, *CROP], T.Compose([T.RandomAdjustSharpness(0.5, p=1), T.CenterCrop(32)])),
+        (["autocontrast", *CROP], T.Compose([T.RandomAutocontrast(p=1), T.CenterCrop(32)])),
+        (["equalize", *CROP], T.Compose([T.RandomEqualize(p=1), T.CenterCrop(32)])),
+        ([{"contrast": 1.4}, *CROP], T.Compose([lambda i: F.adjust_contrast(i, 1.4), T.CenterCrop(32)])),
+        ([{"brightness": 0.7}, *CROP], T.Compose([lambda i: F.adjust_brightness(i, 0.7), T.CenterCrop(32)])),
+        ([{"saturation": 1.8}, *CROP], T.Compose([lambda i: F.adjust_saturation(i, 1.8), T.CenterCrop(32)])),
+        (["grayscale", *CROP], T.Compose([T.Grayscale(3), T.CenterCrop(32)])),
+        ([{"gaussian_blur": {"sigma": 1.5, "kernel_size": 7}}, *CROP],
+         T.Compose([lambda i: F.gaussian_blur(i, [7, 7], [1.5, 1.5]), T.CenterCrop(32)])),
+    ],
+    ids=lambda value: str(value) if isinstance(value, list) else "",
+)  # fmt: skip
+def test_ops_equal_torchvision(image, ops, reference):
+    np.testing.assert_array_equal(apply(ops, image), np.asarray(reference(image)))
+
+
+def test_pad_square_keeps_the_whole_image(image):
+    padded = OPS["pad_square"](image, 32)
+    assert padded.size == (max(image.size),) * 2
+    left, top = (padded.width - image.width) // 2, (padded.height - image.height) // 2
+    inner = padded.crop((left, top, left + image.width, top + image.height))
+    np.testing.assert_array_equal(np.asarray(inner), np.asarray(image))
+
+
+def test_the_result_is_channels_first_uint8(image):
+    recipe = Preprocess.parse({"size": 32, "ops": ["resize"]}, "r.yaml")
+    pixels = compile_recipe(recipe, "r.yaml")(image)
+    assert (pixels.dtype, pixels.shape) == (np.uint8, (3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("ops", "parts"),
+    [
+        ([{"sharpn": 2}], ["r.yaml: ops.0", "unknown op 'sharpn'", "Did you mean 'sharpen'?"]),
+        (["sharpen"], ["sharpen needs 'factor'"]),
+        ([{"sharpen": -1.0}], ["sharpen: factor", "-1.0"]),
+        ([{"sharpen": "much"}], ["sharpen: factor", "'much'"]),
+        ([{"resize": "stretch"}], ["resize: mode", "'squash' or 'shortest'"]),
+        ([{"resize": {"mod": "squash"}}], ["resize has no argument 'mod'", "Did you mean 'mode'?"]),
+        ([{"autocontrast": 3}], ["autocontrast takes no argument"]),
+        ([{"image": 1}], ["unknown op 'image'"]),
+        ([{"resize": {"size": 3}}], ["resize has no argument 'size'"]),
+    ],
+)  # fmt: skip
+def test_recipe_mistakes(ops, parts):
+    with pytest.raises(UserError) as error:
+        compile_recipe(Preprocess.parse({"size": 32, "ops": ops}, "r.yaml"), "r.yaml")
+    for part in parts:
+        assert part in str(error.value), str(error.value)
+
+
+def test_ops_that_end_in_another_size_are_told(image):
+    with pytest.raises(UserError, match="not 16x16; add 'center_crop'"):
+        apply(["autocontrast"], image, size=16)
+
+
+def test_natural_order_and_stray_files(tmp_path):
+    for name in ("10.jpg", "2.jpg", "1.JPG", "a1.png"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._2.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "@eaDir").mkdir()
+    found = list_images(str(tmp_path), "here")
+    assert found.ids == ("1.JPG", "2.jpg", "10.jpg", "a1.png")
+    assert found.ignored == 4
+
+
+def test_globs(tmp_path):
+    for name in ("b/2.jpg", "b/10.jpg", "a/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    assert list_images(f"{tmp_path}/**/*.jpg", "here").ids == ("a/1.jpg", "b/2.jpg", "b/10.jpg")
+    with pytest.raises(UserError, match=r"no images in .*\*\*/\*\.jpg"):
+        list_images(str(tmp_path), "here")
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match="DATA: no image folder .*nowhere"):
+        list_images(str(tmp_path / "nowhere"), "DATA")
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    path = tmp_path / "7.jpg"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match="cannot read image .*7.jpg"):
+        decode(path)

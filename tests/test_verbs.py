@@ -1,0 +1,205 @@
+"""new, inspect, clean-cache, and the command line's manners."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipeline import clean_cache, infer, inspect, new, submit
+from pipeline.errors import UserError
+from pipeline.job import Job
+from pipeline.recipes import Project
+
+from .conftest import ROOT, fresh, pipeline, write_images, write_yaml
+
+
+class TestNew:
+    def test_what_it_writes_works(self, project_root):
+        write_images(project_root / "data" / "mine", 4)
+        result = pipeline(project_root, "new", "--competition", "mine", "--images", "data/mine",
+                          "--classes", "Red Fox,Owl: big,yes")  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert "4 images, 3 classes, 15 prompts" in result.stdout
+        entries = yaml.safe_load((project_root / "models.yaml").read_text())
+        write_yaml(project_root / "ensembles" / "mine.yaml", {"members": {"vit": 1}})
+        assert entries
+        assert pipeline(project_root, "submit", "--competition", "mine").returncode == 0
+        assert (project_root / "submissions" / "mine" / "001-mine.csv").read_text().startswith("id,label\n0.jpg,")
+        assert Project(project_root).class_names("mine") == ("Red Fox", "Owl: big", "yes")
+
+    def test_nothing_is_overwritten(self, project_root):
+        before = (project_root / "competitions" / "tiny.yaml").read_text()
+        with pytest.raises(UserError, match="already there, nothing is overwritten: competitions/tiny.yaml"):
+            new.run(Project(project_root), "tiny", "data/tiny", "a,b")
+        assert (project_root / "competitions" / "tiny.yaml").read_text() == before
+        assert not (project_root / "prompts" / "tiny" / "a.yaml").exists()
+
+    @pytest.mark.parametrize(
+        ("name", "images", "classes", "message"),
+        [
+            ("x", "nowhere", "a,b", "IMAGES: no image folder"),
+            ("x", "data/tiny", "a", "at least two names"),
+            ("x", "data/tiny", "a!,a?", r"share the files \['a'\]"),
+            ("../x", "data/tiny", "a,b", "letters, digits"),
+            ("x", "data/tiny", "none.json", "CLASSES=none.json"),
+        ],
+    )
+    def test_mistakes(self, project_root, name, images, classes, message):
+        with pytest.raises(UserError, match=message):
+            new.run(Project(project_root), name, images, classes)
+
+
+def test_inspect_shows_the_way_back_to_the_recipes(project_root, capsys):
+    submit.run(fresh(project_root), "both")
+    (file,) = (project_root / "cache" / "tiny" / "threshold" / "both").glob("*/*.pt")
+    capsys.readouterr()
+    inspect.run(file, project_root)
+    said = capsys.readouterr().out
+    assert "probs          float32 (23, 12)" in said
+    assert "class_names    list of 3: Cats, Dogs, Big Birds" in said
+    for part in ('"sharpen", 2.3', "cache/tiny/features/vit@tiny", "cache/text/vit2", '"threshold": '):
+        assert part.replace('"threshold": ', "threshold: 0.002") in said
+    inspect.run(file.parent, project_root)
+    with pytest.raises(UserError, match="no file"):
+        inspect.run(project_root / "none.pt", project_root)
+    with pytest.raises(UserError, match="not an artefact"):
+        inspect.run(project_root / "models.yaml", project_root)
+
+
+class TestCleanCache:
+    def files(self, root) -> set:
+        return set((root / "cache").rglob("*.pt"))
+
+    def test_what_recipes_use_stays_and_the_rest_goes(self, project_root, capsys):
+        submit.run(fresh(project_root), "both")
+        current = self.files(project_root)
+        original = (project_root / "prompts" / "tiny" / "cats.yaml").read_text()
+        write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {})
+        write_yaml(project_root / "preprocess" / "other.yaml", {"size": 32, "ops": ["resize", "equalize"]})
+        submit.run(fresh(project_root), "both")
+        infer.run(fresh(project_root), "vit@other")
+        (project_root / "prompts" / "tiny" / "cats.yaml").write_text(original)
+        infer.run(fresh(project_root), "vit@other")
+        with_other = self.files(project_root)
+        clean_cache.run(Project(project_root), dry=True)
+        assert self.files(project_root) == with_other
+        clean_cache.run(Project(project_root))
+        assert "MB removed" in capsys.readouterr().out
+        kept = self.files(project_root)
+        assert current < kept < with_other
+        assert any("vit@other" in str(path) and "features" in str(path) for path in kept), "its recipe is current"
+        (project_root / "preprocess" / "other.yaml").unlink()
+        clean_cache.run(Project(project_root))
+        assert self.files(project_root) == current
+
+    def test_a_competition_whose_images_are_away_is_kept(self, project_root):
+        submit.run(fresh(project_root), "both")
+        (project_root / "data" / "tiny").rename(project_root / "away")
+        before = self.files(project_root)
+        clean_cache.run(Project(project_root))
+        assert self.files(project_root) == before
+
+    def test_results_of_another_data_folder_are_kept(self, project_root):
+        write_images(project_root / "elsewhere", 3, seed=5)
+        submit.run(fresh(project_root, data="elsewhere"), "both")
+        before = self.files(project_root)
+        clean_cache.run(Project(project_root))
+        assert self.files(project_root) == before
+
+    def test_leftovers_of_killed_runs_go(self, project_root):
+        submit.run(fresh(project_root), "both")
+        old, young = (project_root / "cache" / "tiny" / "images" / f".{name}.pt.x.tmp" for name in ("old", "young"))
+        for path in (old, young):
+            path.write_bytes(b"x")
+        os.utime(old, (0, 0))
+        clean_cache.run(Project(project_root))
+        assert not old.exists()
+        assert young.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["submit", "--competition", "tinny"], "no competitions/tinny.yaml. Did you mean 'tiny'?"),
+        (["submit", "--competition", "tiny", "--ensemble", "bth"], "no ensembles/bth.yaml. Did you mean 'both'?"),
+        (["infer", "--competition", "tiny", "--model", "vit3"], "no model 'vit3' in models.yaml. Did you mean 'vit'?"),
+        (["preprocess", "--competition", "tiny", "--preprocess", "x"], "no preprocess/x.yaml. Known: tiny, tiny-sharp"),
+        (["submit", "--competition", "tiny", "--data", "none"], "DATA: no image folder none"),
+        (["submit", "--competition", "tiny", "--device", "cuda:77"], "DEVICE=cuda:77"),
+        (["submit", "--competition", "tiny", "--device", "gpu"], "DEVICE=gpu"),
+        (["inspect", "--file", "nothing.pt"], "no file nothing.pt"),
+        (["diff", "--competition", "tiny", "--a", "1", "--b", "2"], "no submission 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_1(project_root, arguments, message):
+    result = pipeline(project_root, *arguments)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stdout == ""
+
+
+def test_outside_a_project(tmp_path):
+    result = pipeline(tmp_path, "submit")
+    assert (result.returncode, "no competitions/ folder" in result.stderr) == (1, True)
+
+
+def test_a_model_that_is_not_on_disk_says_what_would_be_downloaded(project_root):
+    shutil.copy(ROOT / "models.yaml", project_root / "models.yaml")
+    for name in ("sharpen20", "sharpen23"):
+        shutil.copy(ROOT / "preprocess" / f"{name}.yaml", project_root / "preprocess" / f"{name}.yaml")
+    for model, parts in {
+        "eva18b": ["BAAI/EVA-CLIP-18B/EVA_CLIP_18B_psz14_s6B.fp16.pt", "36.7 GB"],
+        "metaclip-bigg": ["timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b", "10.2 GB"],
+    }.items():
+        result = pipeline(project_root, "infer", "--competition", "tiny", "--model", model)
+        assert result.returncode == 1, result.stdout
+        assert "Traceback" not in result.stderr
+        for part in [*parts, "models.local.yaml"]:
+            assert part in result.stderr
+
+
+def make(*arguments: str, **options) -> subprocess.CompletedProcess:
+    command = ["make", *arguments, f"PYTHON={sys.executable}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+
+
+class TestMake:
+    def test_alone_it_prints_targets_and_variables(self):
+        said = make("COMPETITION=scene").stdout
+        targets = "preprocess infer ensemble threshold submit log score diff new inspect clean-cache test bench help"
+        for target in targets.split():
+            assert f"make {target}" in said
+        assert "COMPETITION  scene" in said
+        assert "DEVICE       auto" in said
+
+    def test_values_are_data_not_shell(self, tmp_path):
+        result = make("log", f"COMPETITION=x'; touch {tmp_path}/hacked; '")
+        assert result.returncode != 0
+        assert "is no recipe name" in result.stderr
+        assert not (tmp_path / "hacked").exists()
+
+    def test_a_missing_argument_is_named(self):
+        assert "give N=..., e.g. make score N=12 PUBLIC=0.92024" in make("score", "PUBLIC=1").stderr
+
+    def test_the_environment_at_hand_is_checked(self, tmp_path):
+        assert make("log").returncode == 0
+        result = subprocess.run(
+            [sys.executable, "-S", "-m", "pipeline.environment"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert result.returncode == 1
+        assert "missing: torch==" in result.stderr
+        assert "pip install torch==" in result.stderr
+
+
+def test_every_module_says_what_it_is():
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        assert path.read_text().startswith('"""'), path
+
+
+def test_every_job_option_reaches_the_job(project_root):
+    job = Job("tiny", Project(project_root), "data", "cpu", "bf16", 7, 3, 99)
+    assert (job.dtype, job.batch, job.threads, job.shard_rows, str(job.device)) == ("bf16", 7, 3, 99, "cpu")
