@@ -1,16 +1,181 @@
-"""Family evaclip: EVA-CLIP, from the single fp16 file of its hub repository or a local copy (`weights`)."""
+"""Family evaclip: EVA-CLIP-18B and 8B (Sun et al. 2024, arXiv:2402.04252), one tower at a time.
 
+`architecture` names the sizes. The checkpoint is the single .pt file, or the hub's shards: `hub` with `file` (for
+shards, the index.json), or `weights`, a file or a folder (with `file` when the folder has several). A folder with
+an eva_config.json (keys: the fields of EvaConfig) brings its own sizes and needs no `architecture`.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from ..errors import UserError
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
+from ..zeroshot import normalise
+from . import _eva_towers as towers
 from . import hub
+from ._placement import place
+from ._weights import open_weights, some
+
+CONFIG_FILE = "eva_config.json"
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DEFAULT_LOGIT_SCALE = 100.0  # what the authors' code uses with the hub's files, which have none
+WHOLE = ("Block", "ImageStem", "TextStem")  # residual branches and bare parameters cannot be split over devices
 
 
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device, dtype: str):
-    """Find or fetch the checkpoint; building the model from it is not supported yet (UserError)."""
+class EvaClip:
+    """One tower of EVA-CLIP. Images: bicubic resize of the shorter side, centre crop, OpenAI's mean and std."""
+
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    resize_mode, interpolation = "shortest", "bicubic"
+
+    def __init__(self, tower: nn.Module, config: towers.EvaConfig, logit_scale: float, device, dtype: torch.dtype):
+        self.image_size, self.context_length = config.image_size, config.context_length
+        self.logit_scale = logit_scale
+        self.tower, self.device, self.dtype = tower.eval(), device, dtype
+        self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
+        self.tokenizer = _tokenizer(config.context_length) if isinstance(tower, towers.TextTower) else None
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> L2-normalised (B, D), float32, on the CPU; UserError for another S."""
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            raise UserError(f"pixels of {tuple(pixels.shape[-2:])}, and the model takes {self.image_size} x "
+                            f"{self.image_size}; choose a preprocess recipe of that size")  # fmt: skip
+        scaled = pixels.to(self.device, non_blocking=True).float() / 255
+        return normalise(self.tower(((scaled - self._mean) / self._std).to(self.dtype))).cpu()
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Sentences, cut at the context length -> L2-normalised (B, D), float32, on the CPU."""
+        return normalise(self.tower(self.tokenizer(prompts).to(self.device))).cpu()
+
+
+def load(
+    name: str,
+    entry: ModelEntry,
+    root: Path,
+    tower: str,
+    device: torch.device,
+    dtype: str,
+    max_memory: dict[int | str, int | str] | None = None,
+) -> EvaClip:
+    """Load one tower; the other one's tensors are never read.
+
+    Weights stay views of their file where dtype and layout allow it, else they are converted one tensor at a
+    time. On `cuda` without a number, or with `max_memory`, blocks are spread over devices (see _placement).
+    UserError for a missing or broken file, for missing and unknown tensors, and for sizes that do not match.
+    """
+    try:
+        config = _config(entry, root)
+        weights = _open(name, entry, root)
+        layout = _layout(weights, config, tower)
+        with torch.device("meta"):
+            module = towers.TOWERS[tower](config).to(DTYPES[dtype])
+        tensors = _tensors(module, weights, tower, layout, DTYPES[dtype])
+        device = place(module, tensors, device, WHOLE, max_memory)
+        return EvaClip(module, config, _logit_scale(weights), device, DTYPES[dtype])
+    except UserError as error:
+        raise UserError(f"models.yaml: {name}: {error}") from None
+
+
+def _tokenizer(context_length: int):
+    from .._torchvision import allow_import
+
+    allow_import()
+    from open_clip import SimpleTokenizer
+
+    return SimpleTokenizer(context_length=context_length)
+
+
+def _config(entry: ModelEntry, root: Path) -> towers.EvaConfig:
+    """The sizes: those of the architecture, or of the folder's own eva_config.json."""
+    published = towers.PUBLISHED.get(entry.architecture)
+    if entry.architecture is not None and published is None:
+        raise UserError(f"unknown architecture {entry.architecture!r}."
+                        f"{did_you_mean(entry.architecture, towers.PUBLISHED)}")  # fmt: skip
+    own = root / entry.weights / CONFIG_FILE if entry.weights else None
+    if own is None or not own.is_file():
+        if published is None:
+            raise UserError(f"no sizes: give 'architecture' ({' or '.join(towers.PUBLISHED)})")
+        return published
+    config = _read_config(own)
+    if published not in (None, config):
+        differ = [key for key, value in asdict(config).items() if value != getattr(published, key)]
+        raise UserError(f"{own}: differs from architecture {entry.architecture} in {', '.join(differ)}; "
+                        "leave 'architecture' out if the file is right")  # fmt: skip
+    return config
+
+
+def _read_config(path: Path) -> towers.EvaConfig:
+    types = {field.name: field.type for field in fields(towers.EvaConfig)}
+    try:
+        content = dict(json.loads(path.read_text()))
+        wrong = sorted(key for key, value in content.items() if type(value) is not types.get(key))
+        if wrong:
+            raise UserError(f"{path}: unknown keys or wrong values: {', '.join(wrong)}")
+        return towers.EvaConfig(**content)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: not the sizes of an EVA-CLIP ({error})") from None
+
+
+def _open(name: str, entry: ModelEntry, root: Path) -> Mapping[str, Tensor]:
     if entry.weights:
         path = root / entry.weights
-    else:
-        path = hub.fetch(name, entry.hub, entry.file, entry.revision, entry.download_gb)
-    raise UserError(f"models.yaml: {name}: {path} is there, but family evaclip cannot be loaded yet")
+        return open_weights(path / entry.file if entry.file and path.is_dir() else path)
+    if not entry.file:
+        raise UserError(f"give 'file', the checkpoint's name in {entry.hub} (for shards: their index.json)")
+
+    def find(file: str, gb: float | None = None) -> Path:
+        return hub.fetch(name, entry.hub, file, entry.revision, gb)
+
+    return open_weights(find(entry.file, entry.download_gb), find)
+
+
+def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, tower: str) -> str:
+    """'pt' or 'hub', by the names; all of this tower's must be there, and nothing of neither tower."""
+    names = set(weights)
+    known = {
+        layout: {one: towers.published_names(config, one, layout) for one in towers.TOWERS} for layout in towers.LAYOUTS
+    }
+    layout = max(towers.LAYOUTS, key=lambda layout: len(names & set().union(*known[layout].values())))
+    missing = known[layout][tower] - names
+    unexpected = names - set().union(*known[layout].values(), {towers.LOGIT_SCALE})
+    if missing or unexpected:
+        found = [f"missing: {some(missing)}"] * bool(missing) + [f"unexpected: {some(unexpected)}"] * bool(unexpected)
+        raise UserError(f"not the {tower} tower of this architecture. {'; '.join(found)}. "
+                        "Check 'architecture', or fetch the file again")  # fmt: skip
+    return layout
+
+
+def _tensors(
+    module: nn.Module, weights: Mapping[str, Tensor], tower: str, layout: str, dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """The module's parameters out of the checkpoint, one by one, in `dtype`."""
+    for name, parameter in module.named_parameters():
+        sources = towers.source_names(name, tower, layout)
+        tensor = towers.joined([weights[source] for source in sources], sources[0], parameter.ndim)
+        if tensor.shape != parameter.shape:
+            _refuse_shape(name, sources[0], tensor, parameter)
+        yield name, tensor.to(dtype)
+
+
+def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> None:
+    what = f"{source}: the file has {tuple(found.shape)}, the architecture {tuple(expected.shape)}"
+    if name == "stem.position":
+        raise UserError(f"{what}. The checkpoint was made for another image size or context length; "
+                        "positions are not interpolated")  # fmt: skip
+    raise UserError(f"{what}. Check 'architecture'")
+
+
+def _logit_scale(weights: Mapping[str, Tensor]) -> float:
+    if towers.LOGIT_SCALE not in weights:
+        return DEFAULT_LOGIT_SCALE
+    return math.exp(float(weights[towers.LOGIT_SCALE]))

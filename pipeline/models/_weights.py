@@ -1,0 +1,124 @@
+"""Checkpoint files as mappings of name -> tensor: read when asked for, memory-mapped, and never unpickled.
+
+A tensor is a view of its file until something converts it, so looking at a 36 GB checkpoint costs no memory.
+"""
+
+import json
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ..errors import UserError
+
+IN_FOLDER = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+WRAPPERS = ("state_dict", "model", "module")
+
+
+def open_weights(path: Path, find: Callable[[str], Path] | None = None) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint: a .safetensors file, a torch file, an index.json of shards, or a folder of those.
+
+    `find` gives the path of a shard by its name (default: beside the index). UserError when a file is missing,
+    truncated, not a checkpoint, or holds anything but tensors and plain containers.
+    """
+    if path.is_dir():
+        there = [name for name in IN_FOLDER if (path / name).is_file()]
+        if not there:
+            raise UserError(f"{path}: no weights in this folder; looked for {', '.join(IN_FOLDER)}")
+        path = path / there[0]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.name.endswith(".index.json"):
+        return Shards(path, find or (lambda name: path.parent / name))
+    return SafeTensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+
+
+class SafeTensors(Mapping):
+    """The tensors of one .safetensors file."""
+
+    def __init__(self, path: Path):
+        try:
+            self._file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
+        self._names = dict.fromkeys(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class Shards(Mapping):
+    """The tensors that an index.json spreads over files; a shard is opened when one of its tensors is asked for."""
+
+    def __init__(self, index: Path, find: Callable[[str], Path]):
+        self._index, self._find, self._open = index, find, {}
+        try:
+            self._file_of = dict(json.loads(index.read_text())["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from None
+        outside = sorted({f"{file}" for file in self._file_of.values() if Path(str(file)).name != file})
+        if outside:
+            raise UserError(f"{index}: shards must be plain file names beside the index, found {outside[:3]}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        file = self._file_of[name]
+        if file not in self._open:
+            self._open[file] = self._opened(file)
+        return self._open[file][name]
+
+    def _opened(self, file: str) -> Mapping[str, Tensor]:
+        shard = open_weights(self._find(file))
+        listed = {name for name, where in self._file_of.items() if where == file}
+        if listed != set(shard):
+            raise UserError(f"{self._index}: {file} holds other tensors than the index lists: "
+                            f"{some(listed ^ set(shard))}; index and shards are of different downloads")  # fmt: skip
+        return shard
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+
+def _torch_file(path: Path) -> dict[str, Tensor]:
+    """The state dict of a torch file, out of its wrappers and without the `module.` of distributed training."""
+    try:
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{path}: holds more than tensors, and unpickling could run any code: refused "
+                        f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
+                        "saved by someone you trust") from None  # fmt: skip
+    except (RuntimeError, ValueError, EOFError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: not a whole torch file ({reason}); fetch it again") from None
+    while isinstance(content, dict) and (inner := [w for w in WRAPPERS if isinstance(content.get(w), dict)]):
+        content = content[inner[0]]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"{path}: not a state dict; expected names and tensors, or one of {WRAPPERS} holding them")
+    if content and all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def some(names: set[str], most: int = 6) -> str:
+    """'a, b, c and 12 more' for an error message."""
+    listed = sorted(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more
