@@ -84,6 +84,10 @@ new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES
 	$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
 	$(PIPELINE) new $(JOB) $(call option,--images,IMAGES) $(call option,--classes,CLASSES)
 
+.PHONY: models
+models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download
+	$(PIPELINE) models
+
 .PHONY: inspect
 inspect: $(READY) ## what a cached file is and what it was made from: FILE=cache/...pt
 	$(call need,FILE,FILE=cache/demo/probs/...)

@@ -75,6 +75,12 @@ def _clean_cache(job: Job, args: Arguments) -> None:
     clean_cache.run(job.project, args.dry)
 
 
+def _models(job: Job, args: Arguments) -> None:
+    from . import list_models
+
+    list_models.run(job.project)
+
+
 def _new(job: Job, args: Arguments) -> None:
     from . import new
 
@@ -109,6 +115,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "score": (_score, "record a leaderboard score of a submission"),
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
+    "models": (_models, "the entries of models.yaml: size, accuracy, licence, on disk or to download"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -131,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
     job.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
     job.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="default: fp16 on a GPU, else fp32")
+    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="default: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32")
     job.add_argument("--batch", type=_positive, metavar="N", help="images per forward pass")
     job.add_argument("--workers", type=_positive, metavar="N", help="decoding threads (default: one per core)")
     job.add_argument("--shard", type=_positive, default=2048, metavar="ROWS", help="images per cache file")

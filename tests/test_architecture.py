@@ -16,7 +16,7 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "clean_cache", "new"],
+    ["log", "clean_cache", "new", "list_models"],
     ["__main__"],
 ]
 

@@ -1,4 +1,4 @@
-"""Checkpoint files -> tensors of a model, without ever holding a second copy.
+"""Models built without memory, and filled tensor by tensor from a checkpoint that must fit exactly.
 
 A model is built as a skeleton whose parameters have no memory, only one tower of it is kept, and the tensors of
 the memory-mapped file become its parameters one by one, in the dtype and on the device where they are used.
@@ -6,18 +6,14 @@ the memory-mapped file become its parameters one by one, in the dtype and on the
 
 import contextlib
 import copy
-import json
-import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
-
-WRAPPERS = ("state_dict", "model", "module")
-SHOWN = 4  # names listed in an error message
+from ._weights import open_weights, some
 
 
 @contextlib.contextmanager
@@ -46,56 +42,15 @@ def skeletons() -> Iterator[None]:
         probe.remove()
 
 
-def read_state(path: Path, where: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint: a .safetensors or .pt/.bin/.pth file, or the index of a sharded one.
-
-    Memory-mapped where the format allows it, never unpickled; a 'state_dict', 'model' or 'module' wrapper and
-    a common 'module.' prefix are taken off. UserError, starting with `where`, for a missing or unreadable file.
-    """
-    if not path.is_file():
-        raise UserError(f"{where}: no weights at {path}")
-    if path.name.endswith(".index.json"):
-        shards = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        return {key: tensor for shard in shards for key, tensor in read_state(path.with_name(shard), where).items()}
-    state = _safetensors(path, where) if path.suffix == ".safetensors" else _pickled(path, where)
-    for wrapper in WRAPPERS:
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-            break
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if not state:
-        raise UserError(f"{where}: {path} holds no named tensors; a checkpoint's state dict is needed")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    return state
-
-
-def _safetensors(path: Path, where: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def read(path: Path, where: str) -> dict[str, Tensor]:
+    """All tensors of a checkpoint, still in their memory-mapped file; UserError starts with `where`."""
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{where}: cannot read {path}: {error}. Download it again") from None
+        return dict(open_weights(path))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
-def _pickled(path: Path, where: str) -> dict:
-    """A torch file read with weights_only: tensors and plain containers, no code."""
-    try:
-        with open(path, "rb") as file:
-            zipped = file.read(2) == b"PK"  # files of torch < 1.6 cannot be memory-mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{where}: {path} cannot be read as plain tensors, and code in a checkpoint is never run: "
-                        f"{reason}. Bring a .safetensors file or a state dict of tensors") from None  # fmt: skip
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: {path} holds a {type(content).__name__}; a state dict of tensors is needed")
-    return content
-
-
-def check_keys(module: nn.Module, state: dict[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
+def check_keys(module: nn.Module, state: Mapping[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
     """The file must have exactly the tensors of the whole model (UserError lists missing and unexpected keys)."""
     expected = set(module.state_dict())
     missing = [key for key in expected - set(state) if not key.endswith("num_batches_tracked")]
@@ -107,12 +62,10 @@ def check_keys(module: nn.Module, state: dict[str, Tensor], where: str, allow: t
 
 
 def _listed(what: str, keys) -> str:
-    names = sorted(keys)
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} {what} keys" + (f" ({', '.join(names[:SHOWN])}{more})" if names else "")
+    return f"{len(keys)} {what} keys" + (f" ({some(set(keys))})" if keys else "")
 
 
-def check_shapes(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def check_shapes(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Every tensor must have the model's shape; a wrong vocabulary or position embedding is told as such."""
     for key, parameter in module.state_dict().items():
         if key not in state or state[key].shape == parameter.shape:
@@ -129,7 +82,7 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], where: str) -> Non
                         "they do not belong together")  # fmt: skip
 
 
-def assign(module: nn.Module, state: dict[str, Tensor], device: torch.device) -> None:
+def assign(module: nn.Module, state: Mapping[str, Tensor], device: torch.device) -> None:
     """Make the tensors of `state` the module's own, in the skeleton's dtypes and on `device`; extra ones are left.
 
     Keys and shapes have been checked on the whole model before a tower of it was taken. A tensor that already

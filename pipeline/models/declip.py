@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..recipes import ModelEntry
-from . import _checks, _preflight, _weights, open_clip
+from . import _checks, _preflight, _skeleton, open_clip
 from ._tower import Facts, Tokenizer, Tower
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,18 +25,18 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     where = f"models.yaml: {name}"
     if not entry.weights:
         raise UserError(f"{where}: DeCLIP is for academic use and has to be brought: 'weights: path of the .pth.tar'")
-    state = renamed(_weights.read_state(root / entry.weights, where))
+    state = renamed(_skeleton.read(root / entry.weights, where))
     config = config_of(state, where)
     model = open_clip.skeleton(config)
     state = open_clip.adapted(model, state, entry.allow)
     open_clip.lower(model, dtype)
-    _weights.check_shapes(model, state, where)
-    _weights.check_keys(model, state, where, entry.allow)
+    _skeleton.check_shapes(model, state, where)
+    _skeleton.check_keys(model, state, where, entry.allow)
     context, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
     facts = _checks.facts(entry, Facts(size, *IMAGENET, "shortest", context, quick_gelu=True), where)
     part = open_clip.tower_of(model, tower)
-    _preflight.memory(name, _weights.size_in_bytes(part), device)
-    _weights.assign(part, state, device)
+    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    _skeleton.assign(part, state, device)
     tokenizer = _tokenizer(config["text_cfg"], entry, where) if tower == "text" else None
     logit_scale = float(state["logit_scale"].float().exp())
     return open_clip.make_tower(part, facts, entry, where, device, dtype, logit_scale, tokenizer)

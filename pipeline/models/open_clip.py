@@ -15,7 +15,7 @@ from torch import nn
 from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
-from . import _checks, _preflight, _weights, hub
+from . import _checks, _preflight, _skeleton, hub
 from ._tower import DTYPES, Facts, Tokenizer, Tower
 
 allow_import()
@@ -52,12 +52,12 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     if not fused:
         lower(model, dtype)
     part = tower_of(model, tower)
-    _preflight.memory(name, _weights.size_in_bytes(part), device)
-    state = adapted(model, _weights.read_state(_weights_file(name, entry, path, where), where), entry.allow)
-    _weights.check_shapes(model, state, where)
-    _weights.check_keys(model, state, where, entry.allow)
+    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
+    _skeleton.check_shapes(model, state, where)
+    _skeleton.check_keys(model, state, where, entry.allow)
     logit_scale = float(state["logit_scale"].float().exp())
-    _weights.assign(part, state, device)
+    _skeleton.assign(part, state, device)
     if fused:  # training-time branches become one convolution, which is exact in float32 only
         from timm.utils import reparameterize_model
 
@@ -157,7 +157,7 @@ def skeleton(config: dict, size: int | None = None) -> nn.Module:
         vision["image_size"] = size
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     kind = open_clip.CLIP if not custom else open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
-    with _weights.skeletons():
+    with _skeleton.skeletons():
         # LayerNormFp32 is LayerNorm that computes in float32 whatever its input
         return kind(**config, cast_dtype=torch.float16)
 
@@ -177,7 +177,7 @@ def lower(model: nn.Module, dtype: str) -> None:
 
 def tower_of(model: nn.Module, tower: str) -> nn.Module:
     """The same model without its other tower; `model` stays whole."""
-    return _weights.without(model, TEXT_PARTS if tower == "image" else ("visual", "text_decoder"))
+    return _skeleton.without(model, TEXT_PARTS if tower == "image" else ("visual", "text_decoder"))
 
 
 def adapted(model: nn.Module, state: dict, allow: tuple[str, ...]) -> dict:

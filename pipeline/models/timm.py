@@ -11,7 +11,7 @@ import torch
 from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
-from . import _checks, _preflight, _weights, hub
+from . import _checks, _preflight, _skeleton, hub
 from ._tower import DTYPES, Facts, Tower
 
 allow_import()
@@ -23,7 +23,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     where = f"models.yaml: {name}"
     assert tower == "image", "models.load refuses the text tower of this family"
     facts = _checks.facts(entry, _facts(entry, where), where)
-    with _weights.skeletons():
+    with _skeleton.skeletons():
         try:
             model = timm.create_model(entry.architecture, pretrained=False, **entry.options)
         except TypeError as error:
@@ -31,13 +31,13 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     path = root / entry.weights if entry.weights else hub.fetch(
         name, entry.hub or timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}").hf_hub_id,
         hub.weight_files(entry), entry.revision, entry.download_gb)  # fmt: skip
-    state = _weights.read_state(path, where)
-    _weights.check_shapes(model, state, where)
-    _weights.check_keys(model, state, where, entry.allow)
+    state = _skeleton.read(path, where)
+    _skeleton.check_shapes(model, state, where)
+    _skeleton.check_keys(model, state, where, entry.allow)
     model.reset_classifier(0)
     model.to(dtype=DTYPES[dtype])
-    _preflight.memory(name, _weights.size_in_bytes(model), device)
-    _weights.assign(model, state, device)
+    _preflight.memory(name, _skeleton.size_in_bytes(model), device)
+    _skeleton.assign(model, state, device)
     return Tower(model, facts, where, device, dtype, forward_image=lambda module, pixels: module(pixels),
                  allow=entry.allow, fp32_layers=entry.fp32_layers)  # fmt: skip
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
-from . import _checks, _preflight, _weights, hub
+from . import _checks, _preflight, _skeleton, hub
 from ._tower import DTYPES, Facts, Tokenizer, Tower
 
 allow_import()
@@ -111,17 +111,17 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     folder = root / entry.weights if entry.weights else hub.fetch_folder(name, entry)
     config = _config(folder, where)
     kind = KINDS[config.model_type]
-    with _weights.skeletons():
+    with _skeleton.skeletons():
         model = getattr(transformers, kind.model)(config)
     tokens = _tokens(folder, entry, root, where) if tower == "text" else None
     facts = _checks.facts(entry, _facts(folder, config, kind, tokens, entry, where), where)
     tokenizer = _tokenizer(tokens, kind, facts, model, entry, where) if tower == "text" else None
     part = _tower_of(model, kind, tower, dtype)
-    _preflight.memory(name, _weights.size_in_bytes(part), device)
-    state = _adapted(_weights.read_state(_weights_file(name, entry, folder, where), where), model, kind)
-    _weights.check_shapes(model, state, where)
-    _weights.check_keys(model, state, where, entry.allow)
-    _weights.assign(part, state, device)
+    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    state = _adapted(_skeleton.read(_weights_file(name, entry, folder, where), where), model, kind)
+    _skeleton.check_shapes(model, state, where)
+    _skeleton.check_keys(model, state, where, entry.allow)
+    _skeleton.assign(part, state, device)
     return Tower(
         part, facts, where, device, dtype, _logit_scale(state, entry),
         forward_image=kind.image_features, forward_text=kind.text_features,
@@ -230,7 +230,7 @@ def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelE
 
 def _tower_of(model: nn.Module, kind: Kind, tower: str, dtype: str) -> nn.Module:
     """Keep one tower, in `dtype` except for the parts that the library keeps in float32."""
-    part = _weights.without(model, set(_names(model)) - set(kind.image if tower == "image" else kind.text))
+    part = _skeleton.without(model, set(_names(model)) - set(kind.image if tower == "image" else kind.text))
     part.to(dtype=DTYPES[dtype])
     for name in getattr(model, "_keep_in_fp32_modules", None) or ():
         child = getattr(part, name, None)
