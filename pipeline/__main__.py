@@ -138,7 +138,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
     job.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
     job.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="default: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32")
+    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
     job.add_argument("--batch", type=_positive, metavar="N", help="images per forward pass")
     job.add_argument("--workers", type=_positive, metavar="N", help="decoding threads (default: one per core)")
     job.add_argument("--shard", type=_positive, default=2048, metavar="ROWS", help="images per cache file")

@@ -19,7 +19,7 @@ def run(project: Project) -> None:
 def _row(name: str, entry: ModelEntry, project: Project) -> tuple[str, ...]:
     return (
         name, entry.family, _count(entry.parameters), str(entry.size or ""),
-        f"{entry.parameters * 2 / 1000:.1f}" if entry.parameters else "",
+        f"{entry.parameters * 2 / 1000:.2f}" if entry.parameters else "",
         f"{entry.imagenet:.1f}" if entry.imagenet else "", entry.licence, _weights(entry, project),
     )  # fmt: skip
 
@@ -42,4 +42,4 @@ def _weights(entry: ModelEntry, project: Project) -> str:
 
 def _float32(entry: ModelEntry) -> str:
     """Most repositories hold float32."""
-    return f" ~{entry.parameters * 4 / 1000:.1f} GB" if entry.parameters else ""
+    return f" ~{entry.parameters * 4 / 1000:.2f} GB" if entry.parameters else ""

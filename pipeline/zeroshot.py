@@ -16,7 +16,8 @@ def normalise(features: Tensor) -> Tensor:
 def prompt_probs(image_features_ND: Tensor, text_features_PD: Tensor, logit_scale: float) -> Tensor:
     """Softmax over all P columns of logit_scale x cosine; (N, D), (P, D) -> (N, P) float32.
 
-    Features are L2-normalised. Images may have Q vectors each, (N, Q, D): the best of them counts. One softmax over the prompts of all classes together lets a prompt that fits
+    Features are L2-normalised. Images may have Q vectors each, (N, Q, D): the best of them counts.
+    One softmax over the prompts of all classes together lets a prompt that fits
     no image drop out, instead of dragging down its class.
     """
     cosine = image_features_ND.float() @ text_features_PD.float().T

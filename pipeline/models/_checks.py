@@ -86,7 +86,7 @@ def vocabulary(tokens: int, rows: int, where: str, allow: tuple[str, ...]) -> No
     """The tokenizer must be the embedding's: never more ids than rows, nor far fewer."""
     if tokens > rows or (tokens < FEWER * rows and "vocabulary" not in allow):
         raise UserError(f"{where}: vocabulary: the tokenizer has {tokens} tokens, the token embedding {rows} rows; "
-                        "it is another model's tokenizer. Give the right one: 'tokenizer: folder or hub id'")  # fmt: skip
+                        "it is another model's tokenizer. Give its own: 'tokenizer: folder or hub id'")  # fmt: skip
 
 
 def prompts_cut(prompts: list[str], lengths: list[int], context: int, where: str, allow: tuple[str, ...]) -> None:
@@ -103,9 +103,10 @@ def finite(features: Tensor, module: nn.Module, run: Callable[[], Tensor], where
     """UserError when features are not finite, naming the layer type that overflowed first and the fix."""
     if features.isfinite().all():
         return
-    found = _first_overflow(module, run)
-    if dtype == "fp32" or found is None:
-        raise UserError(f"{where}: features are not finite in {dtype}; the weights are damaged, or need DTYPE=fp32")
+    found = None if dtype == "fp32" else _first_overflow(module, run)
+    if found is None:
+        fix = "the weights are damaged" if dtype == "fp32" else "run it with DTYPE=fp32"
+        raise UserError(f"{where}: features are not finite in {dtype}; {fix}")
     name, kind = found
     raise UserError(f"{where}: features are not finite in {dtype}: {kind} ({name}) overflowed first. Run that layer "
                     f"type in fp32, 'fp32_layers: [{kind}]' in the entry (more types may follow), or all of it: "

@@ -100,6 +100,7 @@ def without(module: nn.Module, names) -> nn.Module:
     """The same module without some of its direct parts; `module` itself stays whole."""
     part = copy.copy(module)
     part._parameters, part._buffers, part._modules = map(dict, (part._parameters, part._buffers, part._modules))
+    part._non_persistent_buffers_set = set(part._non_persistent_buffers_set)
     for name in names:
         if hasattr(part, name):
             delattr(part, name)

@@ -59,7 +59,7 @@ def fetch(name: str, repo: str, file: str | tuple[str, ...], revision: str | Non
 def _download(name: str, repo: str, file: str, revision: str | None, gb: float | None, last: bool) -> Path | None:
     """Download one file; None when the repository has no such file and it is not the last to try."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     what = f"{repo}/{file} ({f'{gb:g} GB' if gb else 'size unknown'}) to {constants.HF_HUB_CACHE}"
     try:
@@ -72,9 +72,8 @@ def _download(name: str, repo: str, file: str, revision: str | None, gb: float |
     except Exception as error:  # the hub's client passes on errors of several HTTP libraries
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError) and not last:
             return None
-        if not isinstance(error, (HfHubHTTPError, LocalEntryNotFoundError, OSError, ConnectionError)) and not (
-            type(error).__module__.partition(".")[0] in ("httpx", "httpcore", "requests", "huggingface_hub")
-        ):
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, OSError) and library not in ("httpx", "httpcore", "requests", "huggingface_hub"):
             raise
         raise UserError(f"model {name} is not on disk and could not be downloaded: {what}. {_reason(error, repo)}. "
                         "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can "

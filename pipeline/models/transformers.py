@@ -208,8 +208,8 @@ def _tokens(folder: Path, entry: ModelEntry, root: Path, where: str):
 
 
 def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelEntry, where: str) -> Tokenizer:
-    _checks.vocabulary(len(tokens), model.get_input_embeddings().weight.shape[0] if kind.model != "FlavaModel"
-                       else model.text_model.embeddings.word_embeddings.weight.shape[0], where, entry.allow)  # fmt: skip
+    rows = getattr(model, "text_model", model).get_input_embeddings().weight.shape[0]
+    _checks.vocabulary(len(tokens), rows, where, entry.allow)
 
     def cleaned(prompts: list[str]) -> list[str]:
         if not kind.canonical:
