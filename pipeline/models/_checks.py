@@ -145,9 +145,9 @@ def _all_finite(value) -> bool:
 
 
 def run_in_fp32(module: nn.Module, kinds: tuple[str, ...], where: str) -> None:
-    """Make all layers of these classes compute in float32; the caller runs the module under autocast.
+    """Make all layers of these classes hold and compute float32; Tower runs the module under autocast.
 
-    Their results stay float32, so that nothing overflows on the way to the next layer.
+    To be called before the weights are assigned. Results stay float32, so that nothing overflows on the way.
     """
     known = {type(layer).__name__ for layer in module.modules()}
     for kind in kinds:

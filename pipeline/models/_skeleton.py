@@ -50,8 +50,11 @@ def read(path: Path, where: str) -> dict[str, Tensor]:
         raise UserError(f"{where}: {error}") from None
 
 
-def check_keys(module: nn.Module, state: Mapping[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
-    """The file must have exactly the tensors of the whole model (UserError lists missing and unexpected keys)."""
+def check(module: nn.Module, state: Mapping[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
+    """The file must have exactly the tensors of the whole model, in its shapes.
+
+    UserError lists missing and unexpected keys; a wrong vocabulary or position embedding is told as such.
+    """
     expected = set(module.state_dict())
     missing = [key for key in expected - set(state) if not key.endswith("num_batches_tracked")]
     unexpected = () if "unexpected_keys" in allow else set(state) - expected
@@ -59,14 +62,14 @@ def check_keys(module: nn.Module, state: Mapping[str, Tensor], where: str, allow
         hint = "" if missing else "; 'allow: [unexpected_keys]' ignores them"
         raise UserError(f"{where}: the checkpoint is of another architecture: "
                         f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}{hint}")  # fmt: skip
+    _check_shapes(module, state, where)
 
 
 def _listed(what: str, keys) -> str:
     return f"{len(keys)} {what} keys" + (f" ({some(set(keys))})" if keys else "")
 
 
-def check_shapes(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Every tensor must have the model's shape; a wrong vocabulary or position embedding is told as such."""
+def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     for key, parameter in module.state_dict().items():
         if key not in state or state[key].shape == parameter.shape:
             continue

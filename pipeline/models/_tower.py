@@ -62,9 +62,7 @@ class Tower:
         self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
         self._forward_image, self._forward_text = forward_image, forward_text
         self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
-        self._mixed = bool(fp32_layers) and dtype != "fp32"
-        if self._mixed:
-            _checks.run_in_fp32(module, fp32_layers, where)
+        self._mixed = bool(fp32_layers) and dtype != "fp32"  # autocast brings the two dtypes together
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:

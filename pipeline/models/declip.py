@@ -30,11 +30,11 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     model = open_clip.skeleton(config)
     state = open_clip.adapted(model, state, entry.allow)
     open_clip.lower(model, dtype)
-    _skeleton.check_shapes(model, state, where)
-    _skeleton.check_keys(model, state, where, entry.allow)
+    _skeleton.check(model, state, where, entry.allow)
     context, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
     facts = _checks.facts(entry, Facts(size, *IMAGENET, "shortest", context, quick_gelu=True), where)
     part = open_clip.tower_of(model, tower)
+    _checks.run_in_fp32(part, entry.fp32_layers, where)
     _preflight.memory(name, _skeleton.size_in_bytes(part), device)
     _skeleton.assign(part, state, device)
     tokenizer = _tokenizer(config["text_cfg"], entry, where) if tower == "text" else None

@@ -52,10 +52,10 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     if not fused:
         lower(model, dtype)
     part = tower_of(model, tower)
+    _checks.run_in_fp32(part, entry.fp32_layers, where)
     _preflight.memory(name, _skeleton.size_in_bytes(part), device)
     state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
-    _skeleton.check_shapes(model, state, where)
-    _skeleton.check_keys(model, state, where, entry.allow)
+    _skeleton.check(model, state, where, entry.allow)
     logit_scale = float(state["logit_scale"].float().exp())
     _skeleton.assign(part, state, device)
     if fused:  # training-time branches become one convolution, which is exact in float32 only
@@ -63,6 +63,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
 
         part.visual = reparameterize_model(part.visual, inplace=True)
         lower(part, dtype)
+        _checks.run_in_fp32(part, entry.fp32_layers, where)
     return make_tower(part, facts, entry, where, device, dtype, logit_scale, tokenizer)
 
 
@@ -163,10 +164,13 @@ def skeleton(config: dict, size: int | None = None) -> nn.Module:
 
 
 def lower(model: nn.Module, dtype: str) -> None:
-    """Change the dtype as the library does: native towers keep norms and embeddings in float32."""
+    """Change the dtype as the library does: native towers keep norms and embeddings in float32.
+
+    Not so CoCa's: the library leaves the queries of its pooler in float32, which its own half-precision keys refuse.
+    """
     if dtype == "fp32":
         return
-    if not isinstance(model.visual, open_clip.timm_model.TimmModel):
+    if not isinstance(model.visual, open_clip.timm_model.TimmModel) and not getattr(model.visual, "attn_pool", None):
         convert_weights_to_lp(model, DTYPES[dtype])
         return
     model.to(dtype=DTYPES[dtype])
@@ -213,9 +217,9 @@ def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, 
     text = source.config["text_cfg"]
     try:
         if entry.tokenizer:
-            local = root / entry.tokenizer
-            own = open_clip.HFTokenizer(str(local) if local.exists() else entry.tokenizer, facts.context_length,
-                                        **text.get("tokenizer_kwargs", {}))  # fmt: skip
+            name = str(root / entry.tokenizer) if (root / entry.tokenizer).exists() else entry.tokenizer
+            options = text.get("tokenizer_kwargs") or {}
+            own = open_clip.tokenizer.HFTokenizer(name, facts.context_length, **options)
         else:
             own = open_clip.get_tokenizer(source.tokenizer, context_length=facts.context_length)
     except (OSError, ValueError) as error:

@@ -32,10 +32,10 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
         name, entry.hub or timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}").hf_hub_id,
         hub.weight_files(entry), entry.revision, entry.download_gb)  # fmt: skip
     state = _skeleton.read(path, where)
-    _skeleton.check_shapes(model, state, where)
-    _skeleton.check_keys(model, state, where, entry.allow)
+    _skeleton.check(model, state, where, entry.allow)
     model.reset_classifier(0)
     model.to(dtype=DTYPES[dtype])
+    _checks.run_in_fp32(model, entry.fp32_layers, where)
     _preflight.memory(name, _skeleton.size_in_bytes(model), device)
     _skeleton.assign(model, state, device)
     return Tower(model, facts, where, device, dtype, forward_image=lambda module, pixels: module(pixels),
@@ -52,9 +52,9 @@ def _facts(entry: ModelEntry, where: str) -> Facts:
     if not entry.tag:
         _checks.declared(entry, ("size", "mean", "std", "resize_mode"), where)
         return Facts(entry.size, entry.mean, entry.std, entry.resize_mode)
-    published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}", allow_unregistered=True)
-    if published is None or published.tag != entry.tag:
-        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{entry.architecture}.*")]
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{entry.architecture}.*")]
+    if entry.tag not in tags:
         raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag, tags)}")
+    published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}")
     mode = {"center": "shortest", "squash": "squash", "border": "longest"}[published.crop_mode]
     return Facts(published.input_size[-1], published.mean, published.std, mode)

@@ -117,10 +117,10 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     facts = _checks.facts(entry, _facts(folder, config, kind, tokens, entry, where), where)
     tokenizer = _tokenizer(tokens, kind, facts, model, entry, where) if tower == "text" else None
     part = _tower_of(model, kind, tower, dtype)
+    _checks.run_in_fp32(part, entry.fp32_layers, where)
     _preflight.memory(name, _skeleton.size_in_bytes(part), device)
     state = _adapted(_skeleton.read(_weights_file(name, entry, folder, where), where), model, kind)
-    _skeleton.check_shapes(model, state, where)
-    _skeleton.check_keys(model, state, where, entry.allow)
+    _skeleton.check(model, state, where, entry.allow)
     _skeleton.assign(part, state, device)
     return Tower(
         part, facts, where, device, dtype, _logit_scale(state, entry),
