@@ -10,9 +10,10 @@ DTYPE       ?= auto#     auto (fp16 on a GPU, else fp32), fp32, fp16, bf16
 BATCH       ?=#          images per forward pass (empty: 256 on a GPU, else 64)
 WORKERS     ?=#          decoding threads (empty: one per core)
 SHARD       ?= 2048#     images per cache file: what an interrupted run can lose
+LAUNCH      ?=#          start several processes, e.g. "accelerate launch --num_processes 4"
 PYTHON      ?=#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
 
-VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD PYTHON
+VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD LAUNCH PYTHON
 unexport $(VARIABLES)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
@@ -31,7 +32,8 @@ else
   READY := environment
 endif
 
-PIPELINE = @$(RUN) -m pipeline
+# a launcher is looked for beside the interpreter first; accelerate needs pipeline.launch to start at all
+PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.launch,$(LAUNCH)),$(RUN)) -m pipeline
 JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
       $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
       $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \
@@ -76,6 +78,11 @@ diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
 	$(call need,B,A=11 B=12)
 	$(PIPELINE) diff $(JOB) $(call option,--a,A) $(call option,--b,B)
 
+.PHONY: sheet
+sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12
+	$(call need,N,N=12)
+	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
+
 ##@ Recipes and caches
 
 .PHONY: new
@@ -110,7 +117,7 @@ test-slow: $(VENV)/.installed-dev ## run the slow tests
 
 .PHONY: bench
 bench: $(VENV)/.installed-dev ## measure what the README claims; writes bench/README.md
-	@$(VENV)/bin/python bench/prompt_edit.py
+	@$(VENV)/bin/python bench/run.py
 
 .PHONY: help
 help: ## this text

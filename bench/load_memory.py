@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,9 +71,11 @@ def write(folder: Path, gb: float) -> None:
         with torch.device("meta"):
             shapes = {name: parameter.shape for name, parameter in module(config).named_parameters()}
         for name, shape in shapes.items():
-            (source,) = towers.source_names(name, tower, "pt")
+            source, part = towers.source_of(name, tower, "pt")
             shape = shape[::-1] if source in towers.TRANSPOSED else shape
-            state[source] = torch.empty(shape, dtype=torch.float16).uniform_(-0.05, 0.05)
+            shape = (3 * shape[0], *shape[1:]) if part is not None else shape
+            if source not in state:
+                state[source] = torch.empty(shape, dtype=torch.float16).uniform_(-0.05, 0.05)
     torch.save(state, folder / FILE)
     (folder / evaclip.CONFIG_FILE).write_text(json.dumps(asdict(config)))
 
@@ -101,8 +102,10 @@ def plain(folder: Path):
         models = {tower: module(config) for tower, module in towers.TOWERS.items()}
         state = torch.load(folder / FILE, weights_only=True)
         for tower, model in models.items():
-            sources = {name: towers.source_names(name, tower, "pt")[0] for name, _ in model.named_parameters()}
-            model.load_state_dict({name: towers.joined([state[source]], source, 9) for name, source in sources.items()})
+            sources = {name: towers.source_of(name, tower, "pt") for name, _ in model.named_parameters()}
+            model.load_state_dict(
+                {name: towers.from_published(state[key], key, part, 9) for name, (key, part) in sources.items()}
+            )
         return [model.half() for model in models.values()]
 
     return load
@@ -113,16 +116,17 @@ def peak_of(load) -> dict[str, float]:
     before, samples, done = anonymous(), [], threading.Event()
 
     def sample():
-        while not done.is_set():
+        while not done.wait(0.001):
             samples.append(anonymous())
-            time.sleep(0.001)
 
     sampler = threading.Thread(target=sample)
     sampler.start()
-    loaded = load()
-    samples.append(anonymous())
-    done.set()
-    sampler.join()
+    try:
+        loaded = load()
+        samples.append(anonymous())
+    finally:
+        done.set()
+        sampler.join()
     assert loaded
     return {"before": before, "peak": max(samples)}
 

@@ -21,10 +21,12 @@ def _preprocess(job: Job, args: Arguments) -> None:
 
 
 def _infer(job: Job, args: Arguments) -> None:
-    from . import infer
+    from . import ensemble, infer
 
+    # the ensemble decides which columns its members need; a model alone gives all prompts
+    columns = "prompts" if args.model else ensemble.columns(job.project.ensemble(_ensemble_name(job, args)))
     for member in _members(job, args):
-        infer.run(job, member)
+        infer.run(job, member, columns)
 
 
 def _ensemble(job: Job, args: Arguments) -> None:
@@ -61,6 +63,12 @@ def _diff(job: Job, args: Arguments) -> None:
     from . import log
 
     log.diff(job, args.a, args.b)
+
+
+def _sheet(job: Job, args: Arguments) -> None:
+    from . import sheet
+
+    sheet.run(job, args.n)
 
 
 def _inspect(job: Job, args: Arguments) -> None:
@@ -116,6 +124,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
     "models": (_models, "the entries of models.yaml: size, accuracy, licence, on disk or to download"),
+    "sheet": (_sheet, "a contact sheet of a submission"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -147,7 +156,8 @@ def parser() -> argparse.ArgumentParser:
     own = {
         name: verbs.add_parser(name, parents=[job], help=text, description=text) for name, (_, text) in VERBS.items()
     }
-    own["score"].add_argument("--n", type=_positive, required=True, help="number of the submission")
+    for verb in ("score", "sheet"):
+        own[verb].add_argument("--n", type=_positive, required=True, help="number of the submission")
     own["score"].add_argument("--public", type=float, help="public score, e.g. 0.92024")
     own["score"].add_argument("--private", type=float, help="private score")
     own["diff"].add_argument("--a", type=_positive, required=True, help="number of the first submission")
@@ -165,7 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = Job(args.competition, Project(), args.data, args.device, args.dtype, args.batch,
                   args.workers or 0, args.shard)  # fmt: skip
-        VERBS[args.verb][0](job, args)
+        # of the processes a launcher starts, all encode images and the first goes on alone
+        verb = "infer" if job.rank and args.verb in ("ensemble", "threshold", "submit") else args.verb
+        VERBS[verb][0](job, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

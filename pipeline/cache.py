@@ -63,6 +63,24 @@ def lock(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def try_lock(path: Path) -> Iterator[bool]:
+    """Whether this process alone now holds the lock `path`; the file goes when the lock does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # the holder before may have removed the file between our opening and our locking it
+            held = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        except (BlockingIOError, FileNotFoundError):
+            held = False
+        try:
+            yield held
+        finally:
+            if held:
+                path.unlink(missing_ok=True)
+
+
 def save(path: Path, made_from: dict, **values) -> None:
     """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
     import torch
@@ -70,8 +88,9 @@ def save(path: Path, made_from: dict, **values) -> None:
     content = {**values, "digest": digest_of(made_from), "made_from": json.dumps(made_from)}
     with atomic_file(path) as temporary:
         try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's own word for a failed write
+            with open(temporary, "wb") as file:  # given a name, torch would write it into the file
+                torch.save(content, file)
+        except (RuntimeError, OSError) as error:  # torch's own word for a failed write
             free = shutil.disk_usage(path.parent).free / 1e9
             raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
 
@@ -112,11 +131,11 @@ class Artefact:
     def path(self) -> Path:
         return self.folder / self.digest
 
-    def shards(self) -> list[tuple[int, int, Path]]:
-        """(start, stop, file) of the usable shards, in row order and without overlap."""
+    def shards(self, first: int = 0, last: int | None = None) -> list[tuple[int, int, Path]]:
+        """(start, stop, file) of the usable shards with rows of first..last, in row order and without overlap."""
         found, end = [], 0
         for start, stop, file in self._files():
-            if start < end:
+            if start < end or stop <= first or (last is not None and start >= last):
                 continue
             shard = load(file, self.digest)
             if shard is None or tuple(shard["ids"]) != self.ids[start:stop]:
@@ -134,10 +153,11 @@ class Artefact:
         # of two shards that start together the longer one comes first
         return sorted(spans, key=lambda span: (span[0], -span[1]))
 
-    def missing(self, size: int) -> list[tuple[int, int]]:
-        """The row ranges not yet on disk, cut at multiples of `size`."""
-        gaps, end = [], 0
-        for start, stop, _ in [*self.shards(), (len(self.ids), len(self.ids), None)]:
+    def missing(self, size: int, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+        """The row ranges of first..last not yet on disk, cut at multiples of `size`."""
+        last = len(self.ids) if last is None else last
+        gaps, end = [], first
+        for start, stop, _ in [*self.shards(first, last), (last, last, None)]:
             while end < start:
                 cut = min(start, (end // size + 1) * size)
                 gaps.append((end, cut))
@@ -145,10 +165,31 @@ class Artefact:
             end = max(end, stop)
         return gaps
 
+    def claim(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, rows still missing) of shards to compute, each while its lock is held, until all are there.
+
+        Processes that share a cache share the work: no shard is computed twice at the same time, rank r of W
+        begins with shards r, r + W, ... and then helps with the others. The lock of a killed process is free
+        again, so its shard is taken up by whoever is left.
+        """
+        while gaps := self.missing(size):
+            left, idle = sum(stop - start for start, stop in gaps), True
+            for start, stop in [gap for first in range(world) for gap in gaps[(rank + first) % world :: world]]:
+                file = self._file(start, stop)
+                with try_lock(file.with_suffix(".lock")) as mine:
+                    if mine and not file.exists():
+                        idle = False
+                        yield start, stop, left
+                        left -= stop - start
+            if idle:
+                time.sleep(0.2)  # the rest is being computed elsewhere
+
+    def _file(self, start: int, stop: int) -> Path:
+        return self.path / f"{start:08d}-{stop:08d}.pt"
+
     def save(self, start: int, stop: int, **values) -> None:
         """Write rows start..stop."""
-        file = self.path / f"{start:08d}-{stop:08d}.pt"
-        save(file, self.made_from, ids=list(self.ids[start:stop]), **values)
+        save(self._file(start, stop), self.made_from, ids=list(self.ids[start:stop]), **values)
 
     def rows(self, key: str, start: int, stop: int):
         """Tensor `key` of rows start..stop, put together from the shards that hold them."""
@@ -183,11 +224,11 @@ class FileDigests:
             self.known = {}
         self.changed = False
 
-    def of(self, path: Path) -> str:
+    def of(self, path: str | Path) -> str:
         """Hex digest of the content of `path`."""
-        status = path.stat()
+        status = os.stat(path)
         stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        key = str(path.absolute())
+        key = os.path.abspath(path)
         if self.known.get(key, [None])[0] == stamp:
             return self.known[key][1]
         read_at = time.time_ns()

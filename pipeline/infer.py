@@ -8,11 +8,12 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import cache, preprocess
 from .cache import Artefact
 from .errors import UserError
-from .job import Job, say
+from .job import Job, progress, say
 
 COLUMNS = ("prompts", "class_mean")
 
@@ -57,34 +58,56 @@ def features_artefact(job: Job, member: str) -> Artefact:
 
 
 def run_features(job: Job, member: str) -> tuple[Artefact, int]:
-    """Encode the images that are not cached, shard by shard; also returns how many that were."""
-    import torch
-    from tqdm import tqdm
-
+    """Encode the images that are not cached, shard by shard; also returns how many this process encoded."""
     from . import models
 
     result, (model_name, recipe) = features_artefact(job, member), split(member)
-    gaps = result.missing(job.shard_rows)
-    if not gaps:
+    todo = sum(stop - start for start, stop in result.missing(job.shard_rows))
+    if not todo:
         return result, 0
     entry = job.project.model(model_name)
-    _check_recipe(job, member, entry.size, entry.resize_mode)  # before a download or a long load, when declared
-    todo = sum(stop - start for start, stop in gaps)
-    pixels = preprocess.run(job, recipe, gaps[0][0], gaps[-1][1])
+    _check_recipe(job, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
+    pixels = preprocess.artefact(job, recipe)
+    undecoded = sum(stop - start for start, stop in pixels.missing(job.shard_rows))
+    say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
     model = models.load(model_name, entry, job.project.root, "image", job.device, job.dtype)
     _check_recipe(job, member, model.image_size, model.resize_mode)
-    batches = Batches(job.batch_size or models.batch_size(model, pixels.rows("pixels", *gaps[0]), job.device))
-    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {batches.size}")
-    with tqdm(total=todo, desc=f"infer {member}", unit="image", disable=None) as bar:
-        for start, stop in gaps:
-            rows = []
-            for encoded in batches.run(model.encode_image, pixels.rows("pixels", start, stop)):
-                assert encoded.isfinite().all(), f"{member}: the family let features through that are not finite"
-                rows.append(encoded.half())
-                bar.update(len(encoded))
-            result.save(start, stop, features=torch.cat(rows))
-    return result, todo
+    fitting = Batches(job.batch_size or models.batch_size(model, job.batch, job.device))
+    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {fitting.size}")
+    done = 0
+    with progress(f"infer {member}", "image", job) as bar:
+        for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):
+            bar.total = done + left
+            result.save(start, stop, features=_encode(model, fitting, job, member, start, stop, bar))
+            done += stop - start
+    return result, done
+
+
+def _encode(model, fitting: "Batches", job: Job, member: str, start: int, stop: int, bar):
+    """Features of images start..stop, float16. They stay on the device until the last batch."""
+    import torch
+
+    rows, recipe = [], split(member)[1]
+    for batch in preprocess.batches(job, recipe, start, stop):
+        if job.device.type == "cuda":
+            batch = batch.pin_memory()  # so that the copy does not wait for the forward before it
+        for encoded in fitting.run(model.encode_image, batch):
+            rows.append(encoded)
+            bar.update(len(encoded))
+    features = torch.cat(rows).cpu()
+    bad = _first_not_finite(features)
+    if bad is not None:
+        image = preprocess.artefact(job, recipe).rows("pixels", start + bad, start + bad + 1)
+        raise UserError(f"{member}: features of {job.images.ids[start + bad]} are not finite: "
+                        f"{model.why_not_finite(image)}")  # fmt: skip
+    return features.half()
+
+
+def _first_not_finite(features) -> int | None:
+    """The first row with a value that is not finite."""
+    finite = features.isfinite().flatten(1).all(dim=1)
+    return None if finite.all() else int(finite.int().argmin())
 
 
 def _check_recipe(job: Job, member: str, size: int | None, resize_mode: str | None) -> None:
@@ -118,17 +141,18 @@ class Batches:
             except torch.OutOfMemoryError:
                 encoded = None  # the error holds on to the failed batch: handled outside, after it is gone
             if encoded is None:
-                self._halve()
+                self._halve(len(rows) - start)
                 continue
             yield encoded
             start += len(encoded)
 
-    def _halve(self) -> None:
+    def _halve(self, rows: int) -> None:
         import torch
 
-        if self.size == 1:
+        failed = min(self.size, rows)
+        if failed == 1:
             raise UserError("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
-        self.size //= 2
+        self.size = failed // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         say("infer", "batch", f"out of memory, going on with batches of {self.size}")
@@ -139,48 +163,46 @@ def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text,
 
     The file cache/text/<model>/<digest>.pt only grows: prompts that are edited away stay for their return.
     """
-    from . import models
-
     made_from = text_made_from(job, model_name)
     digest = cache.digest_of(made_from)
     file = job.project.root / "cache" / "text" / model_name / f"{digest}.pt"
     known = cache.load(file, digest)
-    new = [prompt for prompt in prompts if known is None or prompt not in set(known["prompts"])]
+    have = set(known["prompts"]) if known else set()
+    new = [prompt for prompt in prompts if prompt not in have]
     if new:
-        say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
-        entry = job.project.model(model_name)
-        model = models.load(model_name, entry, job.project.root, "text", job.device, job.dtype)
-        encoded = _encode_prompts(model, new, job)
-        with cache.lock(file.with_suffix(".lock")):  # another process may have added prompts meanwhile
-            known = _merged(cache.load(file, digest), new, encoded)
-            cache.save(file, made_from, logit_scale=model.logit_scale, **known)
-        known["logit_scale"] = model.logit_scale
+        with cache.lock(file.with_suffix(".lock")):  # one process encodes, the others find its work
+            known, new = _encode_new(job, model_name, file, made_from, prompts)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])}
     return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], digest), len(new)
 
 
-def _encode_prompts(model, prompts: list[str], job: Job):
+def _encode_new(job: Job, model_name: str, file: Path, made_from: dict, prompts: tuple[str, ...]):
+    """Add the prompts that a text cache lacks; returns its content and the new prompts."""
     import torch
-    from tqdm import tqdm
 
+    from . import models
+
+    known = cache.load(file, cache.digest_of(made_from))
+    have = set(known["prompts"]) if known else set()
+    new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
+    if not new:
+        return known, new
+    say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
+    model = models.load(model_name, job.project.model(model_name), job.project.root, "text", job.device, job.dtype)
     rows = []
-    with tqdm(total=len(prompts), desc="infer prompts", unit="prompt", disable=None, delay=1) as bar:
-        for encoded in Batches(job.batch).run(model.encode_text, prompts):
-            rows.append(encoded)
+    with progress(f"infer {model_name} prompts", "prompt", job, len(new)) as bar:
+        for encoded in Batches(job.batch).run(model.encode_text, new):
+            rows.append(encoded.cpu())
             bar.update(len(encoded))
-    return torch.cat(rows)
-
-
-def _merged(known: dict | None, prompts: list[str], features) -> dict:
-    """Known prompts and features with those of `prompts` that are not among them added."""
-    import torch
-
-    if known is None:
-        return {"prompts": list(prompts), "features": features}
-    have = set(known["prompts"])
-    add = [number for number, prompt in enumerate(prompts) if prompt not in have]
-    return {"prompts": known["prompts"] + [prompts[n] for n in add],
-            "features": torch.cat([known["features"], features[add]])}  # fmt: skip
+    bad = _first_not_finite(torch.cat(rows))
+    if bad is not None:
+        why = model.why_not_finite([new[bad]])
+        raise UserError(f"{model_name}: features of {new[bad]!r} are not finite: {why}")
+    before = known or {"prompts": [], "features": rows[0][:0]}
+    content = {"prompts": [*before["prompts"], *new], "features": torch.cat([before["features"], *rows]),
+               "logit_scale": model.logit_scale}  # fmt: skip
+    cache.save(file, made_from, **content)
+    return content, new
 
 
 def artefact(job: Job, member: str, columns: str = "prompts") -> Artefact:
@@ -219,6 +241,8 @@ def run(job: Job, member: str, columns: str = "prompts") -> Artefact:
         say("infer", member, f"probabilities of {len(result.ids)} images x {len(job.prompts.prompts)} prompts reused")
         return result
     features, images = run_features(job, member)
+    if job.rank:
+        return result  # the first process does the rest
     text, new = run_text(job, split(member)[0], job.prompts.prompts)
     text_features = text.features
     if columns == "class_mean":

@@ -79,11 +79,15 @@ class Job:
 
     @cached_property
     def device(self):
-        """torch.device: the one asked for, or the GPU if there is one."""
+        """torch.device: the one asked for, or the GPU if there is one.
+
+        `cuda` without a number stands for all GPUs: a model too large for the first is spread over them.
+        """
         import torch
 
         if self.device_name == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            local = int(os.environ.get("LOCAL_RANK", 0))  # each process of a launcher has a GPU of its own
+            return torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device_name)
             torch.empty(1, device=device)
@@ -108,6 +112,22 @@ class Job:
     def threads(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
 
+    @property
+    def rank(self) -> int:
+        """Number of this process among those a launcher started (torchrun, accelerate launch)."""
+        return int(os.environ.get("RANK", 0))
+
+    @property
+    def world(self) -> int:
+        return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def progress(text: str, unit: str, job: Job, total: int | None = None):
+    """A bar with rate and time left; silent when not on a terminal, and in all processes but the first."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=text, unit=unit, disable=None if job.rank == 0 else True)
+
 
 def _native_bf16() -> bool:
     """Whether the CPU has instructions for bf16; without them it is emulated, slower than fp32."""
@@ -119,7 +139,8 @@ def _native_bf16() -> bool:
 
 def say(stage: str, subject: str, message: str) -> None:
     """The one line a stage prints about what it reused and computed."""
-    print(f"{stage:<10} {subject}: {message}", flush=True)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{stage:<10} {subject}: {message}", flush=True)
 
 
 def warn(message: str) -> None:

@@ -1,13 +1,14 @@
 """Stage preprocess: image files -> uint8 pixels of one preprocess recipe, in cache/<competition>/images/."""
 
+import itertools
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from . import cache
 from .cache import Artefact
 from .images import compile_recipe, decode
-from .job import Job, say
+from .job import Job, progress, say
 
 
 def artefact(job: Job, recipe_name: str) -> Artefact:
@@ -17,39 +18,51 @@ def artefact(job: Job, recipe_name: str) -> Artefact:
     return Artefact(job.cache / "images" / recipe_name, made_from, job.images.ids)
 
 
-def run(job: Job, recipe_name: str, start: int = 0, stop: int | None = None) -> Artefact:
-    """Make the pixels of images start..stop (all by default), as far as they are not cached."""
-    import torch
-    from tqdm import tqdm
+def batches(job: Job, recipe_name: str, start: int, stop: int) -> Iterator:
+    """Pixels of images start..stop, uint8 (B, 3, S, S) at a time, from the cache or decoded and then cached.
 
+    Decoding goes on in threads (Pillow works outside the interpreter lock) while the caller is busy with a batch.
+    """
     result = artefact(job, recipe_name)
-    stop = len(result.ids) if stop is None else stop
-    apply = compile_recipe(job.project.preprocess(recipe_name), f"preprocess/{recipe_name}.yaml")
-    gaps = [(a, b) for a, b in result.missing(job.shard_rows) if a < stop and b > start]
-    todo, began = sum(b - a for a, b in gaps), time.perf_counter()
-    if not todo:
-        say("preprocess", recipe_name, f"{stop - start} images reused")
-        return result
-    paths = job.images.paths()
+    at = start
+    for first, last in [*result.missing(job.shard_rows, start, stop), (stop, stop)]:
+        if at < first:
+            yield from result.rows("pixels", at, first).split(job.batch)
+        if first < last:
+            yield from _decoded(job, recipe_name, result, first, last)
+        at = last
 
-    def pixels(path: Path) -> torch.Tensor:
-        return torch.from_numpy(apply(decode(path)))
 
-    # Pillow works outside the interpreter lock, so threads use all cores
-    with (
-        ThreadPoolExecutor(job.threads) as pool,
-        tqdm(total=todo, desc=f"preprocess {recipe_name}", unit="image", disable=None) as bar,
-    ):
-        try:
-            for a, b in gaps:
-                rows = []
-                for row in pool.map(pixels, paths[a:b]):
-                    rows.append(row)
-                    bar.update()
-                result.save(a, b, pixels=torch.stack(rows))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    reused = f", {stop - start - todo} reused" if stop - start > todo else ""
-    say("preprocess", recipe_name, f"{todo} images in {time.perf_counter() - began:.1f} s{reused}")
+def _decoded(job: Job, recipe_name: str, result: Artefact, start: int, stop: int) -> Iterator:
+    import torch
+
+    recipe = job.project.preprocess(recipe_name)
+    apply = compile_recipe(recipe, f"preprocess/{recipe_name}.yaml")
+    paths, made = job.images.paths()[start:stop], []
+    pool = ThreadPoolExecutor(job.threads)
+    try:
+        rows = pool.map(lambda path: torch.from_numpy(apply(decode(path, recipe.draft_size))), paths)
+        while batch := list(itertools.islice(rows, job.batch)):
+            made.append(torch.stack(batch))
+            yield made[-1]
+        result.save(start, stop, pixels=torch.cat(made))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run(job: Job, recipe_name: str) -> Artefact:
+    """Make the pixels of all images, as far as they are not cached."""
+    result, began, done = artefact(job, recipe_name), time.perf_counter(), 0
+    with progress(f"preprocess {recipe_name}", "image", job) as bar:
+        for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):
+            bar.total = done + left
+            for batch in batches(job, recipe_name, start, stop):
+                bar.update(len(batch))
+                done += len(batch)
+    reused = len(result.ids) - done
+    if done:
+        seconds = time.perf_counter() - began
+        say("preprocess", recipe_name, f"{done} images in {seconds:.1f} s" + (f", {reused} reused" if reused else ""))
+    else:
+        say("preprocess", recipe_name, f"{reused} images reused")
     return result

@@ -211,9 +211,16 @@ class Preprocess(Recipe):
 
     size: Annotated[int, Field(gt=0, le=4096)]
     ops: Annotated[tuple[tuple[str, Any], ...], BeforeValidator(lambda ops: _ops(ops))]
+    draft: bool = False
+
+    @property
+    def draft_size(self) -> int | None:
+        """Pixels of the shorter side that a JPEG may be reduced to while it is decoded; None: decode all of it."""
+        return 2 * self.size if self.draft else None
 
     def content(self) -> dict:
-        return {"size": self.size, "ops": [list(op) for op in self.ops]}
+        """What decides the pixels, JSON-able."""
+        return {"size": self.size, "ops": [list(op) for op in self.ops]} | ({"draft": True} if self.draft else {})
 
 
 def _ops(ops: Any) -> tuple[tuple[str, Any], ...]:

@@ -3,6 +3,7 @@
 Either a file that passes every check is written, or none.
 """
 
+import functools
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +43,8 @@ def class_probs(job: Job, name: str, probs: Artefact):
     return torch.cat(parts)
 
 
-def id_values(job: Job) -> list[str]:
+@functools.cache
+def id_values(job: Job) -> tuple[str, ...]:
     """What the id column holds for each image, in natural order; UserError when they are not unique."""
     kind = job.competition.columns[job.competition.id_column]
     make = {"position": lambda i, _: str(i), "stem": lambda _, p: Path(p).stem, "file_name": lambda _, p: Path(p).name}
@@ -50,7 +52,7 @@ def id_values(job: Job) -> list[str]:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise UserError(f"{job.where}: columns: {kind} is not unique over the images, e.g. {twice[:3]}")
-    return values
+    return tuple(values)
 
 
 def label_values(job: Job) -> list[str]:
@@ -59,7 +61,8 @@ def label_values(job: Job) -> list[str]:
     return list(job.class_names) if kind == "class_name" else [str(label) for label in range(len(job.class_names))]
 
 
-def row_order(job: Job) -> list[str]:
+@functools.cache
+def row_order(job: Job) -> tuple[str, ...]:
     """The ids in the order of the submission's rows: the sample submission's, else the images'.
 
     UserError when the sample submission has other columns or other ids than the images give.
@@ -71,7 +74,7 @@ def row_order(job: Job) -> list[str]:
     header, rows = read_csv(path)
     if header != list(competition.columns):
         raise UserError(f"{job.where}: columns are {','.join(competition.columns)}, but {path} has {','.join(header)}")
-    order = list(predictions(header, rows, (competition.id_column, competition.label_column), str(path)))
+    order = tuple(predictions(header, rows, (competition.id_column, competition.label_column), str(path)))
     if set(order) != set(ids):
         absent, extra = sorted(set(order) - set(ids))[:3], sorted(set(ids) - set(order))[:3]
         raise UserError(f"{path} has {len(order)} ids and the images give {len(ids)}. "
@@ -93,7 +96,7 @@ def check(job: Job, text: str) -> None:
     if header != list(job.competition.columns):
         raise UserError(f"submission: header is {header}, must be {list(job.competition.columns)}")
     values = predictions(header, rows, (job.competition.id_column, job.competition.label_column), "submission")
-    if list(values) != row_order(job):
+    if tuple(values) != row_order(job):
         raise UserError("submission: the ids are not those of the images, in their order")
     wrong = {i: value for i, value in values.items() if value not in set(label_values(job))}
     if wrong:
@@ -188,6 +191,8 @@ def run(job: Job, name: str) -> Path:
     text = to_csv(job, labels)
     check(job, text)
     counts = histogram(job, labels)
+    if len(counts) <= 20:
+        say("submit", name, ", ".join(f"{class_name} {count}" for class_name, count in counts.items()))
     warn_of_odd_histogram(counts)
     submissions = submissions_of(job)
     with submissions.locked():

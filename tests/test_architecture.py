@@ -6,7 +6,7 @@ from .conftest import ROOT
 
 FLOORS = [
     ["__init__", "_torchvision", "environment", "errors", "metrics"],
-    ["cache", "zeroshot"],
+    ["cache", "zeroshot", "launch"],
     ["recipes", "submissions"],
     ["prompts"],
     ["images", "models"],
@@ -16,7 +16,7 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "clean_cache", "new", "list_models"],
+    ["log", "sheet", "clean_cache", "new", "list_models"],
     ["__main__"],
 ]
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import infer, models
 from pipeline.errors import UserError
+from pipeline.job import Job
 from pipeline.models import _checks
 from pipeline.recipes import ModelEntry, Preprocess, Project
 
@@ -161,12 +162,13 @@ def overflowing(tmp_path):
 
 def test_fp16_overflow_names_the_layer_type_and_the_fix(overflowing):
     exact = load(overflowing).encode_image(pixels(32))
-    with pytest.raises(UserError) as error:
-        load(overflowing, dtype="fp16").encode_image(pixels(32))
-    message = str(error.value)
-    for part in ("not finite in fp16", "Linear", "visual.transformer.resblocks.1.mlp.c_fc", "fp32_layers: [Linear]",
+    assert exact.isfinite().all()
+    half = load(overflowing, dtype="fp16")
+    assert not half.encode_image(pixels(32)).isfinite().all()
+    told = half.why_not_finite(pixels(32))
+    for part in ("Linear (visual.transformer.resblocks.1.mlp.c_fc) overflows first in fp16", "fp32_layers: [Linear]",
                  "DTYPE=fp32"):  # fmt: skip
-        assert part in message
+        assert part in told
     fixed = load(overflowing, dtype="fp16", fp32_layers=["Linear"])
     torch.testing.assert_close(fixed.encode_image(pixels(32)), exact, atol=5e-3, rtol=0)
     kinds = {type(layer).__name__: {p.dtype for p in layer.parameters(recurse=False)}
@@ -176,11 +178,26 @@ def test_fp16_overflow_names_the_layer_type_and_the_fix(overflowing):
         load(overflowing, dtype="fp16", fp32_layers=["Linaer"])
 
 
+def test_an_overflow_in_the_chain_names_the_image_and_the_prompt(project_root):
+    for part, tower, inputs in (("visual", "visual.transformer", "0.jpg"), ("text", "transformer", "'Cats'")):
+        model = create(KINDS["clip"])
+        with torch.no_grad():
+            model.get_submodule(f"{tower}.resblocks.0.mlp.c_fc").weight.mul_(1e6)
+            model.get_submodule(f"{tower}.resblocks.0.mlp.c_proj").weight.mul_(1e-6)
+        folder = local_dir(project_root / part, KINDS["clip"], model)
+        fields = {"family": "open_clip", "weights": str(folder), "preprocess": "tiny"}
+        write_yaml(project_root / "models.local.yaml", {part: fields})
+        with pytest.raises(UserError, match=rf"{part}(@tiny)?: features of {inputs} are not finite: Linear"):
+            infer.run(Job("tiny", Project(project_root), dtype_name="fp16"), f"{part}@tiny")
+        infer.run(fresh(project_root), f"{part}@tiny")
+
+
 def test_nothing_that_is_not_finite_in_fp32_is_blamed_on_the_dtype(tmp_path):
     model = create(KINDS["clip"])
     torch.nn.init.constant_(model.visual.ln_post.weight, float("nan"))
-    with pytest.raises(UserError, match="not finite in fp32; the weights are damaged"):
-        load(local_dir(tmp_path / "m", KINDS["clip"], model)).encode_image(pixels(32))
+    broken = load(local_dir(tmp_path / "m", KINDS["clip"], model))
+    assert not broken.encode_image(pixels(32)).isfinite().any()
+    assert broken.why_not_finite(pixels(32)) == "the weights are damaged"
 
 
 def test_a_config_whose_size_is_not_that_of_the_positions(tmp_path):

@@ -210,8 +210,8 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_image_is_lost(project_root, 
     result, encoded = infer.run_features(fresh(project_root, batch_size=16, shard_rows=10), "vit@tiny")
     assert encoded == IMAGES
     torch.testing.assert_close(result.rows("features", 0, IMAGES), whole, atol=2e-3, rtol=0)
-    assert limited == [10, 8, 4, 4, 2, 4, 4, 2, 3], "16 and 8 do not fit, 4 is kept for all further shards"
-    assert "out of memory, going on with batches of 4" in capsys.readouterr().out
+    assert limited == [10, 5, 5, 5, 5, 3], "a shard of 10 does not fit, 5 is kept for all further ones"
+    assert "out of memory, going on with batches of 5" in capsys.readouterr().out
 
 
 def test_when_one_image_does_not_fit_that_is_said():

@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from pipeline import clean_cache, infer, inspect, new, submit
+from pipeline import clean_cache, infer, inspect, new, sheet, submit
 from pipeline.errors import UserError
 from pipeline.job import Job
 from pipeline.recipes import Project
@@ -67,6 +67,14 @@ def test_inspect_shows_the_way_back_to_the_recipes(project_root, capsys):
         inspect.run(project_root / "none.pt", project_root)
     with pytest.raises(UserError, match="not an artefact"):
         inspect.run(project_root / "models.yaml", project_root)
+
+
+def test_sheet_shows_every_class(project_root):
+    from PIL import Image
+
+    submit.run(fresh(project_root), "both")
+    target = sheet.run(fresh(project_root), 1)
+    assert Image.open(target).size == (12 * 96, 3 * (96 + 18))
 
 
 class TestCleanCache:
@@ -170,7 +178,9 @@ def make(*arguments: str, **options) -> subprocess.CompletedProcess:
 class TestMake:
     def test_alone_it_prints_targets_and_variables(self):
         said = make("COMPETITION=scene").stdout
-        targets = "preprocess infer ensemble threshold submit log score diff new inspect clean-cache test bench help"
+        targets = (
+            "preprocess infer ensemble threshold submit log score diff sheet new inspect clean-cache test bench help"
+        )
         for target in targets.split():
             assert f"make {target}" in said
         assert "COMPETITION  scene" in said

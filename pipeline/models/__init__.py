@@ -16,7 +16,7 @@ Tower = Literal["image", "text"]
 
 FAMILIES = ("declip", "evaclip", "open_clip", "timm", "transformers")  # a new one is a module here and a name
 WITHOUT_TEXT = ("timm",)
-CPU_BATCH, MAX_BATCH, TRIAL = 64, 1024, 8  # images
+TRIAL = 8  # images
 USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
 
 
@@ -32,10 +32,13 @@ class Model(Protocol):
     dtype: str
 
     def encode_image(self, pixels):
-        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32, on the CPU."""
+        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
 
     def encode_text(self, prompts: list[str]):
-        """Finished sentences -> L2-normalised features (B, D), float32, on the CPU."""
+        """Finished sentences -> L2-normalised features (B, D), float32."""
+
+    def why_not_finite(self, inputs) -> str:
+        """What is wrong with inputs (pixels or prompts) whose features are not finite, and the fix."""
 
 
 def _family(name: str, entry: ModelEntry):
@@ -58,8 +61,8 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     and revision. Of the declared facts only those count that may replace the checkpoint's own.
     """
     source = {"family": entry.family, "architecture": entry.architecture}
-    used = {"options": entry.options, "fp32_layers": entry.fp32_layers, "tokenizer": entry.tokenizer,
-            "logit_scale": entry.logit_scale, "allow": sorted(entry.allow)}  # fmt: skip
+    used = {key: getattr(entry, key) for key in ("file", "options", "fp32_layers", "tokenizer", "logit_scale")}
+    used["allow"] = sorted(entry.allow)
     own = ("size", "mean", "std", "context_length", "quick_gelu")
     replaced = entry.allow or (entry.weights and not entry.tag)
     used |= {fact: getattr(entry, fact) for fact in own} if replaced else {}
@@ -80,19 +83,22 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
 
 
 def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: str) -> Model:
-    """Load one tower of a checkpoint; UserError when it is not on disk and cannot be fetched."""
+    """Load one tower of a checkpoint; UserError when it is not on disk and cannot be fetched.
+
+    Device `cuda` (what DEVICE=auto becomes) leaves a family free to use all GPUs; `cuda:1` is that one alone.
+    """
     if tower == "text":
         check_text(name, entry)
     return _family(name, entry).load(name, entry, root, tower, device, dtype)
 
 
-def batch_size(model: Model, pixels, device) -> int:
-    """Images per forward pass: on a GPU what its free memory holds, judged by a trial of a few; else 64."""
+def batch_size(model: Model, limit: int, device) -> int:
+    """Images per forward pass, `limit` at most: on a GPU what its free memory holds, judged by a trial of a few."""
     import torch
 
     if device.type != "cuda":
-        return CPU_BATCH
-    trial = pixels[:TRIAL]
+        return limit
+    trial = torch.zeros(min(TRIAL, limit), 3, model.image_size, model.image_size, dtype=torch.uint8)
     try:
         model.encode_image(trial)  # what libraries allocate once is not counted
         before = torch.cuda.memory_allocated(device)
@@ -103,4 +109,4 @@ def batch_size(model: Model, pixels, device) -> int:
     each = (torch.cuda.max_memory_allocated(device) - before) / len(trial)
     torch.cuda.empty_cache()
     fitting = torch.cuda.mem_get_info(device)[0] * USED_SHARE / max(each, 1)
-    return max(1, min(MAX_BATCH, 2 ** int(math.log2(max(fitting, 1)))))
+    return max(1, min(limit, 2 ** int(math.log2(max(fitting, 1)))))

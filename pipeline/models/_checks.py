@@ -99,18 +99,14 @@ def prompts_cut(prompts: list[str], lengths: list[int], context: int, where: str
                         f"tokens: {shown}{more}. Shorten them, or cut them: 'allow: [prompts_cut]'")  # fmt: skip
 
 
-def finite(features: Tensor, module: nn.Module, run: Callable[[], Tensor], where: str, dtype: str) -> None:
-    """UserError when features are not finite, naming the layer type that overflowed first and the fix."""
-    if features.isfinite().all():
-        return
+def overflow(module: nn.Module, run: Callable[[], Tensor], dtype: str) -> str:
+    """Why `run()`, which calls the module, gives values that are not finite: the layer type to blame, and the fix."""
     found = None if dtype == "fp32" else _first_overflow(module, run)
     if found is None:
-        fix = "the weights are damaged" if dtype == "fp32" else "run it with DTYPE=fp32"
-        raise UserError(f"{where}: features are not finite in {dtype}; {fix}")
+        return "the weights are damaged" if dtype == "fp32" else f"run it with DTYPE=fp32 instead of {dtype}"
     name, kind = found
-    raise UserError(f"{where}: features are not finite in {dtype}: {kind} ({name}) overflowed first. Run that layer "
-                    f"type in fp32, 'fp32_layers: [{kind}]' in the entry (more types may follow), or all of it: "
-                    "DTYPE=fp32")  # fmt: skip
+    return (f"{kind} ({name}) overflows first in {dtype}. Run that layer type in fp32, 'fp32_layers: [{kind}]' in the "
+            "entry (more types may follow), or all of it: DTYPE=fp32")  # fmt: skip
 
 
 def _first_overflow(module: nn.Module, run: Callable[[], Tensor]) -> tuple[str, str] | None:

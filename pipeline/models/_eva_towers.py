@@ -33,6 +33,13 @@ class EvaConfig:
     context_length: int = 77
     vocabulary: int = 49408
 
+    def __post_init__(self):
+        """ValueError for sizes that do not divide."""
+        divided = ("width", "heads"), ("text_width", "text_heads"), ("image_size", "patch_size")
+        for whole, part in divided:
+            if getattr(self, part) < 1 or getattr(self, whole) % getattr(self, part):
+                raise ValueError(f"{whole} {getattr(self, whole)} is no multiple of {part} {getattr(self, part)}")
+
     @property
     def patches(self) -> int:
         return (self.image_size // self.patch_size) ** 2
@@ -61,12 +68,12 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, qkv_bias: bool, causal: bool):
         super().__init__()
         self.heads, self.causal = heads, causal
-        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        # apart, though the .pt file has them in one: each is a view of either layout, so none needs memory to load
+        self.q, self.k, self.v = (nn.Linear(width, width, bias=qkv_bias) for _ in range(3))
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, H, W / H)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
         # is_causal rather than a mask: a mask would be a buffer that no checkpoint fills
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self.proj(mixed.transpose(1, 2).flatten(2))
@@ -178,14 +185,14 @@ class TextTower(nn.Module):
 TOWERS = {"image": ImageTower, "text": TextTower}
 LOGIT_SCALE = "logit_scale"  # of neither tower; only the .pt file has one
 
-# the start of a name here, in the single .pt file and in the hub's shards; N is a block, [qkv] three tensors
+# the start of a name here, in the single .pt file and in the hub's shards; N is a block, [qkv] one of three
 NAMES = {
     "image": (
         ("stem.cls", "visual.cls_token", "vision_model.embeddings.class_embedding"),
         ("stem.position", "visual.pos_embed", "vision_model.embeddings.position_embedding.weight"),
         ("stem.patch.", "visual.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
         ("blocks.N.norm1.", "visual.blocks.N.norm1.", "vision_model.encoder.layers.N.layer_norm1."),
-        ("blocks.N.attn.qkv.", "visual.blocks.N.attn.qkv.", "vision_model.encoder.layers.N.self_attn.[qkv]_proj."),
+        ("blocks.N.attn.[qkv].", "visual.blocks.N.attn.qkv.", "vision_model.encoder.layers.N.self_attn.[qkv]_proj."),
         ("blocks.N.attn.proj.", "visual.blocks.N.attn.proj.", "vision_model.encoder.layers.N.self_attn.out_proj."),
         ("blocks.N.norm2.", "visual.blocks.N.norm2.", "vision_model.encoder.layers.N.layer_norm2."),
         ("blocks.N.mlp.", "visual.blocks.N.mlp.", "vision_model.encoder.layers.N.mlp."),
@@ -196,7 +203,7 @@ NAMES = {
         ("stem.token.", "text.token_embedding.", "text_model.embeddings.token_embedding."),
         ("stem.position", "text.positional_embedding", "text_model.embeddings.position_embedding.weight"),
         ("blocks.N.norm1.", "text.transformer.resblocks.N.ln_1.", "text_model.encoder.layers.N.layer_norm1."),
-        ("blocks.N.attn.qkv.", "text.transformer.resblocks.N.attn.in_proj_",
+        ("blocks.N.attn.[qkv].", "text.transformer.resblocks.N.attn.in_proj_",
          "text_model.encoder.layers.N.self_attn.[qkv]_proj."),
         ("blocks.N.attn.proj.", "text.transformer.resblocks.N.attn.out_proj.",
          "text_model.encoder.layers.N.self_attn.out_proj."),
@@ -210,27 +217,30 @@ NAMES = {
 TRANSPOSED = {"text.text_projection"}  # stored as (W, D)
 
 
-def source_names(parameter: str, tower: str, layout: str) -> tuple[str, ...]:
-    """The tensors of a published file that one of our parameters is joined from; three for the hub's q, k and v."""
-    numbered = re.match(r"blocks\.(\d+)\.(.*)", parameter)
-    generic = f"blocks.N.{numbered[2]}" if numbered else parameter
+def source_of(parameter: str, tower: str, layout: str) -> tuple[str, int | None]:
+    """The published tensor that holds one of our parameters, and which third of its rows where it holds three."""
+    block, letter = re.search(r"^blocks\.(\d+)\.", parameter), re.search(r"\.attn\.([qkv])\.", parameter)
+    generic = re.sub(r"\.attn\.[qkv]\.", ".attn.[qkv].", re.sub(r"^blocks\.\d+\.", "blocks.N.", parameter))
     start, *published = next(row for row in NAMES[tower] if generic.startswith(row[0]))
     name = published[LAYOUTS.index(layout)] + generic.removeprefix(start)
-    if numbered:
-        name = name.replace(".N.", f".{numbered[1]}.")
-    return tuple(name.replace("[qkv]", part) for part in "qkv") if "[qkv]" in name else (name,)
+    if block:
+        name = name.replace(".N.", f".{block[1]}.")
+    if letter and "[qkv]" in name:
+        return name.replace("[qkv]", letter[1]), None
+    return name, "qkv".index(letter[1]) if letter else None
 
 
 def published_names(config: EvaConfig, tower: str, layout: str) -> set[str]:
     """All tensors of one tower in a layout."""
     with torch.device("meta"):
         parameters = [name for name, _ in TOWERS[tower](config).named_parameters()]
-    return {source for name in parameters for source in source_names(name, tower, layout)}
+    return {source_of(name, tower, layout)[0] for name in parameters}
 
 
-def joined(tensors: list[Tensor], source: str, dimensions: int) -> Tensor:
-    """One of our parameters from its published tensors; a view of the file where one tensor is it as it stands."""
-    tensor = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+def from_published(tensor: Tensor, source: str, part: int | None, dimensions: int) -> Tensor:
+    """One of our parameters out of its published tensor, as a view of it (but for the text projection)."""
     while tensor.ndim > dimensions and tensor.shape[0] == 1:  # class token (1, 1, W), positions (1, T, W)
         tensor = tensor[0]
+    if part is not None:
+        tensor = tensor.tensor_split(3)[part]
     return tensor.T.contiguous() if source in TRANSPOSED else tensor

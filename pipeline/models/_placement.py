@@ -4,8 +4,10 @@
 and `cpu` mean that device and nothing else.
 """
 
+import json
 import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -110,20 +112,25 @@ def _host_memory() -> int:
 
 
 def _fill(model: nn.Module, weights: Iterable[tuple[str, Tensor]], where: dict, folder: str | None) -> None:
-    from accelerate.utils import offload_weight, save_offload_index
-
     on_disk: dict[str, dict] = {}
     for name, tensor in weights:
         device = _device_of(name, where)
         if device == "disk":
-            offload_weight(tensor, name, folder, on_disk)
+            _save(tensor, name, folder, on_disk)
         else:
             _assign(model, name, tensor.to(device))
-    save_offload_index(on_disk, folder)
+    if on_disk:
+        (Path(folder) / "index.json").write_text(json.dumps(on_disk))
     # a tensor that nothing filled raises no error later: it computes garbage once something moves the model
     tensors = [*model.named_parameters(), *model.named_buffers()]
     empty = [name for name, tensor in tensors if tensor.is_meta and name not in on_disk]
     assert not empty, f"left without values: {empty}"
+
+
+def _save(tensor: Tensor, name: str, folder: str, index: dict) -> None:
+    from accelerate.utils import offload_weight
+
+    offload_weight(tensor, name, folder, index)
 
 
 def _device_of(name: str, where: dict):

@@ -1,5 +1,6 @@
 """What all families share: the facts of a checkpoint, and one tower that encodes normalised pixels or prompts."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -62,27 +63,29 @@ class Tower:
         self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
         self._forward_image, self._forward_text = forward_image, forward_text
         self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
-        self._mixed = bool(fp32_layers) and dtype != "fp32"  # autocast brings the two dtypes together
+        self._mixed = bool(fp32_layers) and dtype != "fp32"
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32, on the CPU."""
+        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
         scaled = pixels.to(self.device, non_blocking=True).float() / 255
         ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
-        return self._features(lambda: self._forward_image(self.module, ready))
+        with self._precision():
+            return normalise(self._forward_image(self.module, ready))
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> Tensor:
-        """Finished sentences -> L2-normalised features (B, D), float32, on the CPU; UserError names cut prompts."""
+        """Finished sentences -> L2-normalised features (B, D), float32; UserError names prompts that would be cut."""
         _checks.prompts_cut(prompts, self.tokenizer.lengths(prompts), self.context_length, self.where, self.allow)
         tokens = {name: ids.to(self.device) for name, ids in self.tokenizer.encode(prompts).items()}
-        return self._features(lambda: self._forward_text(self.module, **tokens))
+        with self._precision():
+            return normalise(self._forward_text(self.module, **tokens))
 
-    def _features(self, forward: Callable[[], Tensor]) -> Tensor:
-        def run() -> Tensor:
-            with torch.autocast(self.device.type, DTYPES[self.dtype], enabled=self._mixed):
-                return forward()
+    def why_not_finite(self, inputs: Tensor | list[str]) -> str:
+        """Which layer type makes features of these pixels or prompts overflow, and the fix."""
+        encode = self.encode_image if isinstance(inputs, Tensor) else self.encode_text
+        return _checks.overflow(self.module, lambda: encode(inputs), self.dtype)
 
-        features = normalise(run()).cpu()
-        _checks.finite(features, self.module, run, self.where, self.dtype)
-        return features
+    def _precision(self):
+        """Layers of both dtypes meet under autocast; without fp32 layers nothing needs it."""
+        return torch.autocast(self.device.type, DTYPES[self.dtype]) if self._mixed else contextlib.nullcontext()

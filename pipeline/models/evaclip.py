@@ -67,8 +67,8 @@ def load(
 ) -> EvaClip:
     """Load one tower; the other one's tensors are never read.
 
-    Weights stay views of their file where dtype and layout allow it, else they are converted one tensor at a
-    time. On `cuda` without a number, or with `max_memory`, blocks are spread over devices (see _placement).
+    Weights of the requested dtype stay views of their file, others are converted one tensor at a time. On
+    `cuda` without a number, or with `max_memory`, blocks are spread over devices (see _placement).
     UserError for a missing or broken file, for missing and unknown tensors, and for sizes that do not match.
     """
     try:
@@ -160,10 +160,10 @@ def _tensors(
 ) -> Iterator[tuple[str, Tensor]]:
     """The module's parameters out of the checkpoint, one by one, in `dtype`."""
     for name, parameter in module.named_parameters():
-        sources = towers.source_names(name, tower, layout)
-        tensor = towers.joined([weights[source] for source in sources], sources[0], parameter.ndim)
+        source, part = towers.source_of(name, tower, layout)
+        tensor = towers.from_published(weights[source], source, part, parameter.ndim)
         if tensor.shape != parameter.shape:
-            _refuse_shape(name, sources[0], tensor, parameter)
+            _refuse_shape(name, source, tensor, parameter)
         yield name, tensor.to(dtype)
 
 
