@@ -86,3 +86,11 @@ def test_mistakes_are_told(published, tmp_path):
     with pytest.raises(UserError, match="has to be brought"):
         entry = ModelEntry.parse({"family": "declip", "hub": "a/b", "preprocess": "x"}, "d")
         models.load("d", entry, tmp_path, "text", CPU, "fp32")
+
+
+def test_a_file_in_the_format_of_old_torch(published, tmp_path):
+    """The files of 2021 may be bare pickles, which cannot be memory-mapped."""
+    content = torch.load(published[0], weights_only=True)
+    torch.save(content, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
+    new, old = (load(path, "text").encode_text(PROMPTS) for path in (published[0], tmp_path / "old.pth.tar"))
+    torch.testing.assert_close(new, old)

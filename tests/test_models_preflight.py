@@ -9,7 +9,8 @@ import torch
 
 from pipeline import infer, models
 from pipeline.errors import UserError
-from pipeline.models import _preflight, _skeleton, hub
+from pipeline.models import _preflight, hub
+from pipeline.models._placement import size_of
 from pipeline.recipes import ModelEntry
 
 from .conftest import IMAGES, fresh
@@ -57,7 +58,7 @@ def test_memory_is_that_of_one_tower_in_its_dtype(tmp_path, monkeypatch):
     monkeypatch.setattr(_preflight, "memory", lambda name, needed, device: asked.append(needed))
     for tower, dtype in (("image", "fp32"), ("image", "fp16"), ("text", "fp32")):
         loaded = models.load("m", entry(folder), tmp_path, tower, CPU, dtype)
-        assert asked[-1] == _skeleton.size_in_bytes(loaded.module)
+        assert asked[-1] == size_of(loaded.module)
     assert asked[1] < 0.51 * asked[0], "half of it in half precision"
     assert asked[0] != asked[2]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, prefixed
 from ._weights import open_weights, some
 
 
@@ -44,10 +44,8 @@ def skeletons() -> Iterator[None]:
 
 def read(path: Path, where: str) -> dict[str, Tensor]:
     """All tensors of a checkpoint, still in their memory-mapped file; UserError starts with `where`."""
-    try:
+    with prefixed(where):
         return dict(open_weights(path))
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
 
 
 def check(module: nn.Module, state: Mapping[str, Tensor], where: str, allow: tuple[str, ...] = ()) -> None:
@@ -108,8 +106,3 @@ def without(module: nn.Module, names) -> nn.Module:
         if hasattr(part, name):
             delattr(part, name)
     return part
-
-
-def size_in_bytes(module: nn.Module) -> int:
-    """Memory of all parameters and buffers, whether they have it yet or not."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in (*module.parameters(), *module.buffers()))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..zeroshot import normalise
 from . import _checks
 
@@ -33,7 +34,6 @@ class Tokenizer:
 
     encode: Callable[[list[str]], dict[str, Tensor]]
     lengths: Callable[[list[str]], list[int]]
-    vocabulary: int  # number of ids
 
 
 class Tower:
@@ -68,6 +68,10 @@ class Tower:
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
+        size = tuple(pixels.shape[-2:])
+        if size != (self.image_size, self.image_size) and "size" not in self.allow:
+            raise UserError(f"{self.where}: pixels of {size[0]} x {size[1]}, and the model takes {self.image_size} x "
+                            f"{self.image_size}; choose a preprocess recipe of that size")  # fmt: skip
         scaled = pixels.to(self.device, non_blocking=True).float() / 255
         ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
         with self._precision():

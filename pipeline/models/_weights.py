@@ -5,7 +5,6 @@ A tensor is a view of its file until something converts it, so looking at a 36 G
 
 import json
 import pickle
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -101,7 +100,8 @@ class Shards(Mapping):
 def _torch_file(path: Path) -> dict[str, Tensor]:
     """The state dict of a torch file, out of its wrappers and without the `module.` of distributed training."""
     try:
-        zipped = zipfile.is_zipfile(path)  # torch < 1.6 wrote another format, which cannot be mapped
+        with open(path, "rb") as file:
+            zipped = file.read(2) != b"\x80\x02"  # what torch < 1.6 wrote is a bare pickle, which cannot be mapped
         content = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds more than tensors, and unpickling could run any code: refused "

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import UserError
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, open_clip
+from ._placement import size_of
 from ._tower import Facts, Tokenizer, Tower
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +36,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     facts = _checks.facts(entry, Facts(size, *IMAGENET, "shortest", context, quick_gelu=True), where)
     part = open_clip.tower_of(model, tower)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    _preflight.memory(name, size_of(part), device)
     _skeleton.assign(part, state, device)
     tokenizer = _tokenizer(config["text_cfg"], entry, where) if tower == "text" else None
     logit_scale = float(state["logit_scale"].float().exp())
@@ -94,4 +95,4 @@ def _tokenizer(text: dict, entry: ModelEntry, where: str) -> Tokenizer:
         ids = clip(prompts)
         return {"text": torch.where(ids >= MASK_ID, ids + 1, ids)}
 
-    return Tokenizer(encode, lambda prompts: [len(clip.encode(prompt)) + 2 for prompt in prompts], clip.vocab_size + 1)
+    return Tokenizer(encode, lambda prompts: [len(clip.encode(prompt)) + 2 for prompt in prompts])

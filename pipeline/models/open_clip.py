@@ -16,6 +16,7 @@ from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
+from ._placement import size_of
 from ._tower import DTYPES, Facts, Tokenizer, Tower
 
 allow_import()
@@ -53,7 +54,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
         lower(model, dtype)
     part = tower_of(model, tower)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    _preflight.memory(name, size_of(part), device)
     state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
     _skeleton.check(model, state, where, entry.allow)
     logit_scale = float(state["logit_scale"].float().exp())
@@ -237,4 +238,4 @@ def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, 
     size = own.vocab_size if words is None else len(words)
     rows = text.get("vocab_size", 49408) if "hf_model_name" not in text else size
     _checks.vocabulary(size, rows, where, entry.allow)
-    return Tokenizer(lambda prompts: {"text": own(prompts)}, lengths, size)
+    return Tokenizer(lambda prompts: {"text": own(prompts)}, lengths)

@@ -18,6 +18,7 @@ from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
+from ._placement import size_of
 from ._tower import DTYPES, Facts, Tokenizer, Tower
 
 allow_import()
@@ -118,7 +119,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     tokenizer = _tokenizer(tokens, kind, facts, model, entry, where) if tower == "text" else None
     part = _tower_of(model, kind, tower, dtype)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, _skeleton.size_in_bytes(part), device)
+    _preflight.memory(name, size_of(part), device)
     state = _adapted(_skeleton.read(_weights_file(name, entry, folder, where), where), model, kind)
     _skeleton.check(model, state, where, entry.allow)
     _skeleton.assign(part, state, device)
@@ -225,7 +226,7 @@ def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelE
     def lengths(prompts: list[str]) -> list[int]:
         return [len(row) for row in tokens(cleaned(prompts), padding=False, truncation=False)["input_ids"]]
 
-    return Tokenizer(encode, lengths, len(tokens))
+    return Tokenizer(encode, lengths)
 
 
 def _tower_of(model: nn.Module, kind: Kind, tower: str, dtype: str) -> nn.Module:
