@@ -30,12 +30,14 @@ def test_a_download_that_does_not_fit_is_refused_before_it_starts(tmp_path):
 
 
 def test_a_model_that_does_not_fit_into_memory_is_refused():
-    _preflight.memory("m", 1000, CPU)
+    _preflight.memory("m", 1000, CPU, "fp32")
     with pytest.raises(UserError, match=r"model m: needs 1050000.0 GB of memory on cpu, [\d.]+ GB free"):
-        _preflight.memory("m", 1e15, CPU)
+        _preflight.memory("m", 1e15, CPU, "fp32")
     just = 1.2 * _preflight.free_on_host()
     with pytest.raises(UserError, match="half of it with DTYPE=fp16 or bf16"):
-        _preflight.memory("m", just, CPU)
+        _preflight.memory("m", just, CPU, "fp32")
+    with pytest.raises(UserError, match=r"on cpu, .* free"):
+        _preflight.memory("m", just, CPU, "bf16")
 
 
 def test_free_memory_is_that_of_this_machine():
@@ -55,7 +57,7 @@ def test_the_refusal_comes_before_the_weights_are_read(tmp_path, monkeypatch):
 def test_memory_is_that_of_one_tower_in_its_dtype(tmp_path, monkeypatch):
     folder = local_dir(tmp_path / "m", KINDS["rotary"], create(KINDS["rotary"]))
     asked = []
-    monkeypatch.setattr(_preflight, "memory", lambda name, needed, device: asked.append(needed))
+    monkeypatch.setattr(_preflight, "memory", lambda name, needed, device, dtype: asked.append(needed))
     for tower, dtype in (("image", "fp32"), ("image", "fp16"), ("text", "fp32")):
         loaded = models.load("m", entry(folder), tmp_path, tower, CPU, dtype)
         assert asked[-1] == size_of(loaded.module)

@@ -19,12 +19,12 @@ def disk(name: str, folder: Path, needed: float) -> None:
                         "the hub's cache on another disk: HF_HOME=folder")  # fmt: skip
 
 
-def memory(name: str, needed: float, device) -> None:
-    """UserError when `needed` bytes of weights do not fit into the memory of `device` (a torch.device)."""
+def memory(name: str, needed: float, device, dtype: str) -> None:
+    """UserError when `needed` bytes of weights in `dtype` do not fit into the memory of `device` (a torch.device)."""
     needed *= MARGIN
     free = _free_on_gpu(device) if device.type == "cuda" else free_on_host()
     if needed > free:
-        halve = "" if needed / 2 > free else " (half of it with DTYPE=fp16 or bf16)"
+        halve = " (half of it with DTYPE=fp16 or bf16)" if dtype == "fp32" and needed / 2 < free else ""
         raise UserError(f"model {name}: needs {_gb(needed)} of memory on {device}{halve}, {_gb(free)} free. Close what "
                         "else runs there, or choose a smaller model or another DEVICE")  # fmt: skip
 

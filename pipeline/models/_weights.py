@@ -108,7 +108,10 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
                         f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
                         "saved by someone you trust") from None  # fmt: skip
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "TorchScript" in reason:
+            raise UserError(f"{path}: a TorchScript archive, which is code: refused. Take the .safetensors file, or a "
+                            "state dict of tensors") from None  # fmt: skip
         raise UserError(f"{path}: not a whole torch file ({reason}); fetch it again") from None
     while isinstance(content, dict) and (inner := [w for w in WRAPPERS if isinstance(content.get(w), dict)]):
         content = content[inner[0]]

@@ -36,7 +36,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     facts = _checks.facts(entry, Facts(size, *IMAGENET, "shortest", context, quick_gelu=True), where)
     part = open_clip.tower_of(model, tower)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device)
+    _preflight.memory(name, size_of(part), device, dtype)
     _skeleton.assign(part, state, device)
     tokenizer = _tokenizer(config["text_cfg"], entry, where) if tower == "text" else None
     logit_scale = float(state["logit_scale"].float().exp())

@@ -54,7 +54,7 @@ def load(
         module = towers.TOWERS[tower](config).to(DTYPES[dtype])
     _checks.run_in_fp32(module, entry.fp32_layers, where)
     if device.type != "cuda" and max_memory is None:  # on GPUs, placement knows what fits where
-        _preflight.memory(name, size_of(module), device)
+        _preflight.memory(name, size_of(module), device, dtype)
     tokenizer = _tokenizer(config, entry, where) if tower == "text" else None
     with prefixed(where):
         weights = _open(name, entry, root)

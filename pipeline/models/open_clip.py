@@ -54,7 +54,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
         lower(model, dtype)
     part = tower_of(model, tower)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device)
+    _preflight.memory(name, size_of(part), device, dtype)
     state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
     _skeleton.check(model, state, where, entry.allow)
     logit_scale = float(state["logit_scale"].float().exp())

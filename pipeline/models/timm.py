@@ -37,7 +37,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     model.reset_classifier(0)
     model.to(dtype=DTYPES[dtype])
     _checks.run_in_fp32(model, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(model), device)
+    _preflight.memory(name, size_of(model), device, dtype)
     _skeleton.assign(model, state, device)
     return Tower(model, facts, where, device, dtype, forward_image=lambda module, pixels: module(pixels),
                  allow=entry.allow, fp32_layers=entry.fp32_layers)  # fmt: skip

@@ -119,7 +119,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     tokenizer = _tokenizer(tokens, kind, facts, model, entry, where) if tower == "text" else None
     part = _tower_of(model, kind, tower, dtype)
     _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device)
+    _preflight.memory(name, size_of(part), device, dtype)
     state = _adapted(_skeleton.read(_weights_file(name, entry, folder, where), where), model, kind)
     _skeleton.check(model, state, where, entry.allow)
     _skeleton.assign(part, state, device)
