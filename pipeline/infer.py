@@ -45,8 +45,9 @@ def text_made_from(job: Job, model: str) -> dict:
     """What decides the features of a model's prompts; UserError for a model without a text tower."""
     from . import models
 
-    models.check_text(model, job.project.model(model))
-    return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model)}
+    entry = job.project.model(model)
+    models.check_text(model, entry)
+    return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model), **models.text_identity(entry)}
 
 
 def features_artefact(job: Job, member: str) -> Artefact:

@@ -14,7 +14,7 @@ from pipeline.job import Job
 from pipeline.models import _checks
 from pipeline.recipes import ModelEntry, Preprocess, Project
 
-from .conftest import fresh, tiny_config, write_yaml
+from .conftest import fresh, write_yaml
 from .test_models_open_clip import KINDS, create, entry
 from .tiny import MEAN, PROMPTS, local_dir, pixels, tokenizer_files
 
@@ -213,12 +213,35 @@ def test_a_config_whose_size_is_not_that_of_the_positions(tmp_path):
     assert load(folder, size=224).image_size == 224
 
 
-def test_what_replaces_a_fact_is_part_of_the_identity(folder):
-    def identity(**more):
-        return models.identity("m", entry(folder, **more), folder.parent)
+def test_only_what_changes_features_is_part_of_the_identity(folder):
+    """An edit of a declaration must not cost a second pass of a large model."""
 
-    assert identity() == identity(licence="MIT", note="x", parameters=3.0)
+    def identity(**more) -> str:
+        return json.dumps(models.identity("m", entry(folder, **more), folder.parent), sort_keys=True)
+
+    def text(**more) -> dict:
+        return models.text_identity(entry(folder, **more))
+
+    for more in ({"licence": "MIT", "note": "x", "parameters": 3.0}, {"allow": ["resize_mode", "prompts_cut"]},
+                 {"size": 32, "context_length": 12}, {"tokenizer": "t"}, {"logit_scale": 9.0}):  # fmt: skip
+        assert identity(**more) == identity()
     different = [identity(), identity(allow=["mean"], mean=[0.1, 0.1, 0.1]), identity(allow=["mean"], mean=MEAN),
-                 identity(fp32_layers=["Linear"]), identity(options={"a": 1}), identity(tokenizer="t")]  # fmt: skip
-    assert len({json.dumps(one, sort_keys=True) for one in different}) == len(different)
-    assert tiny_config(1)["preprocess_cfg"]["mean"] == MEAN
+                 identity(fp32_layers=["Linear"]), identity(options={"a": 1}),
+                 identity(allow=["position_embedding"], size=48)]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert text(licence="MIT", context_length=12, allow=["resize_mode"]) == text() == {}
+    assert text(tokenizer="t") == {"tokenizer": "t"}
+    assert text(logit_scale=9.0, allow=["context_length"], context_length=8) == {
+        "logit_scale": 9.0,
+        "context_length": 8,
+    }
+
+
+def test_a_new_logit_scale_costs_no_image(project_root):
+    fields = Project(project_root).model("vit").model_dump(include={"family", "weights", "preprocess"})
+    counts = []
+    for scale in (None, 9.0):
+        write_yaml(project_root / "models.local.yaml", {"mine": fields | ({"logit_scale": scale} if scale else {})})
+        job = fresh(project_root)
+        counts.append((infer.run_features(job, "mine@tiny")[1], infer.run_text(job, "mine", job.prompts.prompts)[1]))
+    assert counts == [(23, 12), (0, 12)]

@@ -225,17 +225,27 @@ def test_when_one_image_does_not_fit_that_is_said():
         list(infer.Batches(4).run(encode, [1, 2, 3]))
 
 
-def test_transformers_repositories_are_loaded_from_the_cache(cache, tmp_path):
+@pytest.mark.parametrize("shards", ["5GB", "20KB"])
+def test_transformers_repositories_are_loaded_from_the_cache(cache, tmp_path, shards):
     from .test_models_transformers import checkpoint
     from .tiny import PROMPTS
 
-    checkpoint(tmp_path / "saved", "clip")
-    for file in (tmp_path / "saved").iterdir():
+    saved = tmp_path / "saved"
+    model = checkpoint(saved, "clip")
+    (saved / "model.safetensors").unlink()
+    model.save_pretrained(saved, max_shard_size=shards)
+    for file in saved.iterdir():
         in_cache(cache, "some/clip", file.name, file.read_bytes())
     hubbed = ModelEntry.parse({"family": "transformers", "hub": "some/clip", "preprocess": "x"}, "m")
     text = models.load("m", hubbed, tmp_path, "text", CPU, "fp32")
     local = ModelEntry.parse({"family": "transformers", "weights": "saved", "preprocess": "x"}, "m")
-    torch.testing.assert_close(
-        text.encode_text(PROMPTS), models.load("m", local, tmp_path, "text", CPU, "fp32").encode_text(PROMPTS)
-    )
-    assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "clip"
+    expected = models.load("m", local, tmp_path, "text", CPU, "fp32").encode_text(PROMPTS)
+    torch.testing.assert_close(text.encode_text(PROMPTS), expected)
+
+
+def test_shards_that_do_not_all_fit_are_refused_before_the_first(cache, tmp_path):
+    index = {"metadata": {"total_size": 4e15}, "weight_map": {"a": "1.bin", "b": "2.bin", "c": "3.bin", "d": "4.bin"}}
+    path = in_cache(cache, "some/big", "pytorch_model.bin.index.json", json.dumps(index).encode())
+    in_cache(cache, "some/big", "2.bin")
+    with pytest.raises(UserError, match="3000000.0 GB to download"):
+        hub.fetch_shards("m", "some/big", path, None)

@@ -61,12 +61,12 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     and revision. Of the declared facts only those count that may replace the checkpoint's own.
     """
     source = {"family": entry.family, "architecture": entry.architecture}
-    used = {key: getattr(entry, key) for key in ("file", "options", "fp32_layers", "tokenizer", "logit_scale")}
-    used["allow"] = sorted(entry.allow)
-    own = ("size", "mean", "std", "context_length", "quick_gelu")
-    replaced = entry.allow or (entry.weights and not entry.tag)
-    used |= {fact: getattr(entry, fact) for fact in own} if replaced else {}
-    source |= {key: value for key, value in used.items() if value not in (None, {}, (), [])}
+    used = {key: getattr(entry, key) for key in ("file", "options", "fp32_layers")}
+    bare = entry.weights is not None and entry.tag is None  # then the entry says how its pixels are made
+    replaced = {"mean", "std"} if bare else {"mean", "std"} & set(entry.allow)
+    replaced |= {"size"} if "position_embedding" in entry.allow else set()
+    used |= {fact: getattr(entry, fact) for fact in replaced}
+    source |= {key: value for key, value in used.items() if value not in (None, {}, ())}
     if entry.weights is None:
         return {**source, "tag": entry.tag, "hub": entry.hub, "revision": entry.revision}
     source |= {"tag": entry.tag} if entry.tag else {}
@@ -80,6 +80,14 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     finally:
         digests.remember()
     return {**source, "contents": contents}
+
+
+def text_identity(entry: ModelEntry) -> dict:
+    """What, besides `identity`, decides text features and their scale; image features do not depend on it."""
+    used = {"tokenizer": entry.tokenizer, "logit_scale": entry.logit_scale}
+    if "context_length" in entry.allow or entry.family == "transformers":  # may be given, not only declared
+        used["context_length"] = entry.context_length
+    return {key: value for key, value in used.items() if value is not None}
 
 
 def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: str) -> Model:

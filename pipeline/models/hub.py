@@ -3,6 +3,7 @@
 Nothing here imports torch. HF_HUB_OFFLINE=1 and HF_HOME are respected; an interrupted download is resumed.
 """
 
+import json
 from pathlib import Path
 
 from ..errors import UserError
@@ -91,6 +92,19 @@ def _reason(error: Exception, repo: str) -> str:
     if isinstance(error, RepositoryNotFoundError):
         return "The hub has no such repository, or it is private"
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def fetch_shards(name: str, repo: str, index: Path, revision: str | None) -> None:
+    """Fetch the shards beside an index.json, after making sure that all of those that are missing fit."""
+    from huggingface_hub import constants
+
+    content = json.loads(index.read_text())
+    shards = sorted(set(content["weight_map"].values()))
+    missing = [shard for shard in shards if not (index.parent / shard).exists()]
+    total = content.get("metadata", {}).get("total_size", 0)
+    _preflight.disk(name, Path(constants.HF_HUB_CACHE), total * len(missing) / len(shards))
+    for shard in missing:
+        fetch(name, repo, shard, revision, None)
 
 
 def fetch_folder(name: str, entry: ModelEntry) -> Path:

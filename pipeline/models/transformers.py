@@ -260,8 +260,7 @@ def _weights_file(name: str, entry: ModelEntry, folder: Path, where: str) -> Pat
     if not entry.weights:
         path = hub.fetch(name, entry.hub, hub.weight_files(entry), entry.revision, entry.download_gb)
         if path.name.endswith(".index.json"):
-            for shard in sorted(set(json.loads(path.read_text())["weight_map"].values())):
-                hub.fetch(name, entry.hub, shard, entry.revision, None)
+            hub.fetch_shards(name, entry.hub, path, entry.revision)
         return path
     found = [folder / file for file in hub.weight_files(entry) if (folder / file).is_file()]
     if not found:
