@@ -182,6 +182,14 @@ def test_preprocessing_of_published_processors_equals_the_librarys():
         assert (facts.size, facts.resize_mode) == (64, mode)
 
 
+def test_features_are_taken_from_either_form_of_output():
+    """A tensor in transformers 4, an object with the projected features in 5."""
+    features = torch.randn(2, 3)
+    output = transformers.modeling_outputs.BaseModelOutputWithPooling(pooler_output=features)
+    assert projected(features) is features
+    assert projected(output) is features
+
+
 def test_mistakes_are_told(tmp_path):
     checkpoint(tmp_path, "clip")
 

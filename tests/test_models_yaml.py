@@ -14,7 +14,6 @@ from .conftest import ROOT, write_yaml
 PROJECT = Project(ROOT)
 ENTRIES = PROJECT.models
 OPEN_CLIP = [name for name, entry in ENTRIES.items() if entry.family == "open_clip" and entry.tag]
-SLOW = {"mobileclip2-s4"}  # its branches take long to construct
 
 
 def test_every_family_has_entries_of_the_reference_table():
@@ -39,7 +38,7 @@ def test_the_winners_recipes_squash_what_was_trained_with_crops():
         assert _checks.recipe_resize_mode(PROJECT.preprocess(recipe).ops) == "squash"
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in OPEN_CLIP])
+@pytest.mark.parametrize("name", OPEN_CLIP)
 def test_facts_of_open_clip_entries_are_the_librarys(name):
     """Name and tag exist, the tower can be built without memory, and every declared fact is the library's."""
     from pipeline.models import open_clip

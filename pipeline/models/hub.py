@@ -3,7 +3,9 @@
 Nothing here imports torch. HF_HUB_OFFLINE=1 and HF_HOME are respected; an interrupted download is resumed.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import UserError
@@ -62,23 +64,34 @@ def _download(name: str, repo: str, file: str, revision: str | None, gb: float |
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    what = f"{repo}/{file} ({f'{gb:g} GB' if gb else 'size unknown'}) to {constants.HF_HUB_CACHE}"
-    try:
-        size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size or 0
+    with _explained(name, repo, f"{file} ({f'{gb:g} GB' if gb else 'size unknown'})"):
+        try:
+            size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size or 0
+        except EntryNotFoundError as error:
+            if last or isinstance(error, LocalEntryNotFoundError):
+                raise
+            return None
         _preflight.disk(name, Path(constants.HF_HUB_CACHE), size)
         print(f"download   {name}: {repo}/{file}, {size / 1e9:.1f} GB to {constants.HF_HUB_CACHE}", flush=True)
         return Path(hf_hub_download(repo, file, revision=revision))
+
+
+@contextlib.contextmanager
+def _explained(name: str, repo: str, what: str) -> Iterator[None]:
+    """Errors of the hub's client and of the HTTP library below it, as one line that says what to do."""
+    from huggingface_hub import constants
+
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # the hub's client passes on errors of several HTTP libraries
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError) and not last:
-            return None
+    except Exception as error:
         library = type(error).__module__.partition(".")[0]
         if not isinstance(error, OSError) and library not in ("httpx", "httpcore", "requests", "huggingface_hub"):
             raise
-        raise UserError(f"model {name} is not on disk and could not be downloaded: {what}. {_reason(error, repo)}. "
-                        "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can "
-                        "be reached") from None  # fmt: skip
+        fix = "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can be reached"
+        raise UserError(f"model {name} is not on disk and could not be downloaded: {repo}/{what} to "
+                        f"{constants.HF_HUB_CACHE}. {_reason(error, repo)}. {fix}") from None  # fmt: skip
 
 
 def _reason(error: Exception, repo: str) -> str:
@@ -112,9 +125,6 @@ def fetch_folder(name: str, entry: ModelEntry) -> Path:
     from huggingface_hub import snapshot_download
 
     config = fetch(name, entry.hub, "config.json", entry.revision, None)
-    try:
-        snapshot_download(entry.hub, revision=entry.revision, allow_patterns=SMALL_FILES)
-    except Exception as error:  # offline with what is cached; a file that is missing is named when it is needed
-        if isinstance(error, (TypeError, AttributeError)):
-            raise
-    return config.parent
+    commit = config.parent.name  # so that all files are of one state of the repository
+    with _explained(name, entry.hub, "tokenizer and configs"):
+        return Path(snapshot_download(entry.hub, revision=commit, allow_patterns=SMALL_FILES))

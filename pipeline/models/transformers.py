@@ -258,9 +258,10 @@ def _adapted(state: dict[str, Tensor], model: nn.Module, kind: Kind) -> dict[str
 
 def _weights_file(name: str, entry: ModelEntry, folder: Path, where: str) -> Path:
     if not entry.weights:
-        path = hub.fetch(name, entry.hub, hub.weight_files(entry), entry.revision, entry.download_gb)
+        commit = folder.name
+        path = hub.fetch(name, entry.hub, hub.weight_files(entry), commit, entry.download_gb)
         if path.name.endswith(".index.json"):
-            hub.fetch_shards(name, entry.hub, path, entry.revision)
+            hub.fetch_shards(name, entry.hub, path, commit)
         return path
     found = [folder / file for file in hub.weight_files(entry) if (folder / file).is_file()]
     if not found:
