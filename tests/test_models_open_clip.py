@@ -2,6 +2,7 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +247,18 @@ def test_existing_configs_of_the_suite_still_load(tmp_path):
     folder = local_dir(tmp_path / "m", config, create(config))
     preprocessor_file(folder, 32)  # a file of another library beside it changes nothing
     assert models.load("m", entry(folder), tmp_path, "image", CPU, "fp32").image_size == 32
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_weights_stay_in_their_mapped_file(published, tmp_path, suffix):
+    """Loading makes no copy in memory where the dtype is the file's."""
+    file = tmp_path / f"copy{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(published.state_dict(), file)
+    for tower in ("image", "text"):
+        module = models.load("m", tagged(weights=str(file)), tmp_path, tower, CPU, "fp32").module
+        maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines()
+                if str(file) in line]  # fmt: skip
+        ranges = [[int(address, 16) for address in span.split("-")] for span in maps]
+        copied = [name for name, parameter in module.named_parameters()
+                  if not any(start <= parameter.data_ptr() < end for start, end in ranges)]  # fmt: skip
+        assert set(copied) <= {"logit_scale"}

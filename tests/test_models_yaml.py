@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pipeline import list_models
+from pipeline.images import compile_recipe
 from pipeline.models import FAMILIES, _checks
 from pipeline.recipes import Project
 
@@ -95,3 +96,34 @@ def test_make_models_tells_what_is_on_disk(project_root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-2:] for line in lines[1:3]] == [["on", "disk"]] * 2
     assert lines[3].endswith("bring data/absent.pth.tar")
+
+
+@pytest.mark.parametrize("size", [(301, 260), (200, 333), (256, 256), (40, 50)])
+@pytest.mark.parametrize(
+    "name, edge, crop", [("imagenet224", 256, 224), ("imagenet600", 632, 600), ("crop224", 224, 224)]
+)
+def test_recipes_with_a_larger_resize_are_torchvisions(name, edge, crop, size):
+    """Resize to more than the crop, as ImageNet backbones and DeCLIP are evaluated."""
+    import numpy as np
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8))
+    expected = Compose([Resize(edge, InterpolationMode.BICUBIC), CenterCrop(crop)])(picture)
+    found = compile_recipe(PROJECT.preprocess(name), name)(picture)
+    assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+
+
+def test_aligns_recipe_is_its_processors():
+    import numpy as np
+    from PIL import Image
+    from transformers import EfficientNetImageProcessor
+
+    processor = EfficientNetImageProcessor(
+        size={"height": 346, "width": 346}, crop_size={"height": 289, "width": 289}, do_center_crop=True,
+        rescale_factor=1 / 127.5, rescale_offset=True, do_normalize=False, include_top=False, resample=2,
+    )  # fmt: skip
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (300, 200, 3), dtype=np.uint8))
+    found = compile_recipe(PROJECT.preprocess("align289"), "align289")(picture) / 127.5 - 1
+    expected = processor(picture, return_tensors="np")["pixel_values"][0]
+    assert np.abs(found - expected).max() < 0.05
