@@ -196,7 +196,8 @@ class Artefact:
         import torch
 
         parts, end = [], start
-        for first, last, file in self._files():
+        whole = self._file(start, stop)  # the usual case; listing all shards for each would be quadratic
+        for first, last, file in [(start, stop, whole)] if whole.exists() else self._files():
             if first <= end < last and end < stop:
                 shard = load(file, self.digest)
                 assert shard is not None, f"{file} vanished or changed while it was in use"
