@@ -72,10 +72,10 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     undecoded = sum(stop - start for start, stop in pixels.missing(job.shard_rows))
     say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
+    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch} at most")
     model = models.load(model_name, entry, job.project.root, "image", job.device, job.dtype)
     _check_recipe(job, member, model.image_size, model.resize_mode)
     fitting = Batches(job.batch_size or models.batch_size(model, job.batch, job.device))
-    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {fitting.size}")
     done = 0
     with progress(f"infer {member}", "image", job) as bar:
         for start, stop, left in result.claim(job.shard_rows, job.rank, job.world):

@@ -28,8 +28,8 @@ BREAKS = {"Cc", "Zl", "Zp"}  # Unicode categories: control characters, line and 
 Pooling = Literal["mean", "median", "max", "embedding"]
 ResizeMode = Literal["squash", "shortest", "longest"]
 # the self-checks of a checkpoint that an entry may silence by name (pipeline/models/_checks.py)
-Check = Literal["activation", "context_length", "mean", "position_embedding", "prompts_cut", "resize_mode", "size",
-                "std", "unexpected_keys", "vocabulary"]  # fmt: skip
+Check = Literal["activation", "mean", "position_embedding", "prompts_cut", "resize_mode", "size", "std",
+                "unexpected_keys", "vocabulary"]  # fmt: skip
 
 
 class _Loader(yaml.CSafeLoader):
@@ -203,6 +203,13 @@ class ModelEntry(Recipe):
     def _has_a_source(self):
         if not (self.weights or self.tag or self.hub):
             raise ValueError("no checkpoint: give 'weights' (a local file or folder), 'tag' or 'hub'")
+        return self
+
+    @model_validator(mode="after")
+    def _size_is_free_for_convolutions_only(self):
+        if "size" in self.allow and self.family != "timm":
+            raise ValueError("allow: 'size' is for backbones of family timm, whose convolutions take any size; with "
+                             "position embeddings it is 'position_embedding'")  # fmt: skip
         return self
 
 

@@ -61,7 +61,7 @@ def create(config: dict) -> torch.nn.Module:
 
 
 def entry(folder, **more) -> ModelEntry:
-    return ModelEntry.parse({"family": "open_clip", "weights": str(folder), "preprocess": "x", **more}, "m")
+    return ModelEntry.parse({"family": "open_clip", "weights": str(folder), "preprocess": "x"} | more, "m")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -78,3 +78,12 @@ def test_mistakes_are_told(weights, more, message):
     with pytest.raises(UserError) as error:
         models.load("m", entry(path, **more), path.parent, "image", CPU, "fp32")
     assert message in str(error.value)
+
+
+def test_convolutions_take_another_size_when_allowed(weights):
+    path, model = weights
+    smaller = entry(path, size=32, architecture="mobilenetv2_050", allow=["size"])
+    image = models.load("m", smaller, path.parent, "image", CPU, "fp32")
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model(scaled(pixels(32))), dim=-1)
+    torch.testing.assert_close(image.encode_image(pixels(32)), expected, atol=1e-4, rtol=0)

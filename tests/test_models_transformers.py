@@ -209,3 +209,15 @@ def test_mistakes_are_told(tmp_path):
     refused("no dual encoder of type 'bert'")
     (tmp_path / "config.json").unlink()
     refused("is no folder of transformers")
+
+
+def test_fewer_tokens_may_be_asked_for_but_never_more_than_there_are(tmp_path):
+    checkpoint(tmp_path, "clip")
+    short = models.load("m", entry(tmp_path, context_length=7), tmp_path, "text", CPU, "fp32")
+    whole = models.load("m", entry(tmp_path), tmp_path, "text", CPU, "fp32")
+    assert (short.context_length, whole.context_length) == (7, 16)
+    torch.testing.assert_close(short.encode_text(PROMPTS[:2]), whole.encode_text(PROMPTS[:2]))
+    with pytest.raises(UserError, match="longer than the context of 7 tokens: .* loses 1"):
+        short.encode_text(PROMPTS)
+    with pytest.raises(UserError, match="context_length: the entry says context_length: 17, .* with 16"):
+        models.load("m", entry(tmp_path, context_length=17), tmp_path, "text", CPU, "fp32")

@@ -85,7 +85,7 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
 def text_identity(entry: ModelEntry) -> dict:
     """What, besides `identity`, decides text features and their scale; image features do not depend on it."""
     used = {"tokenizer": entry.tokenizer, "logit_scale": entry.logit_scale}
-    if "context_length" in entry.allow or entry.family == "transformers":  # may be given, not only declared
+    if entry.family == "transformers":  # where fewer tokens than the checkpoint's may be asked for
         used["context_length"] = entry.context_length
     return {key: value for key, value in used.items() if value is not None}
 

@@ -14,6 +14,8 @@ from ..recipes import ModelEntry
 
 TOLERANCE = 1e-4  # of mean and std: published configs round to 4 digits or more
 FEWER = 0.9  # an embedding may be padded: its tokenizer may have this share of its rows
+KEEP = {"context_length": "", "size": ", or have its positions interpolated (family open_clip): 'allow: "
+        "[position_embedding]'"}  # fmt: skip
 SHOWN = 3  # prompts listed in an error message
 
 
@@ -30,8 +32,9 @@ def facts(entry: ModelEntry, checkpoint, where: str):
         if declared is None or found is None or _same(declared, found):
             continue
         if check not in entry.allow:
+            other = KEEP.get(check, f", or keep it with 'allow: [{check}]'")
             raise UserError(f"{where}: {check}: the entry says {fact}: {_shown(declared)}, the checkpoint was trained "
-                            f"with {_shown(found)}. Correct the entry, or keep it with 'allow: [{check}]'")  # fmt: skip
+                            f"with {_shown(found)}. Correct the entry{other}")  # fmt: skip
         own[fact] = declared
     return replace(checkpoint, **own)
 

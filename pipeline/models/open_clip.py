@@ -50,10 +50,10 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     facts = _checks.facts(entry, _facts(source, model, entry, where), where)
     tokenizer = make_tokenizer(source, entry, root, facts, where) if tower == "text" else None
     fused = tower == "image" and any(hasattr(layer, "reparameterize") for layer in model.visual.modules())
+    part = tower_of(model, tower)
     if not fused:
         lower(model, dtype)
-    part = tower_of(model, tower)
-    _checks.run_in_fp32(part, entry.fp32_layers, where)
+        _checks.run_in_fp32(part, entry.fp32_layers, where)
     _preflight.memory(name, size_of(part), device, dtype)
     state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
     _skeleton.check(model, state, where, entry.allow)
