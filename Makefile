@@ -27,9 +27,11 @@ VENV := .venv
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed
+  REPORT_READY := $(VENV)/.installed-report
 else
   RUN := $(PYTHON)
   READY := environment
+  REPORT_READY := environment
 endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.launch to start at all
@@ -82,6 +84,24 @@ diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
 sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12
 	$(call need,N,N=12)
 	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
+
+.PHONY: report
+report: $(REPORT_READY) ## one HTML page about a submission (N=12, else the newest) or about ENSEMBLE
+	$(PIPELINE) report $(JOB) $(call option,--n,N)
+
+##@ Any images
+
+.PHONY: analyse
+analyse: $(REPORT_READY) ## what the images are like: sizes, duplicates, resolution, damage; HTML page and CSV
+	$(PIPELINE) analyse $(JOB)
+
+.PHONY: predict
+predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
+	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
+	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
+	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
+	$(PIPELINE) predict $(JOB) $(call option,--images,IMAGES) $(call option,--labels,LABELS) \
+	  $(call option,--top,TOP) $(call option,--template,TEMPLATE) $(call option,--out,OUT)
 
 ##@ Recipes and caches
 
@@ -137,7 +157,11 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-report: requirements-report.txt $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-report.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed-report
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 

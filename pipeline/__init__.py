@@ -1,1 +1,16 @@
 """Zero-shot image-classification submission pipeline. `python -m pipeline --help` lists the stages."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .classify import load_classifier
+
+__all__ = ["load_classifier"]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import classify  # only now: torch takes a second to import
+
+    return getattr(classify, name)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .errors import UserError
+from .errors import UserError, did_you_mean
 from .job import DTYPES, Job
 from .recipes import Project
 
@@ -95,6 +95,26 @@ def _new(job: Job, args: Arguments) -> None:
     new.run(job.project, job.competition_name, args.images, args.classes)
 
 
+def _report(job: Job, args: Arguments) -> None:
+    from . import report
+
+    report.run(job, args.n, args.ensemble)
+
+
+def _analyse(job: Job, args: Arguments) -> None:
+    from . import analyse
+
+    analyse.run(job)
+
+
+def _predict(job: Job, args: Arguments) -> None:
+    from . import predict
+
+    if not args.model:
+        raise UserError(f"no model: give MODEL=name.{did_you_mean('', job.project.models)}")
+    predict.run(job, args.model, args.images, args.labels, args.template, args.top, args.out)
+
+
 def _ensemble_name(job: Job, args: Arguments) -> str:
     name = args.ensemble or job.competition.ensemble
     if not name:
@@ -125,6 +145,9 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "diff": (_diff, "what changed between two submissions"),
     "models": (_models, "the entries of models.yaml: size, accuracy, licence, on disk or to download"),
     "sheet": (_sheet, "a contact sheet of a submission"),
+    "analyse": (_analyse, "what the images are like: sizes, duplicates, resolution, damage"),
+    "predict": (_predict, "labels and scores of any folder of images, without a competition"),
+    "report": (_report, "one HTML page about a submission, or about an ensemble"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -158,6 +181,7 @@ def parser() -> argparse.ArgumentParser:
     }
     for verb in ("score", "sheet"):
         own[verb].add_argument("--n", type=_positive, required=True, help="number of the submission")
+    own["report"].add_argument("--n", type=_positive, help="number of the submission (default: the newest)")
     own["score"].add_argument("--public", type=float, help="public score, e.g. 0.92024")
     own["score"].add_argument("--private", type=float, help="private score")
     own["diff"].add_argument("--a", type=_positive, required=True, help="number of the first submission")
@@ -166,6 +190,11 @@ def parser() -> argparse.ArgumentParser:
     own["clean-cache"].add_argument("--dry", action="store_true", help="only list")
     own["new"].add_argument("--images", required=True, help="folder or glob of the images")
     own["new"].add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+    own["predict"].add_argument("--images", required=True, help="folder or glob of the images")
+    own["predict"].add_argument("--labels", required=True, help="a,b,c or a JSON file with a list")
+    own["predict"].add_argument("--template", help="sentence around a label (default: a photo of a {}.)")
+    own["predict"].add_argument("--top", type=_positive, default=5, metavar="N", help="labels per image")
+    own["predict"].add_argument("--out", default="results.csv", help="results.csv or results.jsonl")
     return main
 
 

@@ -50,7 +50,7 @@ def run(project: Project, name: str, images: str, classes: str) -> None:
     """Write competitions/<name>.yaml, ensembles/<name>.yaml and prompts/<name>/; never over existing files."""
     if not NAME.fullmatch(name):
         raise UserError(f"COMPETITION={name}: letters, digits, '.', '_' and '-' only")
-    class_names = _class_names(project.root, classes)
+    class_names = names_from(project.root, classes, "CLASSES")
     found = list_images(str(project.root / images), "IMAGES")
     quoted = {class_name: json.dumps(class_name, ensure_ascii=False) for class_name in class_names}
     stems = [file_stem(class_name) for class_name in class_names]
@@ -77,15 +77,15 @@ def run(project: Project, name: str, images: str, classes: str) -> None:
         f"Edit these files, then: make submit COMPETITION={name}")  # fmt: skip
 
 
-def _class_names(root: Path, classes: str) -> list[str]:
-    """From 'a,b,c' or from a JSON file with a list."""
-    if classes.endswith(".json"):
+def names_from(root: Path, text: str, variable: str) -> list[str]:
+    """Class names from 'a,b,c' or from a JSON file with a list; UserError names the variable they were given in."""
+    if text.endswith(".json"):
         try:
-            names = json.loads((root / classes).read_text(encoding="utf-8-sig"))
+            names = json.loads((root / text).read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
-            raise UserError(f"CLASSES={classes}: {error}") from None
+            raise UserError(f"{variable}={text}: {error}") from None
     else:
-        names = [name.strip() for name in classes.split(",")]
+        names = [name.strip() for name in text.split(",")]
     if not isinstance(names, list) or len(names) < 2 or not all(isinstance(n, str) and n for n in names):
-        raise UserError(f"CLASSES={classes}: give at least two names, a,b,c, or a JSON file with a list of them")
+        raise UserError(f"{variable}={text}: give at least two names, a,b,c, or a JSON file with a list of them")
     return names

@@ -178,7 +178,8 @@ class TestMake:
     def test_alone_it_prints_targets_and_variables(self):
         said = make("COMPETITION=scene").stdout
         targets = (
-            "preprocess infer ensemble threshold submit log score diff sheet new inspect clean-cache test bench help"
+            "preprocess infer ensemble threshold submit log score diff sheet report "
+            "analyse predict new inspect clean-cache test bench help"
         )
         for target in targets.split():
             assert f"make {target}" in said

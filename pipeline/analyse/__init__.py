@@ -1,0 +1,65 @@
+"""Verb analyse: what a competition's images are like before any model sees them; one HTML page and one CSV."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .. import page, submit
+from ..cache import atomic_file
+from ..job import Job, progress, say, warn
+from ..submissions import csv_text
+
+BATCH = 256  # images handed to the threads at a time
+COLUMNS = ("image", "class", "bytes", "width", "height", "mode", "format", "brightness", "contrast", "resolution",
+           "content", "duplicate_of", "near_duplicate_of", "problem")  # fmt: skip
+
+
+def run(job: Job) -> Path:
+    """Write reports/<competition>/images.html and images.csv and print a summary."""
+    page.need_packages("analyse")
+    from . import measure, sections
+
+    truth, images = submit.truth(job), job.images
+    measured = list(_measured(job, measure.measure))
+    data = sections.Data(
+        job.competition_name, images.folder, images.ignored, job.class_names, truth, measured,
+        measure.exact_duplicates(measured), measure.near_duplicates(measured),
+    )  # fmt: skip
+    folder = job.project.root / "reports" / job.competition_name
+    with atomic_file(folder / "images.csv") as temporary:
+        temporary.write_text(csv_text(COLUMNS, _rows(data)), encoding="utf-8", errors="surrogateescape")
+    target = folder / "images.html"
+    page.write(target, f"Images of {job.competition_name}", f"{job.data or job.competition.images}",
+               sections.cards(data), sections.every(data))  # fmt: skip
+    for line in sections.summary(data):
+        say("analyse", job.competition_name, line)
+    for one in data.broken:
+        warn(f"{one.name}: {one.problem}")
+    say("analyse", job.competition_name, f"{target} and images.csv beside it")
+    return target
+
+
+def _measured(job: Job, measure) -> Iterator:
+    """The measures of every image, in order."""
+    names, paths = job.images.ids, job.images.paths()
+    # decoding and transforms work outside the interpreter lock, so threads use all cores
+    with (
+        ThreadPoolExecutor(job.threads) as pool,
+        progress("analyse", "image", job, len(names)) as bar,
+    ):
+        for start in range(0, len(names), BATCH):
+            for one in pool.map(measure, names[start : start + BATCH], paths[start : start + BATCH]):
+                yield one
+                bar.update()
+
+
+def _rows(data) -> Iterator[list]:
+    """The lines of images.csv."""
+    first = {}
+    for kind, groups in (("same", data.exact), ("near", data.near)):
+        first |= {(kind, position): data.measured[group[0]].name for group in groups for position in group[1:]}
+    for position, one in enumerate(data.measured):
+        name = data.class_names[data.truth[position]] if data.truth else ""
+        yield [one.name, name, one.size, one.width, one.height, one.mode, one.format, f"{one.brightness:.1f}",
+               f"{one.contrast:.1f}", one.resolution, one.content, first.get(("same", position), ""),
+               first.get(("near", position), ""), one.problem]  # fmt: skip

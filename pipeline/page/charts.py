@@ -1,0 +1,111 @@
+"""Charts as inline SVG that follow the page's colours, drawn by matplotlib.
+
+matplotlib knows no CSS variables, so it draws with stand-in colours that `_svg` replaces: one drawing is right
+on a light page and on a dark one.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+INK, SOFT, LINE, ACCENT = (f"#0a0b0{n}" for n in range(4))
+VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent"}
+STYLE = {
+    "svg.fonttype": "none", "text.parse_math": False, "font.size": 9, "text.color": INK, "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT, "xtick.color": SOFT, "ytick.color": SOFT, "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
+    "figure.facecolor": "none", "legend.frameon": False, "axes.grid": True, "grid.color": LINE, "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "figure.constrained_layout.use": True,
+}  # fmt: skip
+HUES = 10  # colours of page.css; more classes go round the colour wheel
+
+
+def colour(label: int) -> str:
+    """The stand-in of a class's colour."""
+    return f"#0c{label // 256:02x}{label % 256:02x}"
+
+
+def _css(match: re.Match) -> str:
+    stand_in = match.group(0)
+    if stand_in in VARIABLES:
+        return f"var(--{VARIABLES[stand_in]})"
+    label = int(stand_in[3:], 16)
+    return f"var(--c{label})" if label < HUES else f"hsl({label * 137.5 % 360:.0f} 55% 52%)"
+
+
+def _svg(draw, width: float, height: float, salt: str) -> str:
+    """What `draw(axes)` draws, as an <svg> element; `salt` keeps its ids apart from the page's other charts."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({**STYLE, "svg.hashsalt": salt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has other fonts
+        figure = Figure(figsize=(width, height))
+        draw(figure.subplots())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(<svg [^>]*?) (width|height)="[^"]*"', r"\1", text)
+    text = re.sub(r'( id="|href="#|url\(#)', rf"\1{salt}-", text)
+    return re.sub(r"#0[ac]\w{4}", _css, text)
+
+
+def reliability(confidence: Sequence[float], right: Sequence[float], counts: Sequence[int]) -> str:
+    """Share of right labels over mean confidence, a dot per bin with its area by the number of images."""
+
+    def draw(axes):
+        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (3, 3)))
+        axes.plot(confidence, right, color=ACCENT, linewidth=1.4)
+        axes.scatter(confidence, right, s=20 + 180 * np.asarray(counts) / max(counts), color=ACCENT, linewidth=0)
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of right labels", aspect="equal")
+
+    return _svg(draw, 4.4, 4.2, "reliability")
+
+
+def elbow(curves: dict[str, Sequence[float]]) -> str:
+    """Share of variance that the first components explain, a line per member."""
+
+    def draw(axes):
+        for number, (name, explained) in enumerate(curves.items()):
+            axes.plot(range(1, len(explained) + 1), explained, color=colour(number), linewidth=1.6, label=name)
+        axes.set(ylim=(0, 1.02), xlabel="principal components", ylabel="variance explained", xscale="log")
+        axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.minorticks_off()
+        axes.legend(loc="lower right")
+
+    return _svg(draw, 4.4, 3.4, "elbow")
+
+
+def scatter(points: np.ndarray, labels: np.ndarray, prototypes: np.ndarray, names: Sequence[str]) -> str:
+    """Images as dots in the colour of their class, text prototypes (C, 2) as diamonds with the class's name."""
+
+    def draw(axes):
+        size = np.clip(5000 / len(points), 3, 24)
+        axes.scatter(*points.T, s=size, color=[colour(label) for label in labels], alpha=0.75, linewidth=0)
+        for label, (x, y) in enumerate(prototypes):
+            axes.scatter(x, y, s=40, marker="D", color=colour(label), edgecolor=INK, linewidth=1, zorder=3)
+        for label, (x, y) in enumerate(prototypes if len(names) <= 30 else ()):
+            axes.annotate(names[label], (x, y), xytext=(5, 3), textcoords="offset points", color=INK, weight="bold")
+        axes.set(xticks=[], yticks=[], aspect="equal")
+        axes.spines[:].set_visible(False)
+        axes.margins(0.08)
+
+    return _svg(draw, 5.4, 4.6, "scatter")
+
+
+def histogram(values: Sequence[float], name: str, salt: str) -> str:
+    """How often each value occurs, in at most 40 bins of whole numbers."""
+    low, high = int(np.floor(min(values))), int(np.floor(max(values)))
+    step = -(-(high - low + 1) // 40)
+
+    def draw(axes):
+        axes.hist(values, bins=np.arange(low, high + step + 1, step), color=ACCENT, linewidth=0)
+        axes.set(xlabel=name, ylabel="images")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="x", visible=False)
+
+    return _svg(draw, 4.4, 2.8, salt)

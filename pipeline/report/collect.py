@@ -1,0 +1,196 @@
+"""A submission, or an ensemble without one -> the Result that a report is about.
+
+Everything is found by the digests of the submission's JSON: in the cache, or computed again where the recipe still
+is what it was. What cannot be found is left out, and the page says so.
+"""
+
+import contextlib
+import json
+from dataclasses import replace
+
+import numpy as np
+
+from .. import cache, infer, submit, threshold
+from ..cache import Artefact
+from ..errors import UserError
+from ..job import Job
+from ..submissions import number_of
+from .result import Member, PromptUse, Result, Space
+
+SAMPLE = 3000  # images in t-SNE and PCA
+
+
+def of_submission(job: Job, number: int | None) -> Result:
+    """Submission `number`, or the newest; its labels are those of the CSV, whatever the recipes are now."""
+    submissions = submit.submissions_of(job)
+    files = submissions.files()
+    if not files:
+        raise UserError(f"no submissions in {submissions.folder} yet: make submit, or give ENSEMBLE=name")
+    path = submissions.path(number) if number else files[-1]
+    number, name, made = number_of(path), path.stem.partition("-")[2], submissions.made(number_of(path))
+    known = {value: label for label, value in enumerate(submit.label_values(job))}
+    values = submissions.read(path)
+    try:
+        labels = np.array([known[values[i]] for i in submit.id_values(job)])
+    except KeyError as error:
+        raise UserError(f"{path}: does not fit the images and classes of {job.where}: {error} is missing or unknown. "
+                        "Give the DATA= that it was made from") from None  # fmt: skip
+    line = next((line for line in submissions.log() if int(line["number"]) == number), {})
+    final = _final(job, name, made) if made.get("images", {}).get("digest") == job.images_digest else None
+    gone = ("The probabilities behind this submission are no longer in the cache, and the recipes and images of today "
+            "give others: what needs them is left out.")  # fmt: skip
+    notes = () if final else (gone,)
+    return _result(job, f"Submission {number:03d} · {name}", path.stem, labels, final, made, line, notes)
+
+
+def of_ensemble(job: Job, name: str) -> Result:
+    """An ensemble as it is now, computing what is not cached."""
+    final = threshold.run(job, name)
+    labels = submit.class_probs(job, name, final).argmax(dim=1).numpy()
+    made = submit.provenance(job, name, final, submit.histogram(job, labels.tolist()))
+    return _result(job, f"Ensemble {name}", name, labels, final, made, {}, ())
+
+
+def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, made: dict, line: dict, notes) -> Result:
+    truth, when = submit.truth(job), f", {line['time'][:16].replace('T', ' ')} UTC" if line.get("time") else ""
+    known = Result(
+        title=title, subtitle=f"Competition {job.competition_name}, {len(labels):,} images{when}", stem=stem,
+        ids=job.images.ids, paths=job.images.paths(), class_names=job.class_names, labels=labels,
+        truth=None if truth is None else np.array(truth), made=made, notes=notes,
+        board={key: line[key] for key in ("public", "private", "flipped_previous") if line.get(key, "") != ""},
+    )  # fmt: skip
+    if final is None:
+        return known
+    columns, how = _columns(final), made["recipe"]["pooling"]
+    class_probs = _pooled(job, final, columns, how)
+    weights, members, spaces = made["recipe"]["members"], [], []
+    for name, part in _member_probs(job, made).items():
+        weight = weights[name] / sum(weights.values())
+        members.append(Member(name, weight, _pooled(job, part, columns, how).argmax(axis=1)))
+        spaces.append(_space(job, name, part, columns, how))
+    return replace(known, shares=_shares(class_probs), members=members, spaces=[space for space in spaces if space],
+                   prompts=_prompt_uses(job, final, columns, how, class_probs, known.truth))  # fmt: skip
+
+
+def _final(job: Job, name: str, made: dict) -> Artefact | None:
+    """The thresholded blend that a submission was made from."""
+    if (job.project.root / "ensembles" / f"{name}.yaml").is_file():
+        with contextlib.suppress(UserError):  # a recipe that is broken by now
+            if threshold.artefact(job, name).digest == made["digest"]:
+                return threshold.run(job, name)
+    return _cached(job, "threshold", name, made["digest"])
+
+
+def _member_probs(job: Job, made: dict) -> dict[str, Artefact]:
+    """The members' probabilities that are still in the cache, by name, in the recipe's order."""
+    found = {name: _cached(job, "probs", name, member["digest"]) for name, member in made["members"].items()}
+    return {name: part for name, part in found.items() if part}
+
+
+def _cached(job: Job, stage: str, name: str, digest: str) -> Artefact | None:
+    """The complete artefact of a digest, if the cache has it."""
+    folder = job.cache / stage / name
+    for file in sorted((folder / digest).glob("*.pt"))[:1]:
+        shard = cache.load(file, digest)
+        artefact = shard and Artefact(folder, json.loads(shard["made_from"]), job.images.ids)
+        if artefact and not artefact.missing(job.shard_rows):
+            return artefact
+    return None
+
+
+def _chunks(job: Job) -> list[tuple[int, int]]:
+    """Row ranges that fit into memory whatever the number of images is."""
+    total = len(job.images.ids)
+    return [(start, min(start + job.shard_rows, total)) for start in range(0, total, job.shard_rows)]
+
+
+def _columns(artefact: Artefact) -> dict:
+    """What the prompt columns of an artefact are, as infer.columns_of wrote it."""
+    return cache.load(artefact.shards()[0][2], artefact.digest)
+
+
+def _pooled(job: Job, artefact: Artefact, columns: dict, how: str) -> np.ndarray:
+    """Class probabilities, (N, C)."""
+    from .. import zeroshot
+
+    how = "mean" if how == "embedding" else how
+    return np.concatenate([
+        zeroshot.pool(artefact.rows("probs", *rows), columns["prompt_class"], columns["prompt_weight"],
+                      len(job.class_names), how).numpy()
+        for rows in _chunks(job)
+    ])  # fmt: skip
+
+
+def _shares(class_probs: np.ndarray) -> np.ndarray:
+    """Rows that sum to 1; a row that the threshold emptied has equal shares."""
+    totals = class_probs.sum(axis=1, keepdims=True)
+    equal = np.full_like(class_probs, 1 / class_probs.shape[1])
+    return np.clip(np.divide(class_probs, totals, out=equal, where=totals > 0), 0, 1)
+
+
+def _prompt_uses(job: Job, final: Artefact, columns: dict, how: str, class_probs: np.ndarray, truth) -> list[PromptUse]:
+    """What each prompt column did, in one pass over the images; nothing where the columns are no prompts."""
+    if how == "embedding":
+        return []
+    count = len(columns["prompts"])
+    largest, total, flips, gain = np.zeros(count, int), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
+    for start, stop in _chunks(job):
+        probs, before = final.rows("probs", start, stop), class_probs[start:stop].argmax(axis=1)
+        largest += np.bincount(probs.argmax(dim=1).numpy(), minlength=count)
+        total += probs.sum(dim=0).numpy()
+        for column in range(count):
+            after = _labels_without(column, probs, class_probs[start:stop], columns, how)
+            flips[column] += (after != before).sum()
+            if truth is not None:
+                gain[column] += (after == truth[start:stop]).sum() - (before == truth[start:stop]).sum()
+    return [
+        PromptUse(prompt, int(columns["prompt_class"][c]), float(columns["prompt_weight"][c]), int(largest[c]),
+                  float(total[c] / len(class_probs)), int(flips[c]), None if truth is None else int(gain[c]))
+        for c, prompt in enumerate(columns["prompts"])
+    ]  # fmt: skip
+
+
+def _labels_without(column: int, probs, class_probs: np.ndarray, columns: dict, how: str) -> np.ndarray:
+    """Labels of some images when a prompt column is left out of its class; the only prompt of a class stays."""
+    import torch
+
+    from .. import zeroshot
+
+    label = columns["prompt_class"][column]
+    own = (columns["prompt_class"] == label).nonzero()[:, 0]
+    own = own[(own != column) & (columns["prompt_weight"][own] > 0)]
+    changed = class_probs.copy()
+    if len(own):
+        one_class = torch.zeros(len(own), dtype=torch.long)
+        changed[:, label] = zeroshot.pool(probs[:, own], one_class, columns["prompt_weight"][own], 1, how)[:, 0]
+    return changed.argmax(axis=1)
+
+
+def _space(job: Job, member: str, part: Artefact, columns: dict, how: str) -> Space | None:
+    """Features of at most SAMPLE images, evenly spread, and of the classes' texts; None when no longer cached."""
+    features = _cached(job, "features", member, part.made_from["features"])
+    if features is None:
+        return None
+    total = len(job.images.ids)
+    rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLE)).astype(int))
+    parts = []
+    for start, stop in _chunks(job):
+        here = rows[(rows >= start) & (rows < stop)] - start
+        parts.append(features.rows("features", start, stop)[here].float().numpy())
+    return Space(member, rows, np.concatenate(parts), _prototypes(job, member, part, columns, how))
+
+
+def _prototypes(job: Job, member: str, part: Artefact, columns: dict, how: str) -> np.ndarray | None:
+    """Mean text feature of each class, (C, D), if all its prompts are among those that were encoded."""
+    from .. import zeroshot
+
+    if how == "embedding":
+        columns = infer.columns_of(job, "prompts")
+    digest = part.made_from["text"]
+    known = cache.load(job.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
+    row = {prompt: number for number, prompt in enumerate(known["prompts"])} if known else {}
+    if not row.keys() >= set(columns["prompts"]):
+        return None
+    text = known["features"][[row[prompt] for prompt in columns["prompts"]]]
+    classes = len(job.class_names)
+    return zeroshot.class_text_features(text, columns["prompt_class"], columns["prompt_weight"], classes).numpy()

@@ -1,0 +1,153 @@
+"""What a report is about: one object, whatever it was collected from, and the measures taken on it.
+
+Shape suffixes: N images, C classes, M members, B bins; S images of a subsample, D dimensions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of the ensemble: its weight and its own labels (N,)."""
+
+    name: str
+    weight: float
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Space:
+    """A member's features of some images (S, D), which ones (S,), and of the classes' texts (C, D) if known."""
+
+    member: str
+    rows: np.ndarray
+    features: np.ndarray
+    prototypes: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class PromptUse:
+    """What one prompt column did, over all images.
+
+    It is the largest of all columns for `largest` images and has the mean probability `mean`. Left out of its
+    class, `flips` labels change and `gain` more of them are right (None without truth).
+    """
+
+    prompt: str
+    label: int
+    weight: float
+    largest: int
+    mean: float
+    flips: int
+    gain: int | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """Labels of N images with as much as is known about how they came about."""
+
+    title: str
+    subtitle: str
+    stem: str  # of the report's file
+    ids: Sequence[str]
+    paths: Sequence[str]
+    class_names: Sequence[str]
+    labels: np.ndarray
+    truth: np.ndarray | None = None
+    shares: np.ndarray | None = None  # (N, C), rows sum to 1
+    members: Sequence[Member] = ()
+    spaces: Sequence[Space] = ()
+    prompts: Sequence[PromptUse] = ()
+    made: dict = field(default_factory=dict)
+    board: dict[str, str] = field(default_factory=dict)  # the line of log.csv: public, private, flipped_previous
+    notes: Sequence[str] = ()
+
+    @cached_property
+    def right(self) -> np.ndarray | None:
+        return None if self.truth is None else self.labels == self.truth
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Images per predicted class."""
+        return np.bincount(self.labels, minlength=len(self.class_names))
+
+    @cached_property
+    def confidence(self) -> np.ndarray | None:
+        """The predicted class's share; (N,)."""
+        return None if self.shares is None else self.shares[np.arange(len(self.labels)), self.labels]
+
+    @cached_property
+    def margin(self) -> np.ndarray | None:
+        """The best class's lead over the second; (N,)."""
+        if self.shares is None:
+            return None
+        second, best = np.sort(self.shares, axis=1)[:, -2:].T
+        return best - second
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Images by true (row) and predicted class; (C, C)."""
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(self.truth, self.labels, labels=range(len(self.class_names)))
+
+    @cached_property
+    def per_class(self) -> np.ndarray:
+        """Precision, recall, F1 and number of true images by class; (4, C)."""
+        from sklearn.metrics import precision_recall_fscore_support
+
+        return np.array(precision_recall_fscore_support(
+            self.truth, self.labels, labels=range(len(self.class_names)), zero_division=0
+        ))  # fmt: skip
+
+    @cached_property
+    def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(confidence, share of right labels, images) of the bins that hold any; each (B,)."""
+        from sklearn.calibration import calibration_curve
+
+        right, confidence = calibration_curve(self.right, self.confidence, n_bins=BINS)
+        counts = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], self.confidence))
+        return confidence, right, counts[counts > 0]
+
+    @cached_property
+    def calibration_error(self) -> float:
+        """Mean distance of confidence from the share of right labels (ECE, Guo et al. 2017)."""
+        confidence, right, counts = self.calibration
+        return float(np.average(np.abs(confidence - right), weights=counts))
+
+    @cached_property
+    def disagreement(self) -> np.ndarray:
+        """Share of images that two members label differently; (M, M)."""
+        labels_MN = np.stack([member.labels for member in self.members])
+        return (labels_MN[:, None] != labels_MN[None]).mean(axis=2)
+
+
+def explained_variance(features: np.ndarray) -> np.ndarray:
+    """Cumulated share of variance by number of principal components."""
+    from sklearn.decomposition import PCA
+
+    return np.cumsum(PCA(random_state=0).fit(features).explained_variance_ratio_)
+
+
+def embedded(space: Space) -> tuple[np.ndarray, np.ndarray]:
+    """t-SNE of a space's images and text prototypes together: (S, 2) and (C, 2), or (0, 2) without prototypes.
+
+    Image and text features of CLIP lie in two narrow cones apart from each other (Liang et al. 2022,
+    arXiv:2203.02053); each side is centred on its own mean first, or all texts would be one far island.
+    """
+    from openTSNE import TSNE
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import normalize
+
+    parts = [space.features] + ([] if space.prototypes is None else [space.prototypes])
+    together = np.concatenate([normalize(part - part.mean(axis=0)) for part in parts])
+    reduced = PCA(min(50, *together.shape), random_state=0).fit_transform(together)
+    perplexity = min(30, (len(reduced) - 1) / 3)
+    points = np.asarray(TSNE(perplexity=perplexity, random_state=0, negative_gradient_method="bh").fit(reduced))
+    return points[: len(space.features)], points[len(space.features) :]
