@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from . import models, zeroshot
+from . import infer, models, zeroshot
 from .errors import UserError
 from .images import compile_recipe, decode
 from .job import Job
@@ -47,7 +47,8 @@ class Classifier:
 
     def __init__(self, job: Job, model: str, preprocess: str | None = None):
         self.job, self.name = job, model
-        recipe = job.project.member(model, preprocess).partition("@")[2]
+        self.member = job.project.member(model, preprocess)
+        recipe = infer.split(self.member)[1]
         self._prepare = compile_recipe(job.project.preprocess(recipe), f"preprocess/{recipe}.yaml")
         self._tower = functools.cache(self._load)
         self._text = functools.lru_cache(maxsize=64)(self._encode_labels)
@@ -94,11 +95,10 @@ class Classifier:
         model = self._tower("image")
         image_ND = model.encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
-            raise UserError(f"{self.name}: features are not finite in {self.job.dtype}; use fp32")
-        bias = getattr(model, "logit_bias", None)
-        if bias is None:
+            raise UserError(f"{self.name}: features are not finite: {model.why_not_finite(pixels)}")
+        if model.logit_bias is None:
             return zeroshot.prompt_probs(image_ND, text_CD, model.logit_scale)
-        return (model.logit_scale * image_ND.float() @ text_CD.T + float(bias)).sigmoid()
+        return (model.logit_scale * image_ND.float() @ text_CD.T + model.logit_bias).sigmoid()
 
     def _encode_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
         prompts = [template.replace("{}", label) for label in labels for template in templates]
@@ -111,9 +111,8 @@ class Classifier:
         project = self.job.project
         entry = project.model(self.name)
         model = models.load(self.name, entry, project.root, tower, self.job.device, self.job.dtype)
-        size = self._prepare(Image.new("RGB", (8, 8))).shape[-1]
-        if tower == "image" and size != model.image_size:
-            raise UserError(f"{self.name} takes {model.image_size} pixels, its preprocess recipe makes {size}")
+        if tower == "image":
+            infer.check_recipe(project, self.member, model.image_size, model.resize_mode)
         return model
 
 

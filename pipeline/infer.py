@@ -14,6 +14,7 @@ from . import cache, preprocess
 from .cache import Artefact
 from .errors import UserError
 from .job import Job, progress, say
+from .recipes import Project
 
 COLUMNS = ("prompts", "class_mean")
 
@@ -67,14 +68,14 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     if not todo:
         return result, 0
     entry = job.project.model(model_name)
-    _check_recipe(job, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
+    check_recipe(job.project, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
     pixels = preprocess.artefact(job, recipe)
     undecoded = sum(stop - start for start, stop in pixels.missing(job.shard_rows))
     say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
     say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch} at most")
     model = models.load(model_name, entry, job.project.root, "image", job.device, job.dtype)
-    _check_recipe(job, member, model.image_size, model.resize_mode)
+    check_recipe(job.project, member, model.image_size, model.resize_mode)
     fitting = Batches(job.batch_size or models.batch_size(model, job.batch, job.device))
     done = 0
     with progress(f"infer {member}", "image", job) as bar:
@@ -111,12 +112,11 @@ def _first_not_finite(features) -> int | None:
     return None if finite.all() else int(finite.int().argmin())
 
 
-def _check_recipe(job: Job, member: str, size: int | None, resize_mode: str | None) -> None:
+def check_recipe(project: Project, member: str, size: int | None, resize_mode: str | None) -> None:
     """The member's preprocess recipe must make what the model was trained on (None: not declared, not checked)."""
     from .models import _checks
 
     model, recipe = split(member)
-    project = job.project
 
     def fitting(size: int, mode: str | None) -> list[str]:
         found = {name: project.preprocess(name) for name in project.names("preprocess")}

@@ -54,7 +54,7 @@ def create(config: dict) -> torch.nn.Module:
     for name, value in model.named_parameters():
         if value.ndim > 1:
             torch.nn.init.normal_(value, std=0.05)
-        elif "logit_scale" not in name:
+        elif "logit" not in name:
             torch.nn.init.normal_(value, mean=0.5 if name.endswith("weight") else 0.0, std=0.1)
     torch.nn.init.constant_(model.logit_scale, np.log(30.0))
     return model.eval()
@@ -126,6 +126,7 @@ def test_sigmoid_models_get_canonical_text_from_their_own_tokenizer(tmp_path):
     }  # fmt: skip
     local_dir(folder, config, create(config))
     text = models.load("m", entry(folder), tmp_path, "text", CPU, "fp32")
+    assert text.logit_bias == models.load("m", entry(folder), tmp_path, "image", CPU, "fp32").logit_bias == -10
     library, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     tokens = open_clip.get_tokenizer(f"local-dir:{folder}")(PROMPTS)
     with torch.inference_mode():

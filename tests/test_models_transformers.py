@@ -45,9 +45,9 @@ def randomised(model: torch.nn.Module) -> torch.nn.Module:
     for name, value in model.named_parameters():
         if value.numel() > 1:
             torch.nn.init.normal_(value, mean=0.5 if "norm" in name.lower() and value.ndim == 1 else 0.0, std=0.1)
-    for name in ("logit_scale", "temperature"):
+    for name, value in {"logit_scale": 3.0, "temperature": 0.05, "logit_bias": -4.0}.items():
         if hasattr(model, name):
-            torch.nn.init.constant_(getattr(model, name), {"logit_scale": 3.0, "temperature": 0.05}[name])
+            torch.nn.init.constant_(getattr(model, name), value)
     return model.eval()
 
 
@@ -105,6 +105,11 @@ def test_features_and_probabilities_are_the_librarys(kind, tmp_path):
     # temperature, exp of the scale, a bias that cancels, and the best of BLIP-2's queries
     probs = zeroshot.prompt_probs(*found, text.logit_scale)
     torch.testing.assert_close(probs, logits.softmax(1), atol=1e-4, rtol=0)
+    if "siglip" in kind:
+        sigmoid = (image.logit_scale * found[0] @ found[1].T + image.logit_bias).sigmoid()
+        torch.testing.assert_close(sigmoid, logits.sigmoid(), atol=1e-4, rtol=0)
+    else:
+        assert image.logit_bias is None
     assert found[0].shape == ((3, 3, 16) if kind == "blip-2" else (3, found[1].shape[1]))
     assert (image.image_size, image.resize_mode, text.dtype) == (32, "squash", "fp32")
     torch.testing.assert_close(torch.tensor(image.mean), torch.tensor(MEAN))

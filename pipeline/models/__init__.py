@@ -29,6 +29,7 @@ class Model(Protocol):
     resize_mode: str
     context_length: int | None  # tokens
     logit_scale: float | None
+    logit_bias: float | None  # of models trained with a sigmoid
     dtype: str
 
     def encode_image(self, pixels):

@@ -56,10 +56,12 @@ class Tower:
         tokenizer: Tokenizer | None = None,
         allow: tuple[str, ...] = (),
         fp32_layers: tuple[str, ...] = (),
+        logit_bias: float | None = None,
     ):
         self.image_size, self.mean, self.std = facts.size, facts.mean, facts.std
         self.resize_mode, self.context_length = facts.resize_mode, facts.context_length
-        self.logit_scale, self.dtype, self.device = logit_scale, dtype, device
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias  # a bias: trained with a sigmoid
+        self.dtype, self.device = dtype, device
         self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
         self._forward_image, self._forward_text = forward_image, forward_text
         self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))

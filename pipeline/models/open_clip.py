@@ -57,7 +57,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     _preflight.memory(name, size_of(part), device, dtype)
     state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
     _skeleton.check(model, state, where, entry.allow)
-    logit_scale = float(state["logit_scale"].float().exp())
+    scale, bias = float(state["logit_scale"].float().exp()), state.get("logit_bias")
     _skeleton.assign(part, state, device)
     if fused:  # training-time branches become one convolution, which is exact in float32 only
         from timm.utils import reparameterize_model
@@ -65,16 +65,16 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
         part.visual = reparameterize_model(part.visual, inplace=True)
         lower(part, dtype)
         _checks.run_in_fp32(part, entry.fp32_layers, where)
-    return make_tower(part, facts, entry, where, device, dtype, logit_scale, tokenizer)
+    return make_tower(part, facts, entry, where, device, dtype, scale, tokenizer, None if bias is None else float(bias))
 
 
-def make_tower(model, facts, entry, where, device, dtype, logit_scale, tokenizer) -> Tower:
+def make_tower(model, facts, entry, where, device, dtype, logit_scale, tokenizer, logit_bias=None) -> Tower:
     """A Tower around an open_clip model (families with other checkpoints of the same architecture use it too)."""
     return Tower(
         model, facts, where, device, dtype, logit_scale,
         forward_image=lambda module, pixels: module.encode_image(pixels),
         forward_text=lambda module, text: module.encode_text(text),
-        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers,
+        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers, logit_bias=logit_bias,
     )  # fmt: skip
 
 

@@ -127,6 +127,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
         part, facts, where, device, dtype, _logit_scale(state, entry),
         forward_image=kind.image_features, forward_text=kind.text_features,
         tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers,
+        logit_bias=float(state["logit_bias"]) if "logit_bias" in state else None,
     )  # fmt: skip
 
 
