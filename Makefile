@@ -6,7 +6,7 @@ MODEL       ?=#          an entry of models.yaml (empty: all members of the ense
 PREPROCESS  ?=#          preprocess/<name>.yaml (empty: the model's own)
 DATA        ?=#          another image folder or glob for the competition
 DEVICE      ?= auto#     auto, cpu, cuda, cuda:1
-DTYPE       ?= auto#     auto (fp16 on a GPU, else fp32), fp32, fp16, bf16
+DTYPE       ?= auto#     auto (fp16 on a GPU, bf16 on a CPU that has it, else fp32), fp32, fp16, bf16
 BATCH       ?=#          images per forward pass (empty: 256 on a GPU, else 64)
 WORKERS     ?=#          decoding threads (empty: one per core)
 SHARD       ?= 2048#     images per cache file: what an interrupted run can lose
@@ -126,6 +126,10 @@ new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES
 	$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
 	$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
 	$(PIPELINE) new $(JOB) $(call option,--images,IMAGES) $(call option,--classes,CLASSES)
+
+.PHONY: models
+models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download
+	$(PIPELINE) models
 
 .PHONY: inspect
 inspect: $(READY) ## what a cached file is and what it was made from: FILE=cache/...pt

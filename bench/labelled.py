@@ -69,7 +69,7 @@ def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     """(templates of the greedy choice, the best single one) of the general set, on the training split."""
     job = LabelledJob.of(Job("demo", Project(folder)), dataset, "train", "general")
     scorer, of = prompts_rank.Scorer(job, "lit@plain", "embedding"), np.array(job.prompts.templates)
-    templates = list(dict.fromkeys(of))
+    templates = list(dict.fromkeys(job.prompts.templates))
     with contextlib.redirect_stdout(io.StringIO()):
         parts = [of == template for template in templates]
         steps = prompts_rank.forward(scorer, parts, np.zeros(len(of), bool), prompts_rank.truth_of(job))

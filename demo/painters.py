@@ -304,9 +304,7 @@ def ice_field(c: Canvas) -> None:
     horizon = c.between(-0.3, 0.4)
     sky(c, max(horizon, 0.1))
     if horizon > 0.15 and c.chance(0.5):
-        ridge(
-            c, horizon + 0.05, c.between(0.1, 0.35), c.shade(*ROCK), c.between(0.1, 0.5), c.between(0.0, 0.8)
-        )
+        ridge(c, horizon + 0.05, c.between(0.1, 0.35), c.shade(*ROCK), c.between(0.1, 0.5), c.between(0.0, 0.8))
         c.mentions.append("mountains")
     top = horizon + 0.1 * profile(c.rng, 0.6, 3)
     crevasses(c, below(top), c.between(0.5, 2.0), c.between(0.5, 2.0))

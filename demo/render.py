@@ -22,12 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--per-class", type=int, default=100, help="images of each class")
     parser.add_argument("--size", type=int, default=128, help="stored width and height in pixels")
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder that receives images/ and solution.csv"
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that would come out different"
-    )
+    parser.add_argument("--out", type=Path, default=HERE, help="folder that receives images/ and solution.csv")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that would come out different")
     args = parser.parse_args()
 
     (args.out / "images").mkdir(parents=True, exist_ok=True)

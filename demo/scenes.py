@@ -117,9 +117,7 @@ def sky(c: Canvas, horizon: float, clouds: float = 0.6) -> None:
         cover = fractal(c.rng, c.between(1.2, 1.9), 1.0, c.between(1.0, 3.5))
         amount = np.clip(cover * c.between(0.4, 1.0) + c.between(-0.5, 0.4), 0, 1)
         shadow = 0.5 + 0.5 * np.clip(0.6 + 0.3 * fractal(c.rng, 1.5), 0, 1)
-        c.lay(
-            amount * c.between(0.5, 1), np.minimum(1, low * 1.15)[None, None] * shadow[..., None], lit=False
-        )
+        c.lay(amount * c.between(0.5, 1), np.minimum(1, low * 1.15)[None, None] * shadow[..., None], lit=False)
     if c.light in ("sunset", "gold") and c.chance(0.75):
         sun_x, sun_y = c.between(0.15, 0.85), horizon - c.between(0.02, 0.25)
         glow = np.exp(-np.hypot(xs - sun_x, ys - sun_y) / c.between(0.08, 0.25))
@@ -196,9 +194,7 @@ def water(c: Canvas, line, horizon: float, colour) -> None:
     c.lay(below(line), surface, lit=False)
     if c.light in ("sunset", "gold") and c.chance(0.7):
         x = c.between(0.2, 0.8)
-        path = np.exp(-np.abs(xs - x) / (0.03 + 0.15 * np.clip(ys - horizon, 0, 1))) * np.clip(
-            0.6 + 0.5 * waves, 0, 1
-        )
+        path = np.exp(-np.abs(xs - x) / (0.03 + 0.15 * np.clip(ys - horizon, 0, 1))) * np.clip(0.6 + 0.5 * waves, 0, 1)
         c.lay(below(line) * path, (1.0, 0.78, 0.42), lit=False)
 
 

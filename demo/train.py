@@ -70,9 +70,7 @@ def main() -> None:
         parser.error(f"{', '.join(kept)} exist in {args.out}: give --overwrite, or another folder with --out")
     count = len(args.models)
     with ProcessPoolExecutor(count) as pool:
-        reports = list(
-            pool.map(build, args.models, [args.pictures] * count, [args.out] * count, range(count))
-        )
+        reports = list(pool.map(build, args.models, [args.pictures] * count, [args.out] * count, range(count)))
     print("\n" * count + "\n".join(reports))
 
 
@@ -123,9 +121,7 @@ def train(recipe: Recipe, pictures: torch.Tensor, facts: list[dict], line: int, 
     model = open_clip.CLIP(64, recipe.vision, TEXT)
     tokenizer = open_clip.SimpleTokenizer(context_length=TEXT["context_length"])
     steps = recipe.epochs * (len(pictures) // batch)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.learning_rate, steps, pct_start=0.1)
     progress = tqdm(total=steps, desc=f"training, seed {recipe.seed}", unit="step", position=line)
     for _ in range(recipe.epochs):

@@ -119,6 +119,12 @@ def _words(values: Sequence[str] | None) -> list[str]:
     return [word for value in values or () for word in value.split()]
 
 
+def _models(job: Job, args: Arguments) -> None:
+    from . import list_models
+
+    list_models.run(job.project)
+
+
 def _new(job: Job, args: Arguments) -> None:
     from . import new
 
@@ -173,6 +179,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "score": (_score, "record a leaderboard score of a submission"),
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),
+    "models": (_models, "the entries of models.yaml: size, accuracy, licence, on disk or to download"),
     "sheet": (_sheet, "a contact sheet of a submission"),
     "benchmark": (_benchmark, "measure models, prompts and poolings on labelled data sets"),
     "prompts-rank": (_prompts_rank, "what each template and prompt adds, with labels or without"),
@@ -201,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
     job.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
     job.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="default: fp16 on a GPU, else fp32")
+    job.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
     job.add_argument("--batch", type=_positive, metavar="N", help="images per forward pass")
     job.add_argument("--workers", type=_positive, metavar="N", help="decoding threads (default: one per core)")
     job.add_argument("--shard", type=_positive, default=2048, metavar="ROWS", help="images per cache file")

@@ -47,7 +47,8 @@ class Classifier:
 
     def __init__(self, job: Job, model: str, preprocess: str | None = None):
         self.job, self.name = job, model
-        recipe = job.project.member(model, preprocess).partition("@")[2]
+        self.member = job.project.member(model, preprocess)
+        recipe = infer.split(self.member)[1]
         self._recipe = job.project.preprocess(recipe)
         self._prepare = compile_recipe(self._recipe, f"preprocess/{recipe}.yaml")
         self._tower = functools.cache(self._load)
@@ -95,11 +96,11 @@ class Classifier:
         model = self._tower("image")
         image_ND = infer.Views(model, self._recipe.view_pooling).encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
-            raise UserError(f"{self.name}: features are not finite in {self.job.dtype}; use fp32")
-        bias = getattr(model, "logit_bias", None)
-        if bias is None:
+            why = model.why_not_finite(pixels.flatten(0, -4))
+            raise UserError(f"{self.name}: features are not finite: {why}")
+        if model.logit_bias is None:
             return infer.view_probs(self._recipe, image_ND, text_CD, model.logit_scale)
-        scores = (model.logit_scale * image_ND.float() @ text_CD.T + float(bias)).sigmoid()
+        scores = (model.logit_scale * image_ND.float() @ text_CD.T + model.logit_bias).sigmoid()
         return scores if scores.ndim == 2 else scores.mean(dim=1)  # sigmoids of views: each label is on its own
 
     def _encode_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
@@ -113,9 +114,8 @@ class Classifier:
         project = self.job.project
         entry = project.model(self.name)
         model = models.load(self.name, entry, project.root, tower, self.job.device, self.job.dtype)
-        size = self._prepare(Image.new("RGB", (8, 8))).shape[-1]
-        if tower == "image" and size != model.image_size:
-            raise UserError(f"{self.name} takes {model.image_size} pixels, its preprocess recipe makes {size}")
+        if tower == "image":
+            infer.check_recipe(project, self.member, model.image_size, model.resize_mode)
         return model
 
 

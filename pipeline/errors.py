@@ -1,11 +1,21 @@
 """The one exception that a user's mistake ends in: printed as a line, never as a traceback."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(ValueError):
     """Something the user wrote or lacks; the message names the offender and the fix."""
+
+
+@contextlib.contextmanager
+def prefixed(where: str) -> Iterator[None]:
+    """A UserError of this block, told with the place that it is about in front."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ recipe's. To add one, write it here with `@op`; its annotations are what a recip
 
 import glob
 import itertools
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -119,8 +120,13 @@ def resize(
     size: int,
     mode: Literal["squash", "shortest"] = "squash",
     interpolation: Interpolation = "bicubic",
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> Image.Image:
-    """To size x size ignoring the aspect (squash), or its shorter side to size (shortest)."""
+    """To size x size ignoring the aspect (squash), or its shorter side to size (shortest).
+
+    With crop_pct below 1 the target is floor(size / crop_pct), of which center_crop keeps the middle.
+    """
+    size = math.floor(size / crop_pct)
     width, height = image.size
     if mode == "shortest":
         scale_to = (size, int(size * height / width)) if width <= height else (int(size * width / height), size)

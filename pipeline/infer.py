@@ -6,6 +6,7 @@ a prompt only the new prompts meet a model, and only its text tower is loaded.
 
 import functools
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from . import cache, preprocess
 from .cache import Artefact
 from .errors import UserError
 from .job import Job, progress, say
-from .recipes import Preprocess
+from .recipes import Preprocess, Project
 
 COLUMNS = ("prompts", "class_mean")
 
@@ -42,12 +43,19 @@ def checkpoint(job: Job, model: str) -> dict:
 
 
 def text_made_from(job: Job, model: str) -> dict:
-    """What decides the features of a model's prompts."""
-    return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model)}
+    """What decides the features of a model's prompts; UserError for a model without a text tower."""
+    from . import models
+
+    entry = job.project.model(model)
+    models.check_text(model, entry)
+    return {"stage": "text", "format": cache.FORMAT, **checkpoint(job, model), **models.text_identity(entry)}
 
 
 def features_artefact(job: Job, member: str) -> Artefact:
-    """Image side of a member: `features` float16 (N, D), L2-normalised; (N, V, D) with `view_pooling: confident`."""
+    """Image side of a member: `features` float16 (N, D) or (N, Q, D), L2-normalised.
+
+    With `view_pooling: confident` of V views (N, V, D) or (N, V, Q, D).
+    """
     model, recipe = split(member)
     images, pooling = preprocess.artefact(job, recipe), job.project.preprocess(recipe).view_pooling
     made_from = {"stage": "features", "format": cache.FORMAT, **checkpoint(job, model), "pixels": images.digest}
@@ -65,35 +73,43 @@ def run_features(job: Job, member: str) -> tuple[Artefact, int]:
     todo = sum(stop - start for start, stop in result.missing(size))
     if not todo:
         return result, 0
+    entry = job.project.model(model_name)
+    check_recipe(job.project, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
     pixels = preprocess.artefact(job, recipe)
     undecoded = sum(stop - start for start, stop in pixels.missing(size))
     say("preprocess", recipe, f"{len(result.ids) - undecoded} images reused, {undecoded} to decode")
     cached = f", {len(result.ids) - todo} cached" if todo < len(result.ids) else ""
-    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch}")
-    model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
-    _check_size(job, member, model.image_size)
-    model = Views(model, job.project.preprocess(recipe).view_pooling)
+    say("infer", member, f"encoding {todo} images{cached} on {job.device}, {job.dtype}, batch {job.batch} at most")
+    model = models.load(model_name, entry, job.project.root, "image", job.device, job.dtype)
+    check_recipe(job.project, member, model.image_size, model.resize_mode)
+    fitting = Batches(job.batch_size or models.batch_size(model, job.batch, job.device))
     done = 0
     with progress(f"infer {member}", "image", job) as bar:
         for start, stop, left in result.claim(size, job.rank, job.world):
             bar.total = done + left
-            result.save(start, stop, features=_encode(model, job, member, start, stop, bar))
+            result.save(start, stop, features=_encode(model, fitting, job, member, start, stop, bar))
             done += stop - start
     return result, done
 
 
-def _encode(model, job: Job, member: str, start: int, stop: int, bar):
-    """Features of images start..stop; (stop - start, D) float16. They stay on the device until the last batch."""
+def _encode(model, fitting: "Batches", job: Job, member: str, start: int, stop: int, bar):
+    """Features of images start..stop, float16. They stay on the device until the last batch."""
     import torch
 
-    rows = []
-    for batch in preprocess.batches(job, split(member)[1], start, stop):
+    rows, recipe = [], split(member)[1]
+    views = Views(model, job.project.preprocess(recipe).view_pooling)
+    for batch in preprocess.batches(job, recipe, start, stop):
         if job.device.type == "cuda":
             batch = batch.pin_memory()  # so that the copy does not wait for the forward before it
-        rows.append(model.encode_image(batch))
-        bar.update(len(batch))
+        for encoded in fitting.run(views.encode_image, batch):
+            rows.append(encoded)
+            bar.update(len(encoded))
     features = torch.cat(rows).cpu()
-    _check_finite(features, member, job.dtype)
+    bad = _first_not_finite(features)
+    if bad is not None:
+        image = preprocess.artefact(job, recipe).rows("pixels", start + bad, start + bad + 1)
+        raise UserError(f"{member}: features of {job.images.ids[start + bad]} are not finite: "
+                        f"{model.why_not_finite(image.flatten(0, -4))}")  # fmt: skip
     return features.half()
 
 
@@ -132,18 +148,57 @@ def view_probs(recipe: Preprocess, image_features, text_features, logit_scale: f
     return zeroshot.confident_views(probs.unflatten(0, (images, views)), recipe.keep_views or (views + 1) // 2)
 
 
-def _check_size(job: Job, member: str, image_size: int) -> None:
+def _first_not_finite(features) -> int | None:
+    """The first row with a value that is not finite."""
+    finite = features.isfinite().flatten(1).all(dim=1)
+    return None if finite.all() else int(finite.int().argmin())
+
+
+def check_recipe(project: Project, member: str, size: int | None, resize_mode: str | None) -> None:
+    """The member's preprocess recipe must make what the model was trained on (None: not declared, not checked)."""
+    from .models import _checks
+
     model, recipe = split(member)
-    size = job.project.preprocess(recipe).size
-    if size != image_size:
-        fitting = [name for name in job.project.names("preprocess") if job.project.preprocess(name).size == image_size]
-        raise UserError(f"{member}: preprocess/{recipe}.yaml makes {size} pixels, {model} takes {image_size}. "
-                        f"Recipes of that size: {', '.join(fitting) or 'none, write one'}")  # fmt: skip
+
+    def fitting(size: int, mode: str | None) -> list[str]:
+        found = {name: project.preprocess(name) for name in project.names("preprocess")}
+        return [n for n, r in found.items() if r.size == size and mode in (None, _checks.recipe_resize_mode(r.ops))]
+
+    _checks.recipe(member, project.preprocess(recipe), size, resize_mode, fitting, project.model(model).allow)
 
 
-def _check_finite(features, member: str, dtype: str) -> None:
-    if not features.isfinite().all():
-        raise UserError(f"{member}: features are not finite in {dtype}; run it with DTYPE=fp32")
+class Batches:
+    """Runs a model over rows in batches; a batch that does not fit into memory is halved, for good."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def run(self, encode: Callable, rows) -> Iterator:
+        """Yield encode(batch) for consecutive batches of `rows`. UserError when a single row does not fit."""
+        import torch
+
+        start = 0
+        while start < len(rows):
+            try:
+                encoded = encode(rows[start : start + self.size])
+            except torch.OutOfMemoryError:
+                encoded = None  # the error holds on to the failed batch: handled outside, after it is gone
+            if encoded is None:
+                self._halve(len(rows) - start)
+                continue
+            yield encoded
+            start += len(encoded)
+
+    def _halve(self, rows: int) -> None:
+        import torch
+
+        failed = min(self.size, rows)
+        if failed == 1:
+            raise UserError("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
+        self.size = failed // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say("infer", "batch", f"out of memory, going on with batches of {self.size}")
 
 
 def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text, int]:
@@ -177,13 +232,17 @@ def _encode_new(job: Job, model_name: str, file: Path, made_from: dict, prompts:
         return known, new
     say("infer", model_name, f"encoding {len(new)} new prompts on {job.device}, {job.dtype}")
     model = models.load(model_name, job.project.model(model_name), job.project.root, "text", job.device, job.dtype)
-    rows = [known["features"]] if known else []
+    rows = []
     with progress(f"infer {model_name} prompts", "prompt", job, len(new)) as bar:
-        for start in range(0, len(new), job.batch):
-            rows.append(model.encode_text(new[start : start + job.batch]).cpu())
-            _check_finite(rows[-1], model_name, job.dtype)
-            bar.update(len(rows[-1]))
-    content = {"prompts": [*(known["prompts"] if known else []), *new], "features": torch.cat(rows),
+        for encoded in Batches(job.batch).run(model.encode_text, new):
+            rows.append(encoded.cpu())
+            bar.update(len(encoded))
+    bad = _first_not_finite(torch.cat(rows))
+    if bad is not None:
+        why = model.why_not_finite([new[bad]])
+        raise UserError(f"{model_name}: features of {new[bad]!r} are not finite: {why}")
+    before = known or {"prompts": [], "features": rows[0][:0]}
+    content = {"prompts": [*before["prompts"], *new], "features": torch.cat([before["features"], *rows]),
                "logit_scale": model.logit_scale}  # fmt: skip
     cache.save(file, made_from, **content)
     return content, new

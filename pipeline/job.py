@@ -101,10 +101,12 @@ class Job:
 
     @property
     def dtype(self) -> str:
-        """'fp16' on a GPU and 'fp32' elsewhere, unless one was asked for."""
+        """'fp16' on a GPU, 'bf16' on a CPU that computes in it, else 'fp32', unless one was asked for."""
         if self.dtype_name != "auto":
             return self.dtype_name
-        return "fp16" if self.device.type == "cuda" else "fp32"
+        if self.device.type == "cuda":
+            return "fp16"
+        return "bf16" if self.device.type == "cpu" and _native_bf16() else "fp32"
 
     @property
     def batch(self) -> int:
@@ -129,6 +131,14 @@ def progress(text: str, unit: str, job: Job, total: int | None = None):
     from tqdm import tqdm
 
     return tqdm(total=total, desc=text, unit=unit, disable=None if job.rank == 0 else True)
+
+
+def _native_bf16() -> bool:
+    """Whether the CPU has instructions for bf16; without them it is emulated, slower than fp32."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def say(stage: str, subject: str, message: str) -> None:

@@ -40,7 +40,7 @@ name: {text}
 ENSEMBLE = """\
 # Members are model@preprocess: weight. Models are in models.yaml, preprocess recipes in preprocess/.
 members:
-  openai-b32@plain: 1
+  openai-b32@crop224: 1
 threshold: 0
 pooling: mean
 """

@@ -28,6 +28,10 @@ BREAKS = {"Cc", "Zl", "Zp"}  # Unicode categories: control characters, line and 
 Pooling = Literal["mean", "median", "max", "embedding"]
 BenchmarkPooling = Literal["embedding", "mean", "median", "max", "logit_mean", "logit_median", "logit_max"]
 RESERVED = ("text", "datasets", "benchmarks")  # folders in cache/ that belong to no competition
+ResizeMode = Literal["squash", "shortest", "longest"]
+# the self-checks of a checkpoint that an entry may silence by name (pipeline/models/_checks.py)
+Check = Literal["activation", "mean", "position_embedding", "prompts_cut", "resize_mode", "size", "std",
+                "unexpected_keys", "vocabulary"]  # fmt: skip
 
 
 class _Loader(yaml.CSafeLoader):
@@ -115,6 +119,8 @@ def _finite(value: float) -> float:
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Triple = Annotated[tuple[Finite, Finite, Finite], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Scalar = bool | int | Finite | str
 
 
 def _unique(values: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -162,23 +168,50 @@ class Competition(Recipe):
 
 
 class ModelEntry(Recipe):
-    """One entry of models.yaml: a checkpoint and how it likes its images."""
+    """One entry of models.yaml: where a checkpoint is, what is known of it, and how it likes its images.
+
+    `size` to `logit_scale` are declared facts, compared with what the checkpoint itself says when it is loaded.
+    """
 
     family: Text
+    # where it is
     architecture: str | None = None
     tag: str | None = None
     hub: str | None = None
     file: str | None = None
     revision: str | None = None
     weights: str | None = None
-    preprocess: Text
-    download_gb: Finite | None = None
+    tokenizer: str | None = None
+    download_gb: Annotated[Finite, Field(gt=0)] | None = None
+    # what is known of it
+    size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    resize_mode: ResizeMode | None = None
+    context_length: Annotated[int, Field(gt=2)] | None = None
+    quick_gelu: bool | None = None
+    logit_scale: Annotated[Finite, Field(gt=0)] | None = None
+    parameters: Annotated[Finite, Field(gt=0)] | None = None  # millions
+    imagenet: Annotated[Finite, Field(ge=0, le=100)] | None = None  # zero-shot ImageNet-1k top-1, percent
+    licence: str = ""
     note: str = ""
+    # how it is used
+    preprocess: Text
+    options: dict[str, Scalar] = {}
+    fp32_layers: Names = ()
+    allow: Annotated[tuple[Check, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
 
     @model_validator(mode="after")
     def _has_a_source(self):
         if not (self.weights or self.tag or self.hub):
             raise ValueError("no checkpoint: give 'weights' (a local file or folder), 'tag' or 'hub'")
+        return self
+
+    @model_validator(mode="after")
+    def _size_is_free_for_convolutions_only(self):
+        if "size" in self.allow and self.family != "timm":
+            raise ValueError("allow: 'size' is for backbones of family timm, whose convolutions take any size; with "
+                             "position embeddings it is 'position_embedding'")  # fmt: skip
         return self
 
 

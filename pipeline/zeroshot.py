@@ -1,6 +1,6 @@
 """Tensor maths of zero-shot classification, and nothing else.
 
-Shape suffixes: N images, V views of an image, P prompts (columns), C classes, D feature dimensions.
+Shape suffixes: N images, V views or Q vectors of an image, P prompts (columns), C classes, D feature dimensions.
 """
 
 import torch
@@ -18,11 +18,13 @@ def normalise(features: Tensor) -> Tensor:
 def prompt_probs(image_features_ND: Tensor, text_features_PD: Tensor, logit_scale: float) -> Tensor:
     """Softmax over all P columns of logit_scale x cosine; (N, D), (P, D) -> (N, P) float32.
 
-    Features are L2-normalised. One softmax over the prompts of all classes together lets a prompt that fits
+    Features are L2-normalised. Images may have Q vectors each, (N, Q, D): the best of them counts.
+    One softmax over the prompts of all classes together lets a prompt that fits
     no image drop out, instead of dragging down its class.
     """
-    logits_NP = logit_scale * image_features_ND.float() @ text_features_PD.float().T
-    return logits_NP.softmax(dim=-1)
+    cosine = image_features_ND.float() @ text_features_PD.float().T
+    cosine_NP = cosine.amax(dim=1) if cosine.ndim == 3 else cosine
+    return (logit_scale * cosine_NP).softmax(dim=-1)
 
 
 def confident_views(probs_NVP: Tensor, keep: int) -> Tensor:

@@ -19,7 +19,7 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "sheet", "new", "classify", "report", "analyse"],
+    ["log", "sheet", "new", "list_models", "classify", "report", "analyse"],
     ["benchmark", "prompts_rank"],
     ["clean_cache"],
     ["__init__", "predict"],

@@ -195,7 +195,7 @@ def test_features_that_are_not_finite_are_refused(project_root, checkpoints):
     write_yaml(project_root / "models.yaml", {"vit": {"family": "open_clip", "weights": "nan", "preprocess": "tiny"}})
     result = pipeline(project_root, "submit", "--competition", "tiny", "--ensemble", "one")
     assert result.returncode == 1
-    assert "vit@tiny: features are not finite" in result.stderr
+    assert "vit@tiny: features of 0.jpg are not finite: " in result.stderr
     assert not (project_root / "submissions").exists()
 
 

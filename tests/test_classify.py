@@ -13,7 +13,7 @@ from PIL import Image
 
 from pipeline import load_classifier
 from pipeline.errors import UserError
-from pipeline.models.open_clip import OpenClip
+from pipeline.models._tower import Tower
 
 from .conftest import IMAGES, ROOT
 
@@ -23,7 +23,7 @@ TEMPLATES = ["a photo of a {}.", "a blurry {}", "{}"]
 
 @pytest.fixture
 def classifier(project_root):
-    return load_classifier("vit", root=project_root)
+    return load_classifier("vit", root=project_root, dtype="fp32")
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def test_labels_and_scores_equal_open_clips(classifier, checkpoints, folder, tem
 
 
 def test_the_same_labels_are_encoded_once(classifier, folder, monkeypatch):
-    calls, real = [], OpenClip.encode_text
-    monkeypatch.setattr(OpenClip, "encode_text", lambda self, prompts: calls.append(prompts) or real(self, prompts))
+    calls, real = [], Tower.encode_text
+    monkeypatch.setattr(Tower, "encode_text", lambda self, prompts: calls.append(prompts) or real(self, prompts))
     image = Image.open(folder / "0.jpg")
     first = classifier(image, LABELS)
     assert all(classifier(image, LABELS) == first for _ in range(30))
@@ -155,7 +155,7 @@ def test_a_sigmoid_model_gives_each_labels_own_probability(classifier, folder):
 
 def test_a_model_and_a_recipe_of_different_sizes(project_root, folder):
     (project_root / "preprocess" / "large.yaml").write_text("size: 48\nops: [resize]\n")
-    with pytest.raises(UserError, match="vit takes 32 pixels, its preprocess recipe makes 48"):
+    with pytest.raises(UserError, match="makes 48 pixels, vit takes 32"):
         load_classifier("vit", preprocess="large", root=project_root)(folder / "0.jpg", LABELS)
     with pytest.raises(UserError, match="no model 'vitt'.*Did you mean 'vit"):
         load_classifier("vitt", root=project_root)

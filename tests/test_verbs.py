@@ -157,11 +157,10 @@ def test_outside_a_project(tmp_path):
 
 def test_a_model_that_is_not_on_disk_says_what_would_be_downloaded(project_root):
     shutil.copy(ROOT / "models.yaml", project_root / "models.yaml")
-    for name in ("sharpen20", "sharpen23"):
-        shutil.copy(ROOT / "preprocess" / f"{name}.yaml", project_root / "preprocess" / f"{name}.yaml")
+    shutil.copy(ROOT / "preprocess" / "crop224.yaml", project_root / "preprocess" / "crop224.yaml")
     for model, parts in {
-        "eva18b": ["BAAI/EVA-CLIP-18B/EVA_CLIP_18B_psz14_s6B.fp16.pt", "36.7 GB"],
-        "metaclip-bigg": ["timm/vit_gigantic_patch14_clip_224.metaclip_2pt5b", "10.2 GB"],
+        "openai-b32": ["timm/vit_base_patch32_clip_224.openai", "0.6 GB"],
+        "dfn2b-b16": ["apple/DFN2B-CLIP-ViT-B-16"],
     }.items():
         result = pipeline(project_root, "infer", "--competition", "tiny", "--model", model)
         assert result.returncode == 1, result.stdout

@@ -161,7 +161,8 @@ def test_the_classifier_sees_the_same_views(project_root, pooling):
     features = infer.features_artefact(job, "vit@tiny").rows("features", 0, IMAGES)
     text, _ = infer.run_text(job, "vit", ("cat", "dog", "owl"))
     expected = infer.member_probs(job, "vit@tiny", features, text.features, 20.0)
-    found = load_classifier("vit", root=project_root)(job.images.paths(), ["cat", "dog", "owl"], "{}")
+    classifier = load_classifier("vit", root=project_root, dtype="fp32")
+    found = classifier(job.images.paths(), ["cat", "dog", "owl"], "{}")
     assert [row[0]["label"] for row in found] == [("cat", "dog", "owl")[n] for n in expected.argmax(dim=1)]
     torch.testing.assert_close(
         torch.tensor([row[0]["score"] for row in found]), expected.amax(dim=1), atol=3e-3, rtol=0

@@ -4,6 +4,7 @@ A family is one module here with `identity(entry, root, digests)` and `load(name
 """
 
 import importlib
+import math
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,38 +14,63 @@ from ..recipes import ModelEntry
 
 Tower = Literal["image", "text"]
 
+FAMILIES = ("declip", "evaclip", "open_clip", "timm", "transformers")  # a new one is a module here and a name
+WITHOUT_TEXT = ("timm",)
+TRIAL = 8  # images
+USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
+
 
 class Model(Protocol):
     """One tower of a loaded checkpoint."""
 
-    image_size: int
-    logit_scale: float
+    image_size: int  # pixels
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize_mode: str
+    context_length: int | None  # tokens
+    logit_scale: float | None
+    logit_bias: float | None  # of models trained with a sigmoid
+    dtype: str
 
     def encode_image(self, pixels):
-        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D), float32, on the CPU."""
+        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
 
     def encode_text(self, prompts: list[str]):
-        """Finished sentences -> L2-normalised features (B, D), float32, on the CPU."""
+        """Finished sentences -> L2-normalised features (B, D), float32."""
+
+    def why_not_finite(self, inputs) -> str:
+        """What is wrong with inputs (pixels or prompts) whose features are not finite, and the fix."""
 
 
 def _family(name: str, entry: ModelEntry):
-    known = [path.stem for path in Path(__file__).parent.glob("[a-z]*.py") if path.stem != "hub"]
-    if entry.family not in known:
-        raise UserError(f"models.yaml: {name}: unknown family {entry.family!r}.{did_you_mean(entry.family, known)}")
+    if entry.family not in FAMILIES:
+        raise UserError(f"models.yaml: {name}: unknown family {entry.family!r}.{did_you_mean(entry.family, FAMILIES)}")
     return importlib.import_module(f".{entry.family}", __name__)
+
+
+def check_text(name: str, entry: ModelEntry) -> None:
+    """UserError when the family has no text tower; told before any image is encoded in vain."""
+    if entry.family in WITHOUT_TEXT:
+        raise UserError(f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
+                        "plots; prompts need a model with a text tower, e.g. of family open_clip")  # fmt: skip
 
 
 def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     """What decides the features of a checkpoint, as a JSON-able dict; nothing is loaded or downloaded.
 
     Weights on disk count by content, so moving or renaming them changes nothing; weights of a hub by name
-    and revision.
+    and revision. Of the declared facts only those count that may replace the checkpoint's own.
     """
     source = {"family": entry.family, "architecture": entry.architecture}
-    if entry.file:  # one of several in the same repository or folder
-        source["file"] = entry.file
+    used = {key: getattr(entry, key) for key in ("file", "options", "fp32_layers")}
+    bare = entry.weights is not None and entry.tag is None  # then the entry says how its pixels are made
+    replaced = {"mean", "std"} if bare else {"mean", "std"} & set(entry.allow)
+    replaced |= {"size"} if "position_embedding" in entry.allow else set()
+    used |= {fact: getattr(entry, fact) for fact in replaced}
+    source |= {key: value for key, value in used.items() if value not in (None, {}, ())}
     if entry.weights is None:
         return {**source, "tag": entry.tag, "hub": entry.hub, "revision": entry.revision}
+    source |= {"tag": entry.tag} if entry.tag else {}
     path = root / entry.weights
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     digests = FileDigests(root / "cache" / "weights.json")
@@ -57,9 +83,39 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     return {**source, "contents": contents}
 
 
+def text_identity(entry: ModelEntry) -> dict:
+    """What, besides `identity`, decides text features and their scale; image features do not depend on it."""
+    used = {"tokenizer": entry.tokenizer, "logit_scale": entry.logit_scale}
+    if entry.family == "transformers":  # where fewer tokens than the checkpoint's may be asked for
+        used["context_length"] = entry.context_length
+    return {key: value for key, value in used.items() if value is not None}
+
+
 def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: str) -> Model:
     """Load one tower of a checkpoint; UserError when it is not on disk and cannot be fetched.
 
     Device `cuda` (what DEVICE=auto becomes) leaves a family free to use all GPUs; `cuda:1` is that one alone.
     """
+    if tower == "text":
+        check_text(name, entry)
     return _family(name, entry).load(name, entry, root, tower, device, dtype)
+
+
+def batch_size(model: Model, limit: int, device) -> int:
+    """Images per forward pass, `limit` at most: on a GPU what its free memory holds, judged by a trial of a few."""
+    import torch
+
+    if device.type != "cuda":
+        return limit
+    trial = torch.zeros(min(TRIAL, limit), 3, model.image_size, model.image_size, dtype=torch.uint8)
+    try:
+        model.encode_image(trial)  # what libraries allocate once is not counted
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        model.encode_image(trial)
+    except torch.OutOfMemoryError:
+        return len(trial)  # halved from there
+    each = (torch.cuda.max_memory_allocated(device) - before) / len(trial)
+    torch.cuda.empty_cache()
+    fitting = torch.cuda.mem_get_info(device)[0] * USED_SHARE / max(each, 1)
+    return max(1, min(limit, 2 ** int(math.log2(max(fitting, 1)))))

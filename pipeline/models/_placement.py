@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from . import _preflight
 
 SHARE = 0.85  # of a GPU's free memory for weights; activations need the rest
 GIB = 2**30
@@ -106,9 +107,7 @@ def _summary(sizes: dict) -> str:
 
 
 def _host_memory() -> int:
-    import psutil
-
-    return int(SHARE * psutil.virtual_memory().available)
+    return int(SHARE * _preflight.free_on_host())
 
 
 def _fill(model: nn.Module, weights: Iterable[tuple[str, Tensor]], where: dict, folder: str | None) -> None:

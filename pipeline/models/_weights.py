@@ -100,13 +100,18 @@ class Shards(Mapping):
 def _torch_file(path: Path) -> dict[str, Tensor]:
     """The state dict of a torch file, out of its wrappers and without the `module.` of distributed training."""
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        with open(path, "rb") as file:
+            zipped = file.read(2) != b"\x80\x02"  # what torch < 1.6 wrote is a bare pickle, which cannot be mapped
+        content = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds more than tensors, and unpickling could run any code: refused "
                         f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
                         "saved by someone you trust") from None  # fmt: skip
     except (RuntimeError, ValueError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "TorchScript" in reason:
+            raise UserError(f"{path}: a TorchScript archive, which is code: refused. Take the .safetensors file, or a "
+                            "state dict of tensors") from None  # fmt: skip
         raise UserError(f"{path}: not a whole torch file ({reason}); fetch it again") from None
     while isinstance(content, dict) and (inner := [w for w in WRAPPERS if isinstance(content.get(w), dict)]):
         content = content[inner[0]]

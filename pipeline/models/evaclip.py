@@ -14,46 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean, prefixed
 from ..recipes import ModelEntry
-from ..zeroshot import normalise
+from . import _checks, _preflight, hub
 from . import _eva_towers as towers
-from . import hub
-from ._placement import place
+from ._placement import place, size_of
+from ._tower import DTYPES, Facts, Tokenizer, Tower
 from ._weights import open_weights, some
 
 CONFIG_FILE = "eva_config.json"
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean and std
 DEFAULT_LOGIT_SCALE = 100.0  # what the authors' code uses with the hub's files, which have none
 WHOLE = ("Block", "ImageStem", "TextStem")  # residual branches and bare parameters cannot be split over devices
-
-
-class EvaClip:
-    """One tower of EVA-CLIP. Images: bicubic resize of the shorter side, centre crop, OpenAI's mean and std."""
-
-    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    resize_mode, interpolation = "shortest", "bicubic"
-
-    def __init__(self, tower: nn.Module, config: towers.EvaConfig, logit_scale: float, device, dtype: torch.dtype):
-        self.image_size, self.context_length = config.image_size, config.context_length
-        self.logit_scale = logit_scale
-        self.tower, self.device, self.dtype = tower.eval(), device, dtype
-        self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.mean, self.std))
-        self.tokenizer = _tokenizer(config.context_length) if isinstance(tower, towers.TextTower) else None
-
-    @torch.inference_mode()
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, 3, S, S) -> L2-normalised (B, D), float32, on the CPU; UserError for another S."""
-        if pixels.shape[-2:] != (self.image_size, self.image_size):
-            raise UserError(f"pixels of {tuple(pixels.shape[-2:])}, and the model takes {self.image_size} x "
-                            f"{self.image_size}; choose a preprocess recipe of that size")  # fmt: skip
-        scaled = pixels.to(self.device, non_blocking=True).float() / 255
-        return normalise(self.tower(((scaled - self._mean) / self._std).to(self.dtype))).cpu()
-
-    @torch.inference_mode()
-    def encode_text(self, prompts: list[str]) -> Tensor:
-        """Sentences, cut at the context length -> L2-normalised (B, D), float32, on the CPU."""
-        return normalise(self.tower(self.tokenizer(prompts).to(self.device))).cpu()
 
 
 def load(
@@ -64,33 +36,48 @@ def load(
     device: torch.device,
     dtype: str,
     max_memory: dict[int | str, int | str] | None = None,
-) -> EvaClip:
+) -> Tower:
     """Load one tower; the other one's tensors are never read.
 
     Weights of the requested dtype stay views of their file, others are converted one tensor at a time. On
     `cuda` without a number, or with `max_memory`, blocks are spread over devices (see _placement).
     UserError for a missing or broken file, for missing and unknown tensors, and for sizes that do not match.
     """
-    try:
+    where = f"models.yaml: {name}"
+    with prefixed(where):
+        if not entry.weights and not entry.file:
+            raise UserError(f"give 'file', the checkpoint's name in {entry.hub} (for shards: their index.json)")
         config = _config(entry, root)
+    facts = Facts(config.image_size, *OPENAI, "shortest", config.context_length, quick_gelu=False)
+    facts = _checks.facts(entry, facts, where)
+    with torch.device("meta"):
+        module = towers.TOWERS[tower](config).to(DTYPES[dtype])
+    _checks.run_in_fp32(module, entry.fp32_layers, where)
+    if device.type != "cuda" and max_memory is None:  # on GPUs, placement knows what fits where
+        _preflight.memory(name, size_of(module), device, dtype)
+    tokenizer = _tokenizer(config, entry, where) if tower == "text" else None
+    with prefixed(where):
         weights = _open(name, entry, root)
         layout = _layout(weights, config, tower)
-        with torch.device("meta"):
-            module = towers.TOWERS[tower](config).to(DTYPES[dtype])
-        tensors = _tensors(module, weights, tower, layout, DTYPES[dtype])
-        device = place(module, tensors, device, WHOLE, max_memory)
-        return EvaClip(module, config, _logit_scale(weights), device, DTYPES[dtype])
-    except UserError as error:
-        raise UserError(f"models.yaml: {name}: {error}") from None
+        device = place(module, _tensors(module, weights, tower, layout), device, WHOLE, max_memory)
+    return Tower(
+        module.eval(), facts, where, device, dtype, _logit_scale(weights, entry),
+        forward_image=lambda module, pixels: module(pixels), forward_text=lambda module, text: module(text),
+        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers,
+    )  # fmt: skip
 
 
-def _tokenizer(context_length: int):
+def _tokenizer(config: towers.EvaConfig, entry: ModelEntry, where: str) -> Tokenizer:
     from .._torchvision import allow_import
 
     allow_import()
     from open_clip import SimpleTokenizer
 
-    return SimpleTokenizer(context_length=context_length)
+    clip = SimpleTokenizer(context_length=config.context_length)
+    _checks.vocabulary(clip.vocab_size, config.vocabulary, where, entry.allow)
+    return Tokenizer(
+        lambda prompts: {"text": clip(prompts)}, lambda prompts: [len(clip.encode(p)) + 2 for p in prompts]
+    )
 
 
 def _config(entry: ModelEntry, root: Path) -> towers.EvaConfig:
@@ -130,8 +117,6 @@ def _open(name: str, entry: ModelEntry, root: Path) -> Mapping[str, Tensor]:
     if entry.weights:
         path = root / entry.weights
         return open_weights(path / entry.file if entry.file and path.is_dir() else path)
-    if not entry.file:
-        raise UserError(f"give 'file', the checkpoint's name in {entry.hub} (for shards: their index.json)")
 
     def find(file: str, gb: float | None = None) -> Path:
         return hub.fetch(name, entry.hub, file, entry.revision, gb)
@@ -155,16 +140,14 @@ def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, tower: str)
     return layout
 
 
-def _tensors(
-    module: nn.Module, weights: Mapping[str, Tensor], tower: str, layout: str, dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
-    """The module's parameters out of the checkpoint, one by one, in `dtype`."""
+def _tensors(module: nn.Module, weights: Mapping[str, Tensor], tower: str, layout: str) -> Iterator[tuple[str, Tensor]]:
+    """The module's parameters out of the checkpoint, one by one, each in its dtype."""
     for name, parameter in module.named_parameters():
         source, part = towers.source_of(name, tower, layout)
         tensor = towers.from_published(weights[source], source, part, parameter.ndim)
         if tensor.shape != parameter.shape:
             _refuse_shape(name, source, tensor, parameter)
-        yield name, tensor.to(dtype)
+        yield name, tensor.to(parameter.dtype)
 
 
 def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> None:
@@ -175,7 +158,7 @@ def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> No
     raise UserError(f"{what}. Check 'architecture'")
 
 
-def _logit_scale(weights: Mapping[str, Tensor]) -> float:
+def _logit_scale(weights: Mapping[str, Tensor], entry: ModelEntry) -> float:
     if towers.LOGIT_SCALE not in weights:
-        return DEFAULT_LOGIT_SCALE
+        return entry.logit_scale or DEFAULT_LOGIT_SCALE
     return math.exp(float(weights[towers.LOGIT_SCALE]))

@@ -4,89 +4,140 @@
 + weights), which names its architecture itself.
 """
 
+import copy
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .._torchvision import allow_import
 from ..errors import UserError, did_you_mean
 from ..recipes import ModelEntry
-from ..zeroshot import normalise
-from . import hub
+from . import _checks, _preflight, _skeleton, hub
+from ._placement import size_of
+from ._tower import DTYPES, Facts, Tokenizer, Tower
 
 allow_import()
 import open_clip  # noqa: E402  (needs the line above)
+from open_clip.convert import convert_state_dict  # noqa: E402
+from open_clip.model import convert_to_custom_text_state_dict, convert_weights_to_lp, resize_pos_embed  # noqa: E402
+from open_clip.transformer import LayerNormFp32  # noqa: E402
 
-TEXT_PARTS = ("text", "text_decoder", "transformer", "token_embedding", "positional_embedding", "ln_final")
-
-
-class OpenClip:
-    """One tower of an open_clip model."""
-
-    def __init__(self, model, tokenizer, tower: str, device: torch.device, dtype: str):
-        self.image_size = _square(model.visual.image_size)
-        self.logit_scale = float(model.logit_scale.detach().exp())
-        preprocess = model.visual.preprocess_cfg
-        self.mean, self.std = (torch.tensor(preprocess[k], device=device).view(3, 1, 1) for k in ("mean", "std"))
-        self.tokenizer, self.device = tokenizer, device
-        self.input_dtype = open_clip.get_input_dtype(dtype) or torch.float32
-        for part in TEXT_PARTS if tower == "image" else ("visual",):
-            if hasattr(model, part):
-                delattr(model, part)
-        self.model = model.to(device).eval()
-
-    @torch.inference_mode()
-    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
-        scaled = pixels.to(self.device, non_blocking=True).float() / 255
-        features = self.model.encode_image(((scaled - self.mean) / self.std).to(self.input_dtype))
-        return normalise(features).cpu()
-
-    @torch.inference_mode()
-    def encode_text(self, prompts: list[str]) -> torch.Tensor:
-        return normalise(self.model.encode_text(self.tokenizer(prompts).to(self.device))).cpu()
+TEXT_PARTS = ("text", "text_decoder", "transformer", "token_embedding", "positional_embedding", "ln_final",
+              "text_projection", "attn_mask")  # fmt: skip
+OWN_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
+TRAINING = ("mean", "std", "resize_mode", "quick_gelu")
 
 
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> OpenClip:
-    """Read the checkpoint with open_clip's strict loading and keep one tower."""
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint before its weights: the library's model config, how it was trained, where its tokenizer is."""
+
+    config: dict
+    training: dict  # mean, std, resize_mode, quick_gelu
+    tokenizer: str  # a name that open_clip.get_tokenizer takes
+
+
+def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+    """Check the checkpoint against its entry and the library's config, and load one tower of it."""
     where = f"models.yaml: {name}"
     path = root / entry.weights if entry.weights else None
+    source = find(entry, path, where)
+    size = entry.size if "position_embedding" in entry.allow else None
+    model = skeleton(source.config, size)
+    facts = _checks.facts(entry, _facts(source, model, entry, where), where)
+    tokenizer = make_tokenizer(source, entry, root, facts, where) if tower == "text" else None
+    fused = tower == "image" and any(hasattr(layer, "reparameterize") for layer in model.visual.modules())
+    part = tower_of(model, tower)
+    if not fused:
+        lower(model, dtype)
+        _checks.run_in_fp32(part, entry.fp32_layers, where)
+    _preflight.memory(name, size_of(part), device, dtype)
+    state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
+    _skeleton.check(model, state, where, entry.allow)
+    scale, bias = float(state["logit_scale"].float().exp()), state.get("logit_bias")
+    _skeleton.assign(part, state, device)
+    if fused:  # training-time branches become one convolution, which is exact in float32 only
+        from timm.utils import reparameterize_model
+
+        part.visual = reparameterize_model(part.visual, inplace=True)
+        lower(part, dtype)
+        _checks.run_in_fp32(part, entry.fp32_layers, where)
+    return make_tower(part, facts, entry, where, device, dtype, scale, tokenizer, None if bias is None else float(bias))
+
+
+def make_tower(model, facts, entry, where, device, dtype, logit_scale, tokenizer, logit_bias=None) -> Tower:
+    """A Tower around an open_clip model (families with other checkpoints of the same architecture use it too)."""
+    return Tower(
+        model, facts, where, device, dtype, logit_scale,
+        forward_image=lambda module, pixels: module.encode_image(pixels),
+        forward_text=lambda module, text: module.encode_text(text),
+        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers, logit_bias=logit_bias,
+    )  # fmt: skip
+
+
+def find(entry: ModelEntry, path: Path | None, where: str) -> Source:
+    """The checkpoint's config and how it was trained: from its folder, its published tag, or the entry."""
     if path and path.is_dir():
-        source, options = f"local-dir:{path}", {}
-    else:
-        source, options = _architecture(entry, where), _pretrained(name, entry, path, where)
-    try:
-        # a float32 skeleton on the CPU first: the other tower never reaches the device
-        model = open_clip.create_model(source, precision=dtype, device="cpu", **options)
-        tokenizer = open_clip.get_tokenizer(source) if tower == "text" else None
-    except (RuntimeError, ValueError, FileNotFoundError) as error:
-        raise UserError(f"{where}: {error}") from None
-    return OpenClip(model, tokenizer, tower, device, dtype)
-
-
-def _architecture(entry: ModelEntry, where: str) -> str:
+        try:
+            own = json.loads((path / "open_clip_config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where}: {path} is no folder of open_clip: {error}") from None
+        config = own["model_cfg"]
+        return Source(config, {**own["preprocess_cfg"], "quick_gelu": _quick_gelu(config)}, f"local-dir:{path}")
     known = open_clip.list_models()
     if entry.architecture not in known:
         raise UserError(f"{where}: open_clip has no architecture {entry.architecture!r}."
                         f"{did_you_mean(entry.architecture or '', known)}")  # fmt: skip
-    return entry.architecture
+    config = open_clip.get_model_config(entry.architecture)
+    if entry.tag:
+        return Source(config, _training(entry, where), entry.architecture)
+    _checks.declared(entry, TRAINING, where)
+    return Source(config, {fact: getattr(entry, fact) for fact in TRAINING}, entry.architecture)
 
 
-def _pretrained(name: str, entry: ModelEntry, path: Path | None, where: str) -> dict:
-    """create_model's arguments for a local file, or for a published tag with that tag's own preprocessing."""
-    if path:
-        return {"pretrained": str(path)}
+def _training(entry: ModelEntry, where: str) -> dict:
+    """How the checkpoint of a published tag was trained, from the library's table."""
     published = open_clip.get_pretrained_cfg(entry.architecture, entry.tag)
     if not published:
         tags = open_clip.list_pretrained_tags_by_model(entry.architecture)
         raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag or '', tags)}")
-    if bool(published.get("quick_gelu")) != bool(open_clip.get_model_config(entry.architecture).get("quick_gelu")):
-        raise UserError(f"{where}: {entry.tag!r} was trained with another activation than {entry.architecture}; "
-                        "take the architecture with (or without) '-quickgelu'")  # fmt: skip
-    repo, _, file = published["hf_hub"].partition("/")
-    repo, file = f"{repo}/{file.partition('/')[0]}", file.partition("/")[2] or "open_clip_model.safetensors"
-    own = {key: published[key] for key in ("mean", "std", "interpolation", "resize_mode") if key in published}
-    local = hub.fetch(name, repo, file, entry.revision, entry.download_gb)
-    return {"pretrained": str(local), "force_preprocess_cfg": own}
+    return {**published, "quick_gelu": bool(published.get("quick_gelu"))}
+
+
+def _quick_gelu(config: dict) -> bool:
+    return bool(config.get("quick_gelu"))
+
+
+def _facts(source: Source, model: nn.Module, entry: ModelEntry, where: str) -> Facts:
+    """What the checkpoint says of itself; UserError when the architecture contradicts how it was trained."""
+    trained, built = bool(source.training["quick_gelu"]), _quick_gelu(source.config)
+    if trained != built and "activation" not in entry.allow:
+        other = "with '-quickgelu'" if trained else "without '-quickgelu'"
+        raise UserError(f"{where}: activation: the checkpoint was trained with {'QuickGELU' if trained else 'GELU'}, "
+                        f"{entry.architecture} computes the other; take the architecture {other}, or keep it with "
+                        "'allow: [activation]'")  # fmt: skip
+    return Facts(
+        size=_size(source.config, model, entry, where),
+        mean=tuple(source.training["mean"]),
+        std=tuple(source.training["std"]),
+        resize_mode=source.training.get("resize_mode", "shortest"),
+        context_length=source.config["text_cfg"].get("context_length", 77),
+        quick_gelu=built,
+    )
+
+
+def _size(config: dict, model: nn.Module, entry: ModelEntry, where: str) -> int:
+    """Pixels that the image tower is built for; the library's config must say the same, or the entry."""
+    said = _square(config["vision_cfg"].get("image_size", 224))
+    patches = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
+    size = _square(getattr(patches, "img_size", None) or model.visual.image_size)
+    if size != said and entry.size != size and "position_embedding" not in entry.allow:
+        raise UserError(f"{where}: position_embedding: the config says image_size {said}, the positions are those of "
+                        f"{size}. Say which is right: 'size: {size}'")  # fmt: skip
+    return size
 
 
 def _square(size) -> int:
@@ -94,3 +145,97 @@ def _square(size) -> int:
         assert size[0] == size[1], f"not a square image size: {size}"
         return size[0]
     return size
+
+
+def skeleton(config: dict, size: int | None = None) -> nn.Module:
+    """The whole model with parameters that have no memory, in float32; `size` replaces the image size."""
+    config = copy.deepcopy(config)
+    vision, text = config["vision_cfg"], config["text_cfg"]
+    if "timm_model_name" in vision:
+        vision["timm_model_pretrained"] = False
+    if "hf_model_name" in text:
+        text["hf_model_pretrained"] = False
+    if size:
+        vision["image_size"] = size
+    custom = config.pop("custom_text", False) or "hf_model_name" in text
+    kind = open_clip.CLIP if not custom else open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+    with _skeleton.skeletons():
+        # LayerNormFp32 is LayerNorm that computes in float32 whatever its input
+        return kind(**config, cast_dtype=torch.float16)
+
+
+def lower(model: nn.Module, dtype: str) -> None:
+    """Change the dtype as the library does: native towers keep norms and embeddings in float32.
+
+    Not so CoCa's: the library leaves the queries of its pooler in float32, which its own half-precision keys refuse.
+    """
+    if dtype == "fp32":
+        return
+    if not isinstance(model.visual, open_clip.timm_model.TimmModel) and not getattr(model.visual, "attn_pool", None):
+        convert_weights_to_lp(model, DTYPES[dtype])
+        return
+    model.to(dtype=DTYPES[dtype])
+    for layer in model.modules():
+        if isinstance(layer, LayerNormFp32):
+            layer.float()
+
+
+def tower_of(model: nn.Module, tower: str) -> nn.Module:
+    """The same model without its other tower; `model` stays whole."""
+    return _skeleton.without(model, TEXT_PARTS if tower == "image" else ("visual", "text_decoder"))
+
+
+def adapted(model: nn.Module, state: dict, allow: tuple[str, ...]) -> dict:
+    """A checkpoint's tensors under the names and in the shapes of the installed library."""
+    state = convert_state_dict(model, state)
+    if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
+        state = convert_to_custom_text_state_dict(state)
+    for scalar in ("logit_scale", "logit_bias"):
+        if scalar in state and getattr(model, scalar, None) is not None:
+            state[scalar] = state[scalar].reshape(getattr(model, scalar).shape)
+    state.pop("text.transformer.embeddings.position_ids", None)  # saved by transformers < 4.31
+    if "position_embedding" in allow:
+        resize_pos_embed(state, model)
+    return state
+
+
+def _weights_file(name: str, entry: ModelEntry, path: Path | None, where: str) -> Path:
+    if path and path.is_dir():
+        found = [path / file for file in OWN_FILES if (path / file).is_file()]
+        if not found:
+            raise UserError(f"{where}: no weights in {path}; one of {', '.join(OWN_FILES)} is needed")
+        return found[0]
+    if path:
+        return path
+    published = open_clip.get_pretrained_cfg(entry.architecture, entry.tag)["hf_hub"]
+    account, repo, file = (published + "/").split("/")[:3]
+    files = (entry.file,) if entry.file else (file,) if file else hub.WEIGHTS["open_clip"]
+    return hub.fetch(name, entry.hub or f"{account}/{repo}", files, entry.revision, entry.download_gb)
+
+
+def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, where: str) -> Tokenizer:
+    """The checkpoint's own tokenizer, or the entry's `tokenizer` (folder or hub id), checked against its embedding."""
+    text = source.config["text_cfg"]
+    try:
+        if entry.tokenizer:
+            name = str(root / entry.tokenizer) if (root / entry.tokenizer).exists() else entry.tokenizer
+            options = text.get("tokenizer_kwargs") or {}
+            own = open_clip.tokenizer.HFTokenizer(name, facts.context_length, **options)
+        else:
+            own = open_clip.get_tokenizer(source.tokenizer, context_length=facts.context_length)
+    except (OSError, ValueError) as error:
+        missing = text.get("hf_tokenizer_name", entry.tokenizer)
+        raise UserError(f"{where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
+                        f"'tokenizer: path'. {str(error).splitlines()[0]}") from None  # fmt: skip
+    words = getattr(own, "tokenizer", None)
+
+    def lengths(prompts: list[str]) -> list[int]:
+        if words is None:
+            return [len(own.encode(prompt)) + 2 for prompt in prompts]  # start and end of text
+        ids = words([own.clean_fn(prompt) for prompt in prompts], padding=False, truncation=False).input_ids
+        return [len(row) for row in ids]
+
+    size = own.vocab_size if words is None else len(words)
+    rows = text.get("vocab_size", 49408) if "hf_model_name" not in text else size
+    _checks.vocabulary(size, rows, where, entry.allow)
+    return Tokenizer(lambda prompts: {"text": own(prompts)}, lengths)

@@ -1,0 +1,80 @@
+"""How often labels agree between dtypes, on real images and a real dual encoder; prints Markdown.
+
+    python bench/dtype_agreement.py          (needs ../shared; some minutes on two cores)
+
+Agreement: lit_mobilenet_minilm on labelled photographs, prompts `a photo of a {}.`, joint softmax, fp16 features
+as they are cached; fp16 on every fifth image only, because CPUs emulate it. Speed: the image tower of ViT-B/32
+with random weights, the best of some rounds.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from pipeline import models, zeroshot
+from pipeline.images import compile_recipe, decode, list_images
+from pipeline.models import open_clip
+from pipeline.models._tower import DTYPES
+from pipeline.recipes import ModelEntry, Preprocess
+
+SHARED = Path("../shared")
+EVERY = {"fp32": 1, "bf16": 1, "fp16": 5}  # images taken
+SETS = ("intel_dev/test", "few_shot/test")
+CPU = torch.device("cpu")
+
+
+def pixels_of(folder: Path) -> tuple[torch.Tensor, list[str], torch.Tensor]:
+    """All images below <folder>/<class>/ as uint8 (N, 3, 224, 224), the class names, and the label of each."""
+    images = list_images(f"{folder}/*/*.jpg", "bench")
+    apply = compile_recipe(Preprocess(size=224, ops=["resize"]), "bench")
+    classes = sorted({Path(name).parent.name for name in images.ids})
+    labels = torch.tensor([classes.index(Path(name).parent.name) for name in images.ids])
+    return torch.stack([torch.from_numpy(apply(decode(path))) for path in images.paths()]), classes, labels
+
+
+def labels_of(entry: ModelEntry, dtype: str, pixels: torch.Tensor, classes: list[str]) -> torch.Tensor:
+    """Predicted labels (N,)."""
+    image = models.load("lit", entry, Path(), "image", CPU, dtype)
+    text = models.load("lit", entry, Path(), "text", CPU, dtype)
+    features = torch.cat([image.encode_image(batch).half() for batch in pixels.split(64)])
+    prompts = text.encode_text([f"a photo of a {name}." for name in classes])
+    return zeroshot.prompt_probs(features, prompts, text.logit_scale).argmax(1)
+
+
+def vit_speed(dtype: str, batch: int = 16, rounds: int = 5) -> float:
+    """Images per second of a ViT-B/32 image tower with random weights."""
+    torch.manual_seed(0)
+    model = open_clip.open_clip.create_model("ViT-B-32").eval()
+    open_clip.lower(model, dtype)
+    images = torch.rand(batch, 3, 224, 224).to(DTYPES[dtype])
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(rounds):
+            began = time.perf_counter()
+            model.encode_image(images)
+            best = min(best, time.perf_counter() - began)
+    return batch / best
+
+
+def main() -> None:
+    entry = ModelEntry.parse({"family": "open_clip", "weights": str(SHARED / "weights/lit_mobilenet_minilm"),
+                              "preprocess": "plain"}, "bench")  # fmt: skip
+    print("| set | dtype | images | acc1 | same label as fp32 |\n|---|---|---|---|---|")
+    for name in SETS:
+        pixels, classes, labels = pixels_of(SHARED / "data" / name)
+        reference = labels_of(entry, "fp32", pixels, classes)
+        for dtype in EVERY:
+            some = slice(None, None, EVERY[dtype])
+            predicted = labels_of(entry, dtype, pixels[some], classes)
+            same = (predicted == reference[some]).float().mean()
+            accuracy = (predicted == labels[some]).float().mean()
+            print(f"| {name} | {dtype} | {len(predicted)} | {accuracy:.4f} | {same:.2%} |", flush=True)
+    speeds = {dtype: vit_speed(dtype) for dtype in EVERY}
+    print("\n| ViT-B/32 image tower | images/s | against fp32 |\n|---|---|---|")
+    for dtype, speed in speeds.items():
+        print(f"| {dtype} | {speed:.1f} | {speed / speeds['fp32']:.2f}x |")
+
+
+if __name__ == "__main__":
+    main()

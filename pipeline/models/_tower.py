@@ -1,0 +1,97 @@
+"""What all families share: the facts of a checkpoint, and one tower that encodes normalised pixels or prompts."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import UserError
+from ..zeroshot import normalise
+from . import _checks
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a checkpoint says of itself. None: it does not say, or it does not apply."""
+
+    size: int  # pixels
+    mean: Triple
+    std: Triple
+    resize_mode: str  # squash, shortest (then centre crop) or longest (then border)
+    context_length: int | None = None  # tokens, with the special ones
+    quick_gelu: bool | None = None
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Prompts -> token ids: `encode(prompts)` gives the model's input, `lengths(prompts)` uncut token counts."""
+
+    encode: Callable[[list[str]], dict[str, Tensor]]
+    lengths: Callable[[list[str]], list[int]]
+
+
+class Tower:
+    """One tower of a checkpoint. A family gives the module and how it is called.
+
+    `forward_image(module, (B, 3, S, S) normalised)` or `forward_text(module, **tokens)` return features
+    (B, D), or (B, Q, D) where an image has Q query vectors of which the best counts.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        facts: Facts,
+        where: str,
+        device: torch.device,
+        dtype: str,
+        logit_scale: float | None = None,
+        forward_image: Callable[[nn.Module, Tensor], Tensor] | None = None,
+        forward_text: Callable[..., Tensor] | None = None,
+        tokenizer: Tokenizer | None = None,
+        allow: tuple[str, ...] = (),
+        fp32_layers: tuple[str, ...] = (),
+        logit_bias: float | None = None,
+    ):
+        self.image_size, self.mean, self.std = facts.size, facts.mean, facts.std
+        self.resize_mode, self.context_length = facts.resize_mode, facts.context_length
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias  # a bias: trained with a sigmoid
+        self.dtype, self.device = dtype, device
+        self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
+        self._forward_image, self._forward_text = forward_image, forward_text
+        self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
+        self._mixed = bool(fp32_layers) and dtype != "fp32"
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
+        size = tuple(pixels.shape[-2:])
+        if size != (self.image_size, self.image_size) and "size" not in self.allow:
+            raise UserError(f"{self.where}: pixels of {size[0]} x {size[1]}, and the model takes {self.image_size} x "
+                            f"{self.image_size}; choose a preprocess recipe of that size")  # fmt: skip
+        scaled = pixels.to(self.device, non_blocking=True).float() / 255
+        ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
+        with self._precision():
+            return normalise(self._forward_image(self.module, ready))
+
+    @torch.inference_mode()
+    def encode_text(self, prompts: list[str]) -> Tensor:
+        """Finished sentences -> L2-normalised features (B, D), float32; UserError names prompts that would be cut."""
+        _checks.prompts_cut(prompts, self.tokenizer.lengths(prompts), self.context_length, self.where, self.allow)
+        tokens = {name: ids.to(self.device) for name, ids in self.tokenizer.encode(prompts).items()}
+        with self._precision():
+            return normalise(self._forward_text(self.module, **tokens))
+
+    def why_not_finite(self, inputs: Tensor | list[str]) -> str:
+        """Which layer type makes features of these pixels or prompts overflow, and the fix."""
+        encode = self.encode_image if isinstance(inputs, Tensor) else self.encode_text
+        return _checks.overflow(self.module, lambda: encode(inputs), self.dtype)
+
+    def _precision(self):
+        """Layers of both dtypes meet under autocast; without fp32 layers nothing needs it."""
+        return torch.autocast(self.device.type, DTYPES[self.dtype]) if self._mixed else contextlib.nullcontext()

@@ -1,0 +1,61 @@
+"""Family timm: image-only backbones, for features, probes and plots. They have no text tower.
+
+`architecture` is any timm model, `tag` its published weights or `weights` a local file; `options` go to
+timm.create_model, e.g. `pad_type: same`.
+"""
+
+from pathlib import Path
+
+import torch
+
+from .._torchvision import allow_import
+from ..errors import UserError, did_you_mean
+from ..recipes import ModelEntry
+from . import _checks, _preflight, _skeleton, hub
+from ._placement import size_of
+from ._tower import DTYPES, Facts, Tower
+
+allow_import()
+import timm  # noqa: E402  (needs the line above)
+
+
+def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+    """Load a backbone without its classifier: features are the pooled ones before it."""
+    where = f"models.yaml: {name}"
+    assert tower == "image", "models.load refuses the text tower of this family"
+    facts = _checks.facts(entry, _facts(entry, where), where)
+    with _skeleton.skeletons():
+        try:
+            model = timm.create_model(entry.architecture, pretrained=False, **entry.options)
+        except TypeError as error:
+            raise UserError(f"{where}: options: {error}") from None
+    path = root / entry.weights if entry.weights else hub.fetch(
+        name, entry.hub or timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}").hf_hub_id,
+        hub.weight_files(entry), entry.revision, entry.download_gb)  # fmt: skip
+    state = _skeleton.read(path, where)
+    _skeleton.check(model, state, where, entry.allow)
+    model.reset_classifier(0)
+    model.to(dtype=DTYPES[dtype])
+    _checks.run_in_fp32(model, entry.fp32_layers, where)
+    _preflight.memory(name, size_of(model), device, dtype)
+    _skeleton.assign(model, state, device)
+    return Tower(model, facts, where, device, dtype, forward_image=lambda module, pixels: module(pixels),
+                 allow=entry.allow, fp32_layers=entry.fp32_layers)  # fmt: skip
+
+
+def _facts(entry: ModelEntry, where: str) -> Facts:
+    """How the weights were trained: from timm's table for a tag, from the entry for a bare file."""
+    if not timm.is_model(entry.architecture or ""):
+        known = timm.list_models()
+        hint = did_you_mean(entry.architecture or "", known)
+        raise UserError(f"{where}: timm has no architecture {entry.architecture!r}."
+                        f"{hint if 'mean' in hint else ' timm.list_models() lists them'}")  # fmt: skip
+    if not entry.tag:
+        _checks.declared(entry, ("size", "mean", "std", "resize_mode"), where)
+        return Facts(entry.size, entry.mean, entry.std, entry.resize_mode)
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{entry.architecture}.*")]
+    if entry.tag not in tags:
+        raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag, tags)}")
+    published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}")
+    mode = {"center": "shortest", "squash": "squash", "border": "longest"}[published.crop_mode]
+    return Facts(published.input_size[-1], published.mean, published.std, mode)
