@@ -18,7 +18,7 @@ FLOORS = [
     ["threshold"],
     ["submit"],
     ["log", "sheet", "clean_cache", "new", "list_models", "classify", "report", "analyse"],
-    ["__init__", "predict"],
+    ["__init__", "predict", "plan"],
     ["__main__"],
 ]
 PACKAGES = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]
