@@ -125,10 +125,10 @@ def _bound(model, dtype: str, count: int, batch: int) -> float:
 
     pixels = torch.randn(count, 3, 224, 224).to({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
     with torch.inference_mode():
-        model.model.encode_image(pixels[:16])
+        model.module.encode_image(pixels[:16])
         began = time.perf_counter()
         for part in pixels.split(batch):
-            model.model.encode_image(part)
+            model.module.encode_image(part)
         return time.perf_counter() - began
 
 
