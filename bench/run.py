@@ -9,7 +9,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-BENCHMARKS = ("prompt_edit",)
+BENCHMARKS = (
+    "prompt_edit",
+    "load_memory",
+    "dtype_agreement",
+    "streaming",
+    "text_side",
+    "forward_options",
+    "image_side",
+)
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 
 
