@@ -63,6 +63,10 @@ threshold: $(READY) ## low probabilities of the blend become zero
 submit: $(READY) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv
 	$(PIPELINE) submit $(JOB)
 
+.PHONY: plan
+plan: $(READY) ## what submit would reuse, compute and write, and about how long it would take
+	$(PIPELINE) plan $(JOB)
+
 ##@ Submissions
 
 .PHONY: log

@@ -7,10 +7,13 @@ as they are cached; fp16 on every fifth image only, because CPUs emulate it. Spe
 with random weights, the best of some rounds.
 """
 
+import sys
 import time
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline import models, zeroshot
 from pipeline.images import compile_recipe, decode, list_images
@@ -18,7 +21,7 @@ from pipeline.models import open_clip
 from pipeline.models._tower import DTYPES
 from pipeline.recipes import ModelEntry, Preprocess
 
-SHARED = Path("../shared")
+SHARED = Path("../shared")  # relative to the project, as the encoder's own configuration names its text tower
 EVERY = {"fp32": 1, "bf16": 1, "fp16": 5}  # images taken
 SETS = ("intel_dev/test", "few_shot/test")
 CPU = torch.device("cpu")
@@ -57,10 +60,14 @@ def vit_speed(dtype: str, batch: int = 16, rounds: int = 5) -> float:
     return batch / best
 
 
-def main() -> None:
+def main() -> str:
+    """Measure, and return the Markdown tables."""
+    head = "### Labels and speed in other dtypes (bench/dtype_agreement.py)\n"
+    if not SHARED.is_dir():
+        return f"{head}\nNot measured: the labelled photographs and the real dual encoder ({SHARED}) are not here."
     entry = ModelEntry.parse({"family": "open_clip", "weights": str(SHARED / "weights/lit_mobilenet_minilm"),
                               "preprocess": "plain"}, "bench")  # fmt: skip
-    print("| set | dtype | images | acc1 | same label as fp32 |\n|---|---|---|---|---|")
+    lines = [head, "| set | dtype | images | acc1 | same label as fp32 |", "|---|---|---|---|---|"]
     for name in SETS:
         pixels, classes, labels = pixels_of(SHARED / "data" / name)
         reference = labels_of(entry, "fp32", pixels, classes)
@@ -69,12 +76,12 @@ def main() -> None:
             predicted = labels_of(entry, dtype, pixels[some], classes)
             same = (predicted == reference[some]).float().mean()
             accuracy = (predicted == labels[some]).float().mean()
-            print(f"| {name} | {dtype} | {len(predicted)} | {accuracy:.4f} | {same:.2%} |", flush=True)
+            lines.append(f"| {name} | {dtype} | {len(predicted)} | {accuracy:.4f} | {same:.2%} |")
     speeds = {dtype: vit_speed(dtype) for dtype in EVERY}
-    print("\n| ViT-B/32 image tower | images/s | against fp32 |\n|---|---|---|")
-    for dtype, speed in speeds.items():
-        print(f"| {dtype} | {speed:.1f} | {speed / speeds['fp32']:.2f}x |")
+    lines += ["", "| ViT-B/32 image tower | images/s | against fp32 |", "|---|---|---|"]
+    lines += [f"| {dtype} | {speed:.1f} | {speed / speeds['fp32']:.2f}x |" for dtype, speed in speeds.items()]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    main()
+    print(main())

@@ -9,7 +9,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-BENCHMARKS = ("prompt_edit", "labelled")
+BENCHMARKS = (
+    "prompt_edit",
+    "labelled",
+    "load_memory",
+    "dtype_agreement",
+    "streaming",
+    "text_side",
+    "forward_options",
+    "image_side",
+)
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 
 

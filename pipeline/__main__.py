@@ -49,6 +49,12 @@ def _submit(job: Job, args: Arguments) -> None:
     submit.run(job, _ensemble_name(job, args))
 
 
+def _plan(job: Job, args: Arguments) -> None:
+    from . import plan
+
+    plan.run(job, _ensemble_name(job, args))
+
+
 def _log(job: Job, args: Arguments) -> None:
     from . import log
 
@@ -176,6 +182,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "ensemble": (_ensemble, "weighted blend of the members"),
     "threshold": (_threshold, "low probabilities of the blend become zero"),
     "submit": (_submit, "pool, check and write the CSV"),
+    "plan": (_plan, "what a submission would reuse and compute, and about how long it would take"),
     "score": (_score, "record a leaderboard score of a submission"),
     "log": (_log, "the submissions so far"),
     "diff": (_diff, "what changed between two submissions"),

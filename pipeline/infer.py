@@ -201,31 +201,43 @@ class Batches:
         say("infer", "batch", f"out of memory, going on with batches of {self.size}")
 
 
+def text_file(job: Job, model_name: str) -> Path:
+    """Where the features of a model's prompts are kept; grows, and is named after what decides them."""
+    digest = cache.digest_of(text_made_from(job, model_name))
+    return job.project.root / "cache" / "text" / model_name / f"{digest}.pt"
+
+
+def known_prompts(job: Job, model_name: str) -> set[str]:
+    """The prompts whose features are cached."""
+    file = text_file(job, model_name)
+    known = cache.load(file, file.stem)
+    return set(known["prompts"]) if known else set()
+
+
 def run_text(job: Job, model_name: str, prompts: tuple[str, ...]) -> tuple[Text, int]:
     """Features of `prompts`, encoding those never seen before; also returns how many that were.
 
     The file cache/text/<model>/<digest>.pt only grows: prompts that are edited away stay for their return.
     """
-    made_from = text_made_from(job, model_name)
-    digest = cache.digest_of(made_from)
-    file = job.project.root / "cache" / "text" / model_name / f"{digest}.pt"
-    known = cache.load(file, digest)
+    file = text_file(job, model_name)
+    known = cache.load(file, file.stem)
     have = set(known["prompts"]) if known else set()
     new = [prompt for prompt in prompts if prompt not in have]
     if new:
         with cache.lock(file.with_suffix(".lock")):  # one process encodes, the others find its work
-            known, new = _encode_new(job, model_name, file, made_from, prompts)
+            known, new = _encode_new(job, model_name, prompts)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])}
-    return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], digest), len(new)
+    return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], file.stem), len(new)
 
 
-def _encode_new(job: Job, model_name: str, file: Path, made_from: dict, prompts: tuple[str, ...]):
+def _encode_new(job: Job, model_name: str, prompts: tuple[str, ...]):
     """Add the prompts that a text cache lacks; returns its content and the new prompts."""
     import torch
 
     from . import models
 
-    known = cache.load(file, cache.digest_of(made_from))
+    file = text_file(job, model_name)
+    known = cache.load(file, file.stem)
     have = set(known["prompts"]) if known else set()
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
     if not new:
@@ -244,7 +256,7 @@ def _encode_new(job: Job, model_name: str, file: Path, made_from: dict, prompts:
     before = known or {"prompts": [], "features": rows[0][:0]}
     content = {"prompts": [*before["prompts"], *new], "features": torch.cat([before["features"], *rows]),
                "logit_scale": model.logit_scale}  # fmt: skip
-    cache.save(file, made_from, **content)
+    cache.save(file, text_made_from(job, model_name), **content)
     return content, new
 
 

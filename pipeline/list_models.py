@@ -20,7 +20,7 @@ def _row(name: str, entry: ModelEntry, project: Project) -> tuple[str, ...]:
     return (
         name, entry.family, _count(entry.parameters), str(entry.size or ""),
         f"{entry.parameters * 2 / 1000:.2f}" if entry.parameters else "",
-        f"{entry.imagenet:.1f}" if entry.imagenet else "", entry.licence, _weights(entry, project),
+        f"{entry.imagenet:.1f}" if entry.imagenet else "", entry.licence, weights_state(entry, project),
     )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def _count(millions: float | None) -> str:
     return f"{millions / 1000:.2f} B" if millions >= 1000 else f"{millions:.1f} M"
 
 
-def _weights(entry: ModelEntry, project: Project) -> str:
+def weights_state(entry: ModelEntry, project: Project) -> str:
     """'on disk', 'bring <path>' or what has to be downloaded."""
     if entry.weights:
         return "on disk" if (project.root / entry.weights).exists() else f"bring {entry.weights}"

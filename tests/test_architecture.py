@@ -22,7 +22,7 @@ FLOORS = [
     ["log", "sheet", "new", "list_models", "classify", "report", "analyse"],
     ["benchmark", "prompts_rank"],
     ["clean_cache"],
-    ["__init__", "predict"],
+    ["__init__", "predict", "plan"],
     ["__main__"],
 ]
 PACKAGES = [path.parent.name for path in (ROOT / "pipeline").glob("*/__init__.py")]

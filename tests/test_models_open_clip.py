@@ -243,6 +243,20 @@ def test_positions_of_another_size_in_the_file(tmp_path):
         models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
 
 
+def test_a_folder_that_says_little_has_the_librarys_defaults(tmp_path):
+    import open_clip
+
+    folder = local_dir(tmp_path / "m", KINDS["clip"], create(KINDS["clip"]))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": KINDS["clip"]}))
+    image = models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
+    library, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    said = library.visual.preprocess_cfg
+    assert (image.mean, image.std, image.resize_mode) == (tuple(said["mean"]), tuple(said["std"]), said["resize_mode"])
+    (folder / "open_clip_config.json").write_text("{}")
+    with pytest.raises(UserError, match="is no folder of open_clip: KeyError: 'model_cfg'"):
+        models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
+
+
 def test_existing_configs_of_the_suite_still_load(tmp_path):
     config = tiny_config(1)["model_cfg"]
     folder = local_dir(tmp_path / "m", config, create(config))

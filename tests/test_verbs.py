@@ -8,7 +8,7 @@ import sys
 import pytest
 import yaml
 
-from pipeline import clean_cache, infer, inspect, new, sheet, submit
+from pipeline import clean_cache, infer, inspect, new, plan, sheet, submit
 from pipeline.errors import UserError
 from pipeline.job import Job
 from pipeline.recipes import Project
@@ -50,6 +50,22 @@ class TestNew:
     def test_mistakes(self, project_root, name, images, classes, message):
         with pytest.raises(UserError, match=message):
             new.run(Project(project_root), name, images, classes)
+
+
+def test_plan_tells_what_is_cached_and_computes_nothing(project_root, capsys):
+    job = fresh(project_root)
+    infer.run(job, "vit@tiny")
+    before = set((project_root / "cache").rglob("*.pt"))
+    capsys.readouterr()
+    plan.run(fresh(project_root), "both")
+    said = [line for line in capsys.readouterr().out.splitlines() if "probabilities" not in line]
+    lines = {" ".join(line.split()[:2]): line.split() for line in said}
+    assert lines["infer vit@tiny"][2:5] == ["23", "0", "images"]
+    assert lines["preprocess tiny-sharp"][2:5] == ["0", "23", "images"]
+    assert lines["infer vit2@tiny-sharp"][2:5] == ["0", "23", "images"]
+    assert lines["threshold both"][2:5] == ["0", "23", "images"]
+    assert "on cpu, fp32" in " ".join(next(words for key, words in lines.items() if key.startswith("about")))
+    assert set((project_root / "cache").rglob("*.pt")) == before
 
 
 def test_inspect_shows_the_way_back_to_the_recipes(project_root, capsys):
@@ -178,7 +194,7 @@ class TestMake:
     def test_alone_it_prints_targets_and_variables(self):
         said = make("COMPETITION=scene").stdout
         targets = (
-            "preprocess infer ensemble threshold submit log score diff sheet report "
+            "preprocess infer ensemble threshold submit plan log score diff sheet report "
             "analyse predict new inspect clean-cache test bench help"
         )
         for target in targets.split():

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.images import compile_recipe
 from pipeline.recipes import Preprocess
 
-from .conftest import IMAGES, SIZE, fresh, write_yaml
+from .conftest import IMAGES, SIZE, fresh, write_images, write_yaml
 
 OPS = [{"resize": "squash"}]
 VIEWS = ["identity", "hflip", {"rotate": 25}, {"rotate": -25}, {"zoom": 0.5}, "five_crop"]
@@ -140,6 +140,18 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
     for part in ("/13.jpg", "/21.jpg", "2 images failed"):
         assert part in str(error.value)
     assert [start for start, *_ in preprocess.artefact(job, "tiny").shards()] == [0, 5]
+
+
+def test_plan_counts_the_views(project_root, capsys):
+    from pipeline import plan
+
+    write_images(project_root / "data" / "tiny", 700)
+    planned = []
+    for views in (None, ["identity", "five_crop"]):
+        plan.run(with_views(project_root, **({"views": views} if views else {})), "one")
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("preprocess"))
+        planned.append(line.split("images")[1].split()[0])  # GB of pixels to write
+    assert planned == ["0.002", "0.013"]  # 700 x 3 x 32 x 32 bytes, and six times that
 
 
 def test_a_report_of_a_submission_with_confident_views(project_root):

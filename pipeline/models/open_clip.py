@@ -6,7 +6,7 @@
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -23,6 +23,7 @@ allow_import()
 import open_clip  # noqa: E402  (needs the line above)
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, convert_weights_to_lp, resize_pos_embed  # noqa: E402
+from open_clip.transform import PreprocessCfg  # noqa: E402
 from open_clip.transformer import LayerNormFp32  # noqa: E402
 
 TEXT_PARTS = ("text", "text_decoder", "transformer", "token_embedding", "positional_embedding", "ln_final",
@@ -83,10 +84,11 @@ def find(entry: ModelEntry, path: Path | None, where: str) -> Source:
     if path and path.is_dir():
         try:
             own = json.loads((path / "open_clip_config.json").read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"{where}: {path} is no folder of open_clip: {error}") from None
-        config = own["model_cfg"]
-        return Source(config, {**own["preprocess_cfg"], "quick_gelu": _quick_gelu(config)}, f"local-dir:{path}")
+            config = own["model_cfg"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{where}: {path} is no folder of open_clip: {type(error).__name__}: {error}") from None
+        training = {**asdict(PreprocessCfg()), **own.get("preprocess_cfg", {})}  # the library's defaults
+        return Source(config, {**training, "quick_gelu": _quick_gelu(config)}, f"local-dir:{path}")
     known = open_clip.list_models()
     if entry.architecture not in known:
         raise UserError(f"{where}: open_clip has no architecture {entry.architecture!r}."

@@ -1,0 +1,104 @@
+"""Verb plan: what a submission would reuse and compute, how much it would write, and about how long it would take.
+
+Nothing is computed or downloaded. Times come from a short calibration on this machine: a few images through the
+preprocess ops, and a batch through each image tower that is needed and on disk.
+"""
+
+import time
+
+from . import ensemble, infer, preprocess, threshold, views
+from .cache import Artefact
+from .images import compile_recipe
+from .job import Job
+from .list_models import weights_state
+from .log import table
+
+SAMPLE = 16  # images of a calibration
+
+
+def run(job: Job, name: str) -> None:
+    """Print the table for one ensemble recipe."""
+    recipe, rows, total = job.project.ensemble(name), [], 0.0
+    columns = ensemble.columns(recipe)
+    for member in ensemble.members(recipe):
+        for row, seconds in _member(job, member, columns):
+            rows.append(row)
+            total += seconds or 0
+    width = len(infer.columns_of(job, columns)["prompts"])
+    for stage, artefact in (("ensemble", ensemble.artefact(job, name)), ("threshold", threshold.artefact(job, name))):
+        rows.append(_row(stage, name, "images", artefact, job, 4 * width, 0.0))
+    print(table(("stage", "what", "cached", "to do", "", "GB to write", "time"), rows))
+    unknown = any(row[-1].startswith("unknown") for row in rows)
+    print(f"about {_duration(total)} on {job.device}, {job.dtype}" + (", and what is unknown" if unknown else ""))
+
+
+def _member(job: Job, member: str, columns: str):
+    """(row, seconds) of each stage of one member; seconds None where they cannot be known yet."""
+    model_name, recipe = infer.split(member)
+    entry = job.project.model(model_name)
+    features, probs = infer.features_artefact(job, member), infer.artefact(job, member, columns)
+    done = not probs.missing(job.shard_rows)
+    todo = 0 if done else _missing(features, job)
+    prepared = job.project.preprocess(recipe)
+    seen = views.count(prepared, f"preprocess/{recipe}.yaml")  # of each image
+    if todo:
+        pixels = preprocess.artefact(job, recipe)
+        seconds = _missing(pixels, job) * _seconds_per_decode(job, recipe)
+        yield _row("preprocess", recipe, "images", pixels, job, seen * 3 * prepared.size**2, seconds), seconds
+    state = weights_state(entry, job.project)
+    per_image, dimensions = _seconds_per_image(job, model_name, recipe) if todo and state == "on disk" else (None, 1024)
+    seconds = 0.0 if not todo else None if per_image is None else todo * seen * per_image
+    dimensions *= seen if prepared.view_pooling == "confident" else 1
+    row = _row("infer", member, "images", features, job, 2 * dimensions, seconds, todo)
+    yield (row if state == "on disk" or not todo else (*row[:-1], f"unknown: {state}")), seconds
+    known = infer.known_prompts(job, model_name)
+    new = [prompt for prompt in job.prompts.prompts if prompt not in known]
+    if new and not done:
+        cached = len(job.prompts.prompts) - len(new)
+        yield ("infer", f"{model_name} prompts", cached, len(new), "prompts", "", ""), 0.0
+    width = len(infer.columns_of(job, columns)["prompts"])
+    yield _row("infer", f"{member} probabilities", "images", probs, job, 4 * width, 0.0), 0.0
+
+
+def _missing(artefact: Artefact, job: Job) -> int:
+    return sum(stop - start for start, stop in artefact.missing(job.shard_rows))
+
+
+def _row(stage, what, unit, artefact, job, bytes_per_row, seconds, todo=None) -> tuple:
+    todo = _missing(artefact, job) if todo is None else todo
+    gigabytes = f"{todo * bytes_per_row / 1e9:.3f}" if todo else ""
+    duration = "" if not todo or seconds == 0 else "unknown" if seconds is None else _duration(seconds)
+    return stage, what, len(artefact.ids) - todo, todo, unit, gigabytes, duration
+
+
+def _seconds_per_decode(job: Job, recipe_name: str) -> float:
+    """Of one image, with all threads at work."""
+    recipe = job.project.preprocess(recipe_name)
+    apply = compile_recipe(recipe, f"preprocess/{recipe_name}.yaml")
+    rows = range(len(job.images.ids))
+    sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
+    began = time.perf_counter()
+    for row in sample:
+        apply(job.images.open(row, recipe.draft_size))
+    return (time.perf_counter() - began) / len(sample) / job.threads
+
+
+def _seconds_per_image(job: Job, model_name: str, recipe_name: str) -> tuple[float, int]:
+    """Of the forward pass, and the numbers per image it gives; the second of two batches counts."""
+    import torch
+
+    from . import models
+
+    model = models.load(model_name, job.project.model(model_name), job.project.root, "image", job.device, job.dtype)
+    pixels = torch.zeros(SAMPLE, 3, model.image_size, model.image_size, dtype=torch.uint8)
+    for _ in range(2):
+        began = time.perf_counter()
+        features = model.encode_image(pixels).cpu()
+        taken = time.perf_counter() - began
+    return taken / SAMPLE, features[0].numel()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
