@@ -81,6 +81,41 @@ def test_zero_shot_labels_equal_open_clips_classifier(root, checkpoints):
     assert len(set(expected.argmax(dim=1).tolist())) > 1, "labels that are all equal would prove nothing"
 
 
+def test_zero_shot_labels_equal_transformers_pipeline(root):
+    import transformers
+    import yaml
+
+    from .test_models_transformers import checkpoint
+    from .tiny import MEAN, STD
+
+    model = checkpoint(root / "clip", "clip")
+    with torch.no_grad():  # take out what all random images share, or each would get the same label
+        pooled = model.vision_model(torch.randn(256, 3, 32, 32)).pooler_output.mean(dim=0)
+        common, projection = pooled / pooled.norm(), model.visual_projection.weight
+        projection -= (projection @ common)[:, None] * common
+    model.save_pretrained(root / "clip")
+    entries = yaml.safe_load((root / "models.yaml").read_text())
+    clip = {"family": "transformers", "weights": "clip", "preprocess": "tiny"}
+    write_yaml(root / "models.yaml", entries | {"clip": clip})
+    write_yaml(root / "prompts" / "photo" / "_shared.yaml", {"templates": ["a photo of a {}."], "classes": "any"})
+    recipe = {"reader": "folders", "path": "data/pets", "prompts": "photo"}
+    words = {"001.Cat": "cat", "grey_dog": "red dog", "owl": "mountain"}  # what the tiny tokenizer knows
+    write_yaml(root / "datasets" / "pets.yaml", recipe | {"classes": words})
+    (cell,) = run(root, models=["clip"])
+    job = pets(root)
+    prepared = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "image_mean": MEAN, "image_std": STD}
+    reference = transformers.pipeline(
+        "zero-shot-image-classification", transformers.CLIPModel.from_pretrained(root / "clip"),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(root / "clip"),
+        image_processor=transformers.CLIPImageProcessor(**prepared),
+    )  # fmt: skip
+    found = [reference(job.images.open(n), candidate_labels=list(job.class_names),
+                       hypothesis_template="a photo of a {}.")[0] for n in range(18)]  # fmt: skip
+    assert [job.class_names[label] for label in cell.predictions.top[:, 0]] == [one["label"] for one in found]
+    np.testing.assert_allclose(cell.predictions.confidence, [one["score"] for one in found], atol=5e-3)
+    assert len({one["label"] for one in found}) > 1, "labels that are all equal would prove nothing"
+
+
 def test_the_stages_of_a_competition_give_the_same_labels(root):
     from pipeline import submit, threshold
 

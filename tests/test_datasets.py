@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import datasets
+from pipeline import datasets, infer
 from pipeline.cache import FileDigests
 from pipeline.datasets import Samples, cifar, cleaned
 from pipeline.errors import UserError
@@ -436,5 +436,8 @@ def test_shipped_recipes_are_whole():
             datasets.read(recipe, ROOT / "nowhere", name)
     for name in project.names("benchmarks"):
         benchmark = project.benchmark(name)
+        for model in benchmark.models:
+            member, entry = project.member(model), project.model(model.partition("@")[0])
+            infer.check_recipe(project, member, entry.size, entry.resize_mode)
         assert set(benchmark.datasets) <= set(project.names("datasets")), name
         assert all(prompts == "own" or (ROOT / "prompts" / prompts).is_dir() for prompts in benchmark.prompts), name
