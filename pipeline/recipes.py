@@ -5,7 +5,6 @@ ensembles/. Everything here works without torch, so that a mistake in a recipe i
 """
 
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Callable
@@ -108,12 +107,6 @@ def _explain(recipe: type[BaseModel], error: dict) -> str:
         case "string_type":
             return f"{key}: {error['input']!r} is not text; put it in quotes"
     return f"{key}: {error['msg']} (found {error['input']!r})"
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError(f"{value} is not a finite number")
-    return value
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
