@@ -23,12 +23,14 @@ WIDTH = 1024
 
 
 def main(gb: float = 2.5) -> str:
-    """Measure, print and return a Markdown table."""
+    """Measure, and return the Markdown table."""
     with tempfile.TemporaryDirectory() as folder:
         _child("write", folder, str(gb))
         size = (Path(folder) / FILE).stat().st_size / 1e9
         ours, plain = (json.loads(_child(what, folder)) for what in ("ours", "plain"))
     rows = [
+        "### Memory while loading (bench/load_memory.py)",
+        "",
         "| loading both towers, fp16 | peak GB | of the file | before loading, GB |",
         "|---|---|---|---|",
         *(
@@ -38,9 +40,7 @@ def main(gb: float = 2.5) -> str:
         "",
         f"A random checkpoint of {size:.2f} GB; {plain['peak'] / ours['peak']:.0f} times less anonymous host memory.",
     ]
-    table = "\n".join(rows)
-    print(table)
-    return table
+    return "\n".join(rows)
 
 
 def _child(*arguments: str) -> str:
@@ -145,4 +145,4 @@ if __name__ == "__main__":
         else:
             print(json.dumps(peak_of({"ours": ours, "plain": plain}[what](folder))))
     else:
-        main(*map(float, sys.argv[1:2]))
+        print(main(*map(float, sys.argv[1:2])))
