@@ -149,7 +149,7 @@ clean-cache: $(READY) ## list and remove what no current recipe uses (DRY=1 only
 .PHONY: test
 test: $(VENV)/.installed-dev ## lint and run the default tests
 	@$(VENV)/bin/ruff check .
-	@$(VENV)/bin/python -m pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
 
 .PHONY: test-slow
 test-slow: $(VENV)/.installed-dev ## run the slow tests
