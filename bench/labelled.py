@@ -144,8 +144,8 @@ def main() -> str:
     return "\n".join([
         *head,
         "lit_mobilenet_minilm (26 M parameters) on the test splits of few_shot (503 vehicles, 8 classes, imbalanced) "
-        "and intel_dev (900 scenes, 6 classes), fp32. Accuracy with 95 % bootstrap interval; p: exact McNemar test against "
-        "the best of the same table and data set.",
+        "and intel_dev (900 scenes, 6 classes), fp32. Accuracy with 95 % bootstrap interval; p: exact McNemar "
+        "test against the best of the same table and data set.",
         "",
         *parts,
     ])  # fmt: skip
