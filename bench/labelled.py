@@ -60,14 +60,14 @@ def measure(folder: Path, **recipe) -> dict[tuple, tuple[benchmark.Cell, float |
     """{(data set, member, prompts, pooling): (cell, p against the best of its data set among these)}."""
     content = Benchmark.parse({"datasets": list(DATASETS), "models": ["lit"], **recipe}, "bench")
     with contextlib.redirect_stdout(io.StringIO()):
-        cells = benchmark.run(Job("demo", Project(folder)), content, "bench")
+        cells = benchmark.run(Job("demo", Project(folder), dtype_name="fp32"), content, "bench")
     pairs = zip(cells, benchmark.p_values(cells), strict=True)
     return {(cell.dataset, cell.member, cell.prompts, cell.pooling): (cell, p) for cell, p in pairs}
 
 
 def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     """(templates of the greedy choice, the best single one) of the general set, on the training split."""
-    job = LabelledJob.of(Job("demo", Project(folder)), dataset, "train", "general")
+    job = LabelledJob.of(Job("demo", Project(folder), dtype_name="fp32"), dataset, "train", "general")
     scorer, of = prompts_rank.Scorer(job, "lit@plain", "embedding"), np.array(job.prompts.templates)
     templates = list(dict.fromkeys(job.prompts.templates))
     with contextlib.redirect_stdout(io.StringIO()):
@@ -144,8 +144,8 @@ def main() -> str:
     return "\n".join([
         *head,
         "lit_mobilenet_minilm (26 M parameters) on the test splits of few_shot (503 vehicles, 8 classes, imbalanced) "
-        "and intel_dev (900 scenes, 6 classes). Accuracy with 95 % bootstrap interval; p: exact McNemar test against "
-        "the best of the same table and data set.",
+        "and intel_dev (900 scenes, 6 classes), fp32. Accuracy with 95 % bootstrap interval; p: exact McNemar "
+        "test against the best of the same table and data set.",
         "",
         *parts,
     ])  # fmt: skip
