@@ -40,6 +40,8 @@ JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call
       $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
       $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \
       $(call option,--shard,SHARD)
+MEASURED = $(call option,--benchmark,BENCHMARK) $(call option,--models,MODELS) $(call option,--datasets,DATASETS) \
+      $(call option,--prompts,PROMPTS) $(call option,--poolings,POOLINGS) $(call option,--split,SPLIT)
 
 ##@ The chain (each stage makes what it needs from the stages above)
 
@@ -90,17 +92,15 @@ sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=1
 	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
 
 .PHONY: report
-report: $(REPORT_READY) ## one HTML page about a submission (N=12, else the newest) or about ENSEMBLE
-	$(PIPELINE) report $(JOB) $(call option,--n,N)
+report: $(REPORT_READY) ## one HTML page about a submission (N=12, else the newest), ENSEMBLE, or BENCHMARK as below
+	$(PIPELINE) report $(JOB) $(call option,--n,N) $(MEASURED)
 
 ##@ Labelled data
 
 .PHONY: benchmark
 benchmark: $(READY) ## models on data sets: MODELS="a b" DATASETS="x y" [PROMPTS= POOLINGS= SPLIT=], or BENCHMARK=name
 	$(if $(BENCHMARK),,$(call need,MODELS,MODELS="openai-b32" DATASETS="cub dtd")$(call need,DATASETS,MODELS="openai-b32" DATASETS="cub dtd"))
-	$(PIPELINE) benchmark $(JOB) $(call option,--benchmark,BENCHMARK) $(call option,--models,MODELS) \
-	  $(call option,--datasets,DATASETS) $(call option,--prompts,PROMPTS) $(call option,--poolings,POOLINGS) \
-	  $(call option,--split,SPLIT)
+	$(PIPELINE) benchmark $(JOB) $(MEASURED)
 
 .PHONY: prompts-rank
 prompts-rank: $(READY) ## what each template and prompt adds: MODEL=a DATASET=x [PROMPTS= SPLIT= POOLING= UNLABELLED=1]

@@ -8,7 +8,7 @@ from typing import get_args
 
 from .errors import UserError, did_you_mean
 from .job import DTYPES, Job
-from .recipes import BenchmarkPooling, Project
+from .recipes import Benchmark, BenchmarkPooling, Project
 
 Arguments = argparse.Namespace
 POOLINGS = get_args(BenchmarkPooling)
@@ -93,7 +93,12 @@ def _clean_cache(job: Job, args: Arguments) -> None:
 
 def _benchmark(job: Job, args: Arguments) -> None:
     from . import benchmark
-    from .recipes import Benchmark
+
+    benchmark.run(job, *_benchmark_recipe(job, args))
+
+
+def _benchmark_recipe(job: Job, args: Arguments) -> tuple[Benchmark, str]:
+    """The recipe BENCHMARK with what else is given in its place, or what is given alone; and its name."""
 
     given = {"datasets": _words(args.datasets), "models": _words(args.models), "prompts": _words(args.prompts),
              "poolings": _words(args.poolings), "split": args.split}  # fmt: skip
@@ -102,7 +107,7 @@ def _benchmark(job: Job, args: Arguments) -> None:
     if args.data and len(given.get("datasets", known.get("datasets", []))) > 1:
         raise UserError("DATA= is the folder of one data set; give one: DATASETS=name")
     recipe = Benchmark.parse(known | given, f"benchmarks/{args.benchmark}.yaml" if args.benchmark else "benchmark")
-    benchmark.run(job, recipe, args.benchmark or "latest")
+    return recipe, args.benchmark or "latest"
 
 
 def _prompts_rank(job: Job, args: Arguments) -> None:
@@ -140,7 +145,12 @@ def _new(job: Job, args: Arguments) -> None:
 def _report(job: Job, args: Arguments) -> None:
     from . import report
 
-    report.run(job, args.n, args.ensemble)
+    if any((args.benchmark, args.datasets, args.models, args.prompts, args.poolings, args.split)):
+        if args.n or args.ensemble:
+            raise UserError("N= and ENSEMBLE= are of a competition: give them, or a benchmark, not both")
+        report.of_benchmark(job, *_benchmark_recipe(job, args))
+    else:
+        report.run(job, args.n, args.ensemble)
 
 
 def _analyse(job: Job, args: Arguments) -> None:
@@ -192,7 +202,7 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
     "prompts-rank": (_prompts_rank, "what each template and prompt adds, with labels or without"),
     "analyse": (_analyse, "what the images are like: sizes, duplicates, resolution, damage"),
     "predict": (_predict, "labels and scores of any folder of images, without a competition"),
-    "report": (_report, "one HTML page about a submission, or about an ensemble"),
+    "report": (_report, "one HTML page about a submission, an ensemble or a benchmark"),
     "inspect": (_inspect, "what a cached file is and what it was made from"),
     "clean-cache": (_clean_cache, "list and remove what no current recipe uses"),
     "new": (_new, "write the files of a new competition"),
@@ -235,10 +245,11 @@ def parser() -> argparse.ArgumentParser:
     own["clean-cache"].add_argument("--dry", action="store_true", help="only list")
     own["new"].add_argument("--images", required=True, help="folder or glob of the images")
     own["new"].add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
-    for name in ("datasets", "models", "prompts", "poolings"):
-        own["benchmark"].add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"the recipe's {name}, or others")
-    own["benchmark"].add_argument("--benchmark", metavar="NAME", help="benchmarks/NAME.yaml")
-    own["benchmark"].add_argument("--split", help="split that is measured (default: each data set's)")
+    for verb in (own["benchmark"], own["report"]):
+        for name in ("datasets", "models", "prompts", "poolings"):
+            verb.add_argument(f"--{name}", nargs="+", metavar="NAME", help=f"the recipe's {name}, or others")
+        verb.add_argument("--benchmark", metavar="NAME", help="benchmarks/NAME.yaml")
+        verb.add_argument("--split", help="split that is measured (default: each data set's)")
     rank = own["prompts-rank"]
     rank.add_argument("--dataset", metavar="NAME", help="datasets/NAME.yaml (default: the competition, unlabelled)")
     rank.add_argument("--split", help="split that is ranked on (default: the data set's dev)")

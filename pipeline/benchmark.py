@@ -132,25 +132,30 @@ def predict(job: LabelledJob, member: str, pooling: str) -> Predictions:
 
 def class_probs(job: LabelledJob, member: str, pooling: str):
     """A function from image features (n, ...) to class probabilities (n, C) with the job's prompts."""
-    import torch
-
     from . import zeroshot
 
     columns, classes = infer.columns_of(job, "prompts"), len(job.class_names)
-    text, _ = infer.run_text(job, infer.split(member)[0], job.prompts.prompts)
     if pooling == "embedding":
+        text, _ = infer.run_text(job, infer.split(member)[0], job.prompts.prompts)
         means = zeroshot.class_text_features(text.features, columns["prompt_class"], columns["prompt_weight"], classes)
         return lambda features: infer.member_probs(job, member, features, means, text.logit_scale)
 
-    def probs(features: torch.Tensor) -> torch.Tensor:
-        prompt_probs = infer.member_probs(job, member, features, text.features, text.logit_scale)
+    of_prompts = prompt_probs(job, member)
+
+    def probs(features):
         try:
-            return zeroshot.class_probs(prompt_probs, columns["prompt_class"], columns["prompt_weight"], classes,
-                                        pooling)  # fmt: skip
+            return zeroshot.class_probs(of_prompts(features), columns["prompt_class"], columns["prompt_weight"],
+                                        classes, pooling)  # fmt: skip
         except ValueError as error:
             raise UserError(f"prompts/{job.prompts_set}: {error}") from None
 
     return probs
+
+
+def prompt_probs(job: LabelledJob, member: str):
+    """A function from image features (n, ...) to probabilities of the job's prompts (n, P)."""
+    text, _ = infer.run_text(job, infer.split(member)[0], job.prompts.prompts)
+    return lambda features: infer.member_probs(job, member, features, text.features, text.logit_scale)
 
 
 def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:

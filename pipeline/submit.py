@@ -132,19 +132,28 @@ def provenance(job: Job, name: str, probs: Artefact, counts: dict[str, int]) -> 
         "prompts": {"count": len(job.prompts.prompts), "digest": job.prompts.digest},
         "members": {},
         "digest": probs.digest,
-        "versions": _versions(),
-        "git": _git(project.root),
+        **surroundings(project.root),
         "histogram": counts,
     }
     for member in ensemble.members(recipe):
-        model, preprocess = infer.split(member)
-        made["members"][member] = {
-            "digest": infer.artefact(job, member, ensemble.columns(recipe)).digest,
-            **infer.checkpoint(job, model),
-            "model": project.model(model).model_dump(mode="json", exclude_none=True),
-            "preprocess": project.preprocess(preprocess).content(),
-        }
+        digest = infer.artefact(job, member, ensemble.columns(recipe)).digest
+        made["members"][member] = {"digest": digest, **facts_of_member(job, member)}
     return made
+
+
+def facts_of_member(job: Job, member: str) -> dict:
+    """Checkpoint, dtype, and the two recipes of a member."""
+    model, preprocess = infer.split(member)
+    return {
+        **infer.checkpoint(job, model),
+        "model": job.project.model(model).model_dump(mode="json", exclude_none=True),
+        "preprocess": job.project.preprocess(preprocess).content(),
+    }
+
+
+def surroundings(root: Path) -> dict:
+    """What code it was made with: versions of packages, and the project's commit."""
+    return {"versions": _versions(), "git": _git(root)}
 
 
 def _versions() -> dict[str, str]:

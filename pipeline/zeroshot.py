@@ -77,16 +77,23 @@ def pool(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: in
     return torch.stack([reduce(probs_NP[:, prompt_class_P == label]) for label in range(classes)], dim=1)
 
 
-def class_probs(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int, how: str) -> Tensor:
-    """`pool` with rows that sum to 1; (N, P) -> (N, C). logit_mean, logit_median and logit_max pool logits.
+def class_scores(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int, how: str) -> Tensor:
+    """`pool`, of logarithms for logit_mean, logit_median and logit_max; (N, P) -> (N, C).
 
-    The logarithm of a probability is its logit up to a constant of the row, which the softmax takes out again.
+    The logarithm of a probability is its logit up to a constant of the row, which changes no order.
     """
     space, _, reduction = how.rpartition("_")
-    if space == "logit":
-        return pool(probs_NP.clamp_min(TINY).log(), prompt_class_P, weight_P, classes, reduction).softmax(dim=-1)
-    pooled_NC = pool(probs_NP, prompt_class_P, weight_P, classes, how).clamp_min(TINY)
-    return pooled_NC / pooled_NC.sum(dim=-1, keepdim=True)
+    values_NP = probs_NP.clamp_min(TINY).log() if space == "logit" else probs_NP
+    return pool(values_NP, prompt_class_P, weight_P, classes, reduction)
+
+
+def class_probs(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: int, how: str) -> Tensor:
+    """`class_scores` as rows that sum to 1, where the softmax takes the constant of a row out again."""
+    scores_NC = class_scores(probs_NP, prompt_class_P, weight_P, classes, how)
+    if how.startswith("logit_"):
+        return scores_NC.softmax(dim=-1)
+    scores_NC = scores_NC.clamp_min(TINY)
+    return scores_NC / scores_NC.sum(dim=-1, keepdim=True)
 
 
 def _median(columns: Tensor) -> Tensor:

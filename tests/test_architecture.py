@@ -19,9 +19,9 @@ FLOORS = [
     ["ensemble"],
     ["threshold"],
     ["submit"],
-    ["log", "sheet", "new", "list_models", "classify", "report", "analyse"],
+    ["log", "sheet", "new", "list_models", "classify", "analyse"],
     ["benchmark", "prompts_rank"],
-    ["clean_cache"],
+    ["clean_cache", "report"],
     ["__init__", "predict", "plan"],
     ["__main__"],
 ]

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import page, report, submit
 from pipeline.errors import UserError
+from pipeline.images import list_images
 from pipeline.report import collect, sections
 from pipeline.report.result import Member, Result, Space, embedded
 from pipeline.submissions import csv_text
@@ -30,7 +31,7 @@ def made_up(tmp_path, classes: int, members: int, truth: bool, images: int = 60)
     shares = rng.dirichlet(np.ones(classes), images)
     return Result(
         "Title", "subtitle", "stem", [f"{n}.jpg" for n in range(images)],
-        [str(tmp_path / "images" / f"{n}.jpg") for n in range(images)],
+        list_images(str(tmp_path / "images"), "x").open,
         [f"A rather long class {c}" for c in range(classes)],
         shares.argmax(axis=1), rng.integers(0, classes, images) if truth else None, shares,
         [Member(f"m{m}", 1 / members, rng.integers(0, classes, images)) for m in range(members)],
@@ -48,7 +49,7 @@ class TestResult:
         shares = np.full((6, 3), 0.1)
         shares[np.arange(6), labels] = 0.8
         members = [Member("a", 0.5, labels), Member("b", 0.5, truth)]
-        result = Result("", "", "", "abcdef", "abcdef", "xyz", labels, truth, shares, members)
+        result = Result("", "", "", "abcdef", None, "xyz", labels, truth, shares, members)
         assert result.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
         assert result.per_class[1].tolist() == [0.5, 1, 0.5]
         assert result.calibration_error == pytest.approx(0.8 - 4 / 6)
@@ -85,7 +86,7 @@ def test_any_number_of_classes_and_members(tmp_path, classes, members, truth):
 def test_little_is_known(tmp_path):
     few = made_up(tmp_path, 3, 1, False, images=4)
     assert "Features" not in titles(few)
-    bare = Result("t", "s", "x", few.ids, few.paths, few.class_names, few.labels, few.labels)
+    bare = Result("t", "s", "x", few.ids, few.open_image, few.class_names, few.labels, few.labels)
     assert titles(bare) == ["Classes", "Confusion", "Images"]
 
 

@@ -8,8 +8,9 @@ import base64
 import importlib.util
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -135,21 +136,27 @@ Block = Table | Matrix | Grid | Figure | Details
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence on how to read what follows, and its blocks."""
+    """A heading, a sentence on how to read what follows, and its blocks; the sections of a part follow its own."""
 
     title: str
     note: str
-    blocks: Sequence[Block]
+    blocks: Sequence[Block] = ()
+    part: str = ""
 
     @property
     def anchor(self) -> str:
-        return "-".join(self.title.lower().split())
+        return "-".join(f"{self.part} {self.title}".lower().split())
 
 
 def thumbnail(path: str | Path, side: int = THUMBNAIL) -> str:
     """An image file as a small JPEG data URI; a grey tile where it cannot be read."""
+    return small_picture(partial(decode, path), side)
+
+
+def small_picture(open_image: Callable[[int], Image.Image], side: int = THUMBNAIL) -> str:
+    """What `open_image(side)` gives as a small JPEG data URI; a grey tile where it raises UserError."""
     try:
-        small = decode(path, side)
+        small = open_image(side)
     except UserError:
         small = Image.new("RGB", (side, side), "grey")
     small.thumbnail((side, side))

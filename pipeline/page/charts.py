@@ -7,6 +7,7 @@ on a light page and on a dark one.
 import io
 import re
 import warnings
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def _css(match: re.Match) -> str:
 
 
 def _svg(draw, width: float, height: float, salt: str) -> str:
-    """What `draw(axes)` draws, as an <svg> element; `salt` keeps its ids apart from the page's other charts."""
+    """What `draw(axes)` draws, as an <svg> element; `salt` and what is drawn keep its ids apart from others."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -50,6 +51,7 @@ def _svg(draw, width: float, height: float, salt: str) -> str:
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?) (width|height)="[^"]*"', r"\1", text)
+    salt = f"{salt}-{zlib.crc32(text.encode()):x}"
     text = re.sub(r'( id="|href="#|url\(#)', rf"\1{salt}-", text)
     return re.sub(r"#0[ac]\w{4}", _css, text)
 
@@ -64,6 +66,24 @@ def reliability(confidence: Sequence[float], right: Sequence[float], counts: Seq
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), xlabel="confidence", ylabel="share of right labels", aspect="equal")
 
     return _svg(draw, 4.4, 4.2, "reliability")
+
+
+def intervals(names: Sequence[str], values: Sequence[tuple[float, float, float]], xlabel: str) -> str:
+    """(value, low, high) as a dot with its interval, a line each under its name, the first on top."""
+
+    def draw(axes):
+        middle, low, high = np.array(values).T
+        rows = -np.arange(len(names))
+        axes.errorbar(
+            middle, rows, xerr=(middle - low, high - middle), fmt="o", color=ACCENT, markersize=5, linewidth=1.6
+        )
+        for name, row in zip(names, rows, strict=True):
+            axes.annotate(name, (0, row), xycoords=("axes fraction", "data"), xytext=(2, 7), textcoords="offset points")
+        axes.set(ylim=(rows[-1] - 0.5, 0.8), yticks=[], xlabel=xlabel)
+        axes.xaxis.set_major_formatter("{x:.0%}")
+        axes.spines["left"].set_visible(False)
+
+    return _svg(draw, 4.8, 0.7 + 0.38 * len(names), "intervals")
 
 
 def elbow(curves: dict[str, Sequence[float]]) -> str:

@@ -1,4 +1,4 @@
-"""A submission, or an ensemble without one -> the Result that a report is about.
+"""A submission, an ensemble without one, or a cell of a benchmark -> the Result that a report is about.
 
 Everything is found by the digests of the submission's JSON: in the cache, or computed again where the recipe still
 is what it was. What cannot be found is left out, and the page says so.
@@ -6,18 +6,22 @@ is what it was. What cannot be found is left out, and the page says so.
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from .. import cache, infer, submit, threshold
+from .. import benchmark, cache, infer, submit, threshold
+from ..benchmark import Cell
 from ..cache import Artefact
 from ..errors import UserError
 from ..job import Job
+from ..labelled import LabelledJob
 from ..submissions import number_of
 from .result import Member, PromptUse, Result, Space
 
 SAMPLE = 3000  # images in t-SNE and PCA
+MOST_PROMPTS = 2000  # of which each is left out in turn
 
 
 def of_submission(job: Job, number: int | None) -> Result:
@@ -51,11 +55,46 @@ def of_ensemble(job: Job, name: str) -> Result:
     return _result(job, f"Ensemble {name}", name, labels, final, made, {}, ())
 
 
+def of_cell(job: LabelledJob, cells: Sequence[Cell], cell: Cell) -> Result:
+    """One cell of a benchmark, beside the `cells` that differ from it in the member alone."""
+    rivals = [cell] + [one for one in cells if one is not cell and _setting(one) == _setting(cell)]
+    columns, labels = infer.columns_of(job, "prompts"), cell.predictions.top[:, 0]
+    features, probs = infer.features_artefact(job, cell.member), benchmark.class_probs(job, cell.member, cell.pooling)
+    shares = [probs(features.rows("features", *rows)).numpy() for rows in _chunks(job)]
+    return Result(
+        title=f"{cell.dataset}, {cell.split}", subtitle=f"{cell.member}, {cell.prompts} prompts, {cell.pooling}",
+        stem=cell.dataset, ids=job.images.ids, open_image=job.images.open, class_names=job.class_names, labels=labels,
+        truth=np.array(job.truth), shares=np.concatenate(shares), subject="best cell",
+        members=[Member(one.member, None, one.predictions.top[:, 0]) for one in rivals] if len(rivals) > 1 else [],
+        spaces=[_space(job, one.member, infer.features_artefact(job, one.member),
+                       infer.text_file(job, infer.split(one.member)[0]).stem, columns) for one in rivals],
+        prompts=_prompts_of_cell(job, cell, columns),
+    )  # fmt: skip
+
+
+def _setting(cell: Cell) -> tuple[str, ...]:
+    return cell.dataset, cell.split, cell.prompts, cell.pooling
+
+
+def _prompts_of_cell(job: LabelledJob, cell: Cell, columns: dict) -> list[PromptUse]:
+    """Nothing where the classes' mean texts were compared, or for so many prompts that nobody would read them."""
+    from .. import zeroshot
+
+    if cell.pooling == "embedding" or len(columns["prompts"]) > MOST_PROMPTS:
+        return []
+    probs, features = benchmark.prompt_probs(job, cell.member), infer.features_artefact(job, cell.member)
+    where, classes = (columns["prompt_class"], columns["prompt_weight"]), len(job.class_names)
+    scores = [zeroshot.class_scores(probs(features.rows("features", *rows)), *where, classes, cell.pooling).numpy()
+              for rows in _chunks(job)]  # fmt: skip
+    return _prompt_uses(job, lambda *rows: probs(features.rows("features", *rows)), columns, cell.pooling,
+                        np.concatenate(scores), np.array(job.truth))  # fmt: skip
+
+
 def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, made: dict, line: dict, notes) -> Result:
     truth, when = submit.truth(job), f", {line['time'][:16].replace('T', ' ')} UTC" if line.get("time") else ""
     known = Result(
         title=title, subtitle=f"Competition {job.competition_name}, {len(labels):,} images{when}", stem=stem,
-        ids=job.images.ids, paths=job.images.paths(), class_names=job.class_names, labels=labels,
+        ids=job.images.ids, open_image=job.images.open, class_names=job.class_names, labels=labels,
         truth=None if truth is None else np.array(truth), made=made, notes=notes,
         board={key: line[key] for key in ("public", "private", "flipped_previous") if line.get(key, "") != ""},
     )  # fmt: skip
@@ -63,13 +102,16 @@ def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, mad
         return known
     columns, how = _columns(final), made["recipe"]["pooling"]
     class_probs = _pooled(job, final, columns, how)
+    encoded = infer.columns_of(job, "prompts") if how == "embedding" else columns
+    uses = [] if how == "embedding" else _prompt_uses(
+        job, lambda start, stop: final.rows("probs", start, stop), columns, how, class_probs, known.truth)  # fmt: skip
     weights, members, spaces = made["recipe"]["members"], [], []
     for name, part in _member_probs(job, made).items():
         weight = weights[name] / sum(weights.values())
         members.append(Member(name, weight, _pooled(job, part, columns, how).argmax(axis=1)))
-        spaces.append(_space(job, name, part, columns, how))
-    return replace(known, shares=_shares(class_probs), members=members, spaces=[space for space in spaces if space],
-                   prompts=_prompt_uses(job, final, columns, how, class_probs, known.truth))  # fmt: skip
+        seen = _cached(job, "features", name, part.made_from["features"])
+        spaces += [_space(job, name, seen, part.made_from["text"], encoded)] if seen else []
+    return replace(known, shares=_shares(class_probs), members=members, spaces=spaces, prompts=uses)
 
 
 def _final(job: Job, name: str, made: dict) -> Artefact | None:
@@ -128,29 +170,30 @@ def _shares(class_probs: np.ndarray) -> np.ndarray:
     return np.clip(np.divide(class_probs, totals, out=equal, where=totals > 0), 0, 1)
 
 
-def _prompt_uses(job: Job, final: Artefact, columns: dict, how: str, class_probs: np.ndarray, truth) -> list[PromptUse]:
-    """What each prompt column did, in one pass over the images; nothing where the columns are no prompts."""
-    if how == "embedding":
-        return []
+def _prompt_uses(job: Job, probs_of, columns: dict, how: str, scores: np.ndarray, truth) -> list[PromptUse]:
+    """What each prompt column did, in one pass over the images.
+
+    `probs_of(start, stop)` gives the columns of some images; `scores` (N, C) is what they were pooled to.
+    """
     count = len(columns["prompts"])
     largest, total, flips, gain = np.zeros(count, int), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
     for start, stop in _chunks(job):
-        probs, before = final.rows("probs", start, stop), class_probs[start:stop].argmax(axis=1)
+        probs, before = probs_of(start, stop), scores[start:stop].argmax(axis=1)
         largest += np.bincount(probs.argmax(dim=1).numpy(), minlength=count)
         total += probs.sum(dim=0).numpy()
         for column in range(count):
-            after = _labels_without(column, probs, class_probs[start:stop], columns, how)
+            after = _labels_without(column, probs, scores[start:stop], columns, how)
             flips[column] += (after != before).sum()
             if truth is not None:
                 gain[column] += (after == truth[start:stop]).sum() - (before == truth[start:stop]).sum()
     return [
         PromptUse(prompt, int(columns["prompt_class"][c]), float(columns["prompt_weight"][c]), int(largest[c]),
-                  float(total[c] / len(class_probs)), int(flips[c]), None if truth is None else int(gain[c]))
+                  float(total[c] / len(scores)), int(flips[c]), None if truth is None else int(gain[c]))
         for c, prompt in enumerate(columns["prompts"])
     ]  # fmt: skip
 
 
-def _labels_without(column: int, probs, class_probs: np.ndarray, columns: dict, how: str) -> np.ndarray:
+def _labels_without(column: int, probs, scores: np.ndarray, columns: dict, how: str) -> np.ndarray:
     """Labels of some images when a prompt column is left out of its class; the only prompt of a class stays."""
     import torch
 
@@ -159,35 +202,30 @@ def _labels_without(column: int, probs, class_probs: np.ndarray, columns: dict, 
     label = columns["prompt_class"][column]
     own = (columns["prompt_class"] == label).nonzero()[:, 0]
     own = own[(own != column) & (columns["prompt_weight"][own] > 0)]
-    changed = class_probs.copy()
+    changed = scores.copy()
     if len(own):
         one_class = torch.zeros(len(own), dtype=torch.long)
-        changed[:, label] = zeroshot.pool(probs[:, own], one_class, columns["prompt_weight"][own], 1, how)[:, 0]
+        changed[:, label] = zeroshot.class_scores(probs[:, own], one_class, columns["prompt_weight"][own], 1, how)[:, 0]
     return changed.argmax(axis=1)
 
 
-def _space(job: Job, member: str, part: Artefact, columns: dict, how: str) -> Space | None:
-    """Features of at most SAMPLE images, evenly spread, and of the classes' texts; None when no longer cached."""
-    features = _cached(job, "features", member, part.made_from["features"])
-    if features is None:
-        return None
+def _space(job: Job, member: str, features: Artefact, text: str, columns: dict) -> Space:
+    """Features of at most SAMPLE images, evenly spread, and of the classes' texts (`text`: the cache's digest)."""
     total = len(job.images.ids)
     rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLE)).astype(int))
     parts = []
     for start, stop in _chunks(job):
         here = rows[(rows >= start) & (rows < stop)] - start
         some = features.rows("features", start, stop)[here].float()
-        parts.append((some if some.ndim == 2 else some.mean(dim=1)).numpy())  # several views: their mean
-    return Space(member, rows, np.concatenate(parts), _prototypes(job, member, part, columns, how))
+        some = some if some.ndim == 2 else some.flatten(1, -2).mean(dim=1)  # several views or vectors: their mean
+        parts.append(some.numpy())
+    return Space(member, rows, np.concatenate(parts), _prototypes(job, member, text, columns))
 
 
-def _prototypes(job: Job, member: str, part: Artefact, columns: dict, how: str) -> np.ndarray | None:
+def _prototypes(job: Job, member: str, digest: str, columns: dict) -> np.ndarray | None:
     """Mean text feature of each class, (C, D), if all its prompts are among those that were encoded."""
     from .. import zeroshot
 
-    if how == "embedding":
-        columns = infer.columns_of(job, "prompts")
-    digest = part.made_from["text"]
     known = cache.load(job.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])} if known else {}
     if not row.keys() >= set(columns["prompts"]):

@@ -3,21 +3,22 @@
 Shape suffixes: N images, C classes, M members, B bins; S images of a subsample, D dimensions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+from PIL import Image
 
-BINS = 10
+from ..metrics import ECE_BINS as BINS
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model of the ensemble: its weight and its own labels (N,)."""
+    """One model: its weight in the ensemble, if it is in one, and its own labels (N,)."""
 
     name: str
-    weight: float
+    weight: float | None
     labels: np.ndarray
 
 
@@ -56,7 +57,7 @@ class Result:
     subtitle: str
     stem: str  # of the report's file
     ids: Sequence[str]
-    paths: Sequence[str]
+    open_image: Callable[[int, int], Image.Image]  # (row, pixels needed)
     class_names: Sequence[str]
     labels: np.ndarray
     truth: np.ndarray | None = None
@@ -67,6 +68,7 @@ class Result:
     made: dict = field(default_factory=dict)
     board: dict[str, str] = field(default_factory=dict)  # the line of log.csv: public, private, flipped_previous
     notes: Sequence[str] = ()
+    subject: str = "ensemble"  # what gave the labels
 
     @cached_property
     def right(self) -> np.ndarray | None:

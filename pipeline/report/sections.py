@@ -2,11 +2,25 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from .. import metrics
-from ..page import Details, Figure, Grid, Matrix, Section, Table, Tile, charts, histogram, number, percent, thumbnail
+from ..page import (
+    Details,
+    Figure,
+    Grid,
+    Matrix,
+    Section,
+    Table,
+    Tile,
+    charts,
+    histogram,
+    number,
+    percent,
+    small_picture,
+)
 from .result import Result, embedded, explained_variance
 
 TILES = 24
@@ -120,9 +134,11 @@ def members(result: Result) -> Section | None:
     if not result.members:
         return None
     letters = [_letter(m) for m in range(len(result.members))]
-    columns, rows = ["key", "member", "weight", "as the ensemble"], []
+    weighted = result.members[0].weight is not None
+    columns, rows = ["key", "member", *["weight"] * weighted, f"as the {result.subject}"], []
     for letter, member in zip(letters, result.members, strict=True):
-        row = [letter, member.name, percent(member.weight, bar=False), percent((member.labels == result.labels).mean())]
+        row = [letter, member.name] + ([percent(member.weight, bar=False)] if weighted else [])
+        row.append(percent((member.labels == result.labels).mean()))
         if result.truth is not None:
             row.append(percent((member.labels == result.truth).mean(), digits=2))
         rows.append(row)
@@ -161,8 +177,9 @@ def reliability(result: Result) -> Section | None:
     rows = [
         (percent(c, bar=False), percent(r), number(int(n))) for c, r, n in zip(confidence, right, counts, strict=True)
     ]
-    note = ("Confidence is the predicted class's share of the pooled probabilities. Below the diagonal the ensemble is "
-            f"too sure, above it too cautious. Expected calibration error {result.calibration_error:.2%}.")  # fmt: skip
+    note = (f"Confidence is the predicted class's share of the pooled probabilities. Below the diagonal the "
+            f"{result.subject} is too sure, above it too cautious. Expected calibration error "
+            f"{result.calibration_error:.2%}.")  # fmt: skip
     figure = Figure(charts.reliability(confidence.tolist(), right.tolist(), counts.tolist()), width=440)
     return Section("Reliability", note, [figure, Table(("confidence", "right", "images"), rows)])
 
@@ -173,7 +190,7 @@ def features(result: Result) -> Section | None:
     if not spaces:
         return None
     weights = {member.name: member.weight for member in result.members}
-    space = max(spaces, key=lambda space: weights[space.member])
+    space = max(spaces, key=lambda space: weights.get(space.member) or 0)
     points, prototypes = embedded(space)
     labels = (result.labels if result.truth is None else result.truth)[space.rows]
     what = "predicted" if result.truth is None else "true"
@@ -213,29 +230,37 @@ def provenance(result: Result) -> Section | None:
     made = result.made
     if not made:
         return None
-    git = made.get("git") or {}
     facts = {
         "recipe": made["recipe"]["name"],
         "threshold": made["recipe"]["threshold"], "pooling": made["recipe"]["pooling"],
         "data": made["data"], "images": f"{made['images']['count']:,} ({made['images']['digest']})",
         "prompts": f"{made['prompts']['count']:,} ({made['prompts']['digest']})", "digest": made["digest"],
-        "commit": f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "none",
-        "versions": ", ".join(f"{package} {version}" for package, version in made["versions"].items()),
+        **surroundings(made),
     }  # fmt: skip
     rows = [(key, str(value)) for key, value in facts.items()]
-    rows += [(f"member {name}", _member(result, name, member)) for name, member in made["members"].items()]
+    rows += [(f"member {name}", f"{how_seen(member)}, {member['digest']}") for name, member in made["members"].items()]
     text = json.dumps(made, indent=1, ensure_ascii=False)
     return Section("Provenance", "How this was made; enough to make it again.",
                    [Table(("what", "value"), rows), Details("The whole JSON", text)])  # fmt: skip
 
 
-def _member(result: Result, name: str, member: dict) -> str:
+def surroundings(made: dict) -> dict[str, str]:
+    """Commit and versions, as submit.surroundings has them, in words."""
+    git = made.get("git") or {}
+    return {
+        "commit": f"{git['commit'][:12]}{' with uncommitted changes' if git['dirty'] else ''}" if git else "none",
+        "versions": ", ".join(f"{package} {version}" for package, version in made["versions"].items()),
+    }
+
+
+def how_seen(member: dict) -> str:
+    """A member's preprocessing and dtype in words."""
     preprocess = member["preprocess"]
     ops = ", ".join(op if argument is None else f"{op} {argument}" for op, argument in preprocess["ops"])
     if "views" in preprocess:
         seen = ", ".join(view if argument is None else f"{view} {argument}" for view, argument in preprocess["views"])
         ops = f"views {seen}; {ops}"
-    return f"{ops} at {member['preprocess']['size']} pixels, {member['dtype']}, {member['digest']}"
+    return f"{ops} at {member['preprocess']['size']} pixels, {member['dtype']}"
 
 
 def _how(result: Result) -> str:
@@ -252,5 +277,5 @@ def _grid(result: Result, rows: Sequence[int], details: Sequence[str] | None = N
             state = "right" if result.right[row] else "wrong"
             name = f"{name} ({result.class_names[result.truth[row]]})"
         detail = details[position] if details else "" if result.shares is None else f"{result.confidence[row]:.1%}"
-        tiles.append(Tile(thumbnail(result.paths[row]), name, detail, result.ids[row], state))
+        tiles.append(Tile(small_picture(partial(result.open_image, row)), name, detail, result.ids[row], state))
     return Grid(tiles)

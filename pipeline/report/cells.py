@@ -1,0 +1,121 @@
+"""The page of a benchmark: all cells beside each other, then the best one of each data set in detail."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from .. import benchmark, infer, submit
+from ..benchmark import SHOWN, Cell
+from ..job import Job
+from ..labelled import LabelledJob
+from ..metrics import Interval
+from ..page import Cell as Text
+from ..page import Details, Figure, Section, Table, charts, number
+from ..recipes import Benchmark
+from . import collect, sections
+
+
+def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
+    """The headline numbers: how much was measured, and the best accuracy of each data set."""
+    best = benchmark.best(cells).values()
+    images = sum(cell.images for cell in best)
+    made = [(f"{len(cells):,}", "cells", f"{len({cell.member for cell in cells})} members, {images:,} images")]
+    for cell in best:
+        low, high = cell.metrics["acc1"][1:]
+        made.append((f"{cell.metrics['acc1'].value:.2%}", f"best acc1, {cell.dataset}",
+                     f"{cell.member}; 95 % interval {low:.1%} to {high:.1%}"))  # fmt: skip
+    return made
+
+
+def every(job: Job, cells: Sequence[Cell], made: dict) -> list[Section]:
+    """All sections in reading order."""
+    parts = [part for cell in benchmark.best(cells).values() for part in _part(job, cells, cell)]
+    return [table(cells), chart(cells), *parts, _provenance(made)]
+
+
+def table(cells: Sequence[Cell]) -> Section:
+    """Every cell with its measures."""
+    rows = []
+    for cell, p in zip(cells, benchmark.p_values(cells), strict=True):
+        against = number(1.0, "best") if p is None else number(p, f"{p:.2g}")
+        rows.append((f"{cell.dataset}, {cell.split}", number(cell.images), cell.member, cell.prompts, cell.pooling,
+                     *(_interval(cell.metrics[key]) for key in SHOWN), against))  # fmt: skip
+    note = ("In percent, below it the 95 % bootstrap interval over images. ECE: expected calibration error. "
+            "p: McNemar's exact test against the best cell of the data set.")  # fmt: skip
+    columns = ("data set, split", "images", "member", "prompts", "pooling", *SHOWN.values(), "p")
+    return Section("All cells", note, [Table(columns, rows)])
+
+
+def _interval(value: Interval) -> Text:
+    middle, low, high = (100 * bound for bound in value)
+    return number(value.value, f"{middle:.1f}\n{low:.1f}\u2013{high:.1f}")
+
+
+def chart(cells: Sequence[Cell]) -> Section:
+    """A drawing per data set, the best cell on top."""
+    figures = []
+    for best in benchmark.best(cells).values():
+        own = [cell for cell in cells if (cell.dataset, cell.split) == (best.dataset, best.split)]
+        own = sorted(own, key=lambda cell: -cell.metrics["acc1"].value)
+        values = [cell.metrics["acc1"] for cell in own]
+        svg = charts.intervals(list(map(_name, own)), values, "acc1")
+        figures.append(Figure(svg, f"{best.dataset}, {best.images:,} images of {best.split}", width=540))
+    return Section("Accuracy", "acc1 with its 95 % interval, the best cell of a data set on top.", figures)
+
+
+def _name(cell: Cell) -> str:
+    return f"{cell.member}, {cell.prompts}, {cell.pooling}"
+
+
+def _part(job: Job, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
+    """The sections about a data set's best cell, with a heading of their own."""
+    result = collect.of_cell(LabelledJob.of(job, cell.dataset, cell.split, cell.prompts), cells, cell)
+    note = (f"All that follows is about the best cell: {_name(cell)}. Images and labels are those of the split "
+            f"{cell.split!r}; it was also chosen by them, so its accuracy is a little flattered.")  # fmt: skip
+    yield Section(cell.dataset, note)
+    for section in sections.every(result):
+        yield replace(section, part=cell.dataset)
+
+
+def provenance(job: Job, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
+    """How the page was made: enough to make it again."""
+    datasets, members = {}, {}
+    for cell in cells:
+        one = LabelledJob.of(job, cell.dataset, cell.split, cell.prompts)
+        known = datasets.setdefault(cell.dataset, _facts_of_data(one))
+        known["prompts"][cell.prompts] = {"count": len(one.prompts.prompts), "digest": one.prompts.digest}
+        known["features"][cell.member] = infer.features_artefact(one, cell.member).digest
+        known["cells"][_name(cell)] = cell.file.stem
+        members[cell.member] = submit.facts_of_member(one, cell.member)
+    return {"benchmark": {"name": name, **recipe.model_dump(mode="json")}, "datasets": datasets, "members": members,
+            **submit.surroundings(job.project.root)}  # fmt: skip
+
+
+def _facts_of_data(job: LabelledJob) -> dict:
+    """A data set and its measured split; the digests of prompts, features and cells are still to come."""
+    return {
+        "recipe": job.dataset.model_dump(mode="json", exclude_none=True),
+        "data": job.source,
+        "split": job.split,
+        "images": {"count": len(job.images.ids), "digest": job.images_digest},
+        "prompts": {},
+        "features": {},
+        "cells": {},
+    }
+
+
+def _provenance(made: dict) -> Section:
+    recipe = made["benchmark"]
+    facts = {"benchmark": recipe["name"], "note": recipe["note"] or "none", "resamples": f"{recipe['resamples']:,}",
+             **sections.surroundings(made)}  # fmt: skip
+    rows = list(facts.items())
+    for name, known in made["datasets"].items():
+        images = known["images"]
+        rows.append((f"data set {name}", f"{known['data']}, labels of split {known['split']!r}, "
+                     f"{images['count']:,} images ({images['digest']})"))  # fmt: skip
+        rows += [(f"prompts {prompts} for {name}", f"{of['count']:,} ({of['digest']})")
+                 for prompts, of in known["prompts"].items()]  # fmt: skip
+    rows += [(f"member {name}", sections.how_seen(member)) for name, member in made["members"].items()]
+    text = json.dumps(made, indent=1, ensure_ascii=False)
+    return Section("Provenance", "How this was made; enough to make it again.",
+                   [Table(("what", "value"), rows), Details("The whole JSON", text)])  # fmt: skip
