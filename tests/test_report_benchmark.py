@@ -1,5 +1,7 @@
 """make report of a benchmark: the page's numbers are the cells', and it works in a browser."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,16 @@ def test_the_details_are_of_the_cell(root):
         assert result.spaces[0].member == cell.member
         assert result.spaces[0].prototypes.shape == (3, 16)
         assert bool(result.prompts) == (cell.pooling != "embedding")
+
+
+def test_features_that_are_gone_are_computed_again(root):
+    (cell,) = benchmark.run(fresh(root), recipe(models=["vit"], poolings=["mean"]), "b")
+    before = result_of(root, cell)
+    shutil.rmtree(root / "cache" / "datasets" / "pets" / "features")
+    shutil.rmtree(root / "cache" / "text")
+    after = result_of(root, cell)
+    assert (after.shares == before.shares).all()
+    assert (after.spaces[0].prototypes == before.spaces[0].prototypes).all()
 
 
 @pytest.mark.parametrize("pooling", ["mean", "median", "logit_mean", "logit_max"])

@@ -59,16 +59,17 @@ def of_cell(job: LabelledJob, cells: Sequence[Cell], cell: Cell) -> Result:
     """One cell of a benchmark, beside the `cells` that differ from it in the member alone."""
     rivals = [cell] + [one for one in cells if one is not cell and _setting(one) == _setting(cell)]
     columns, labels = infer.columns_of(job, "prompts"), cell.predictions.top[:, 0]
-    features, probs = infer.features_artefact(job, cell.member), benchmark.class_probs(job, cell.member, cell.pooling)
-    shares = [probs(features.rows("features", *rows)).numpy() for rows in _chunks(job)]
+    features = {one.member: infer.run_features(job, one.member)[0] for one in rivals}  # a cell may outlive its features
+    probs = benchmark.class_probs(job, cell.member, cell.pooling)
+    shares = [probs(features[cell.member].rows("features", *rows)).numpy() for rows in _chunks(job)]
     return Result(
         title=f"{cell.dataset}, {cell.split}", subtitle=f"{cell.member}, {cell.prompts} prompts, {cell.pooling}",
         stem=cell.dataset, ids=job.images.ids, open_image=job.images.open, class_names=job.class_names, labels=labels,
         truth=np.array(job.truth), shares=np.concatenate(shares), subject="best cell",
         members=[Member(one.member, None, one.predictions.top[:, 0]) for one in rivals] if len(rivals) > 1 else [],
-        spaces=[_space(job, one.member, infer.features_artefact(job, one.member),
-                       infer.text_file(job, infer.split(one.member)[0]).stem, columns) for one in rivals],
-        prompts=_prompts_of_cell(job, cell, columns),
+        spaces=[_space(job, member, own, infer.text_file(job, infer.split(member)[0]).stem, columns)
+                for member, own in features.items()],
+        prompts=_prompts_of_cell(job, cell, features[cell.member], columns),
     )  # fmt: skip
 
 
@@ -76,18 +77,13 @@ def _setting(cell: Cell) -> tuple[str, ...]:
     return cell.dataset, cell.split, cell.prompts, cell.pooling
 
 
-def _prompts_of_cell(job: LabelledJob, cell: Cell, columns: dict) -> list[PromptUse]:
+def _prompts_of_cell(job: LabelledJob, cell: Cell, features: Artefact, columns: dict) -> list[PromptUse]:
     """Nothing where the classes' mean texts were compared, or for so many prompts that nobody would read them."""
-    from .. import zeroshot
-
     if cell.pooling == "embedding" or len(columns["prompts"]) > MOST_PROMPTS:
         return []
-    probs, features = benchmark.prompt_probs(job, cell.member), infer.features_artefact(job, cell.member)
-    where, classes = (columns["prompt_class"], columns["prompt_weight"]), len(job.class_names)
-    scores = [zeroshot.class_scores(probs(features.rows("features", *rows)), *where, classes, cell.pooling).numpy()
-              for rows in _chunks(job)]  # fmt: skip
-    return _prompt_uses(job, lambda *rows: probs(features.rows("features", *rows)), columns, cell.pooling,
-                        np.concatenate(scores), np.array(job.truth))  # fmt: skip
+    probs = benchmark.prompt_probs(job, cell.member)
+    return _prompt_uses(job, lambda start, stop: probs(features.rows("features", start, stop)), columns, cell.pooling,
+                        np.array(job.truth))  # fmt: skip
 
 
 def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, made: dict, line: dict, notes) -> Result:
@@ -104,7 +100,7 @@ def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, mad
     class_probs = _pooled(job, final, columns, how)
     encoded = infer.columns_of(job, "prompts") if how == "embedding" else columns
     uses = [] if how == "embedding" else _prompt_uses(
-        job, lambda start, stop: final.rows("probs", start, stop), columns, how, class_probs, known.truth)  # fmt: skip
+        job, lambda start, stop: final.rows("probs", start, stop), columns, how, known.truth)  # fmt: skip
     weights, members, spaces = made["recipe"]["members"], [], []
     for name, part in _member_probs(job, made).items():
         weight = weights[name] / sum(weights.values())
@@ -170,25 +166,27 @@ def _shares(class_probs: np.ndarray) -> np.ndarray:
     return np.clip(np.divide(class_probs, totals, out=equal, where=totals > 0), 0, 1)
 
 
-def _prompt_uses(job: Job, probs_of, columns: dict, how: str, scores: np.ndarray, truth) -> list[PromptUse]:
-    """What each prompt column did, in one pass over the images.
+def _prompt_uses(job: Job, probs_of, columns: dict, how: str, truth) -> list[PromptUse]:
+    """What each prompt column did, in one pass over the images; `probs_of(start, stop)` gives the columns of some."""
+    from .. import zeroshot
 
-    `probs_of(start, stop)` gives the columns of some images; `scores` (N, C) is what they were pooled to.
-    """
+    where = columns["prompt_class"], columns["prompt_weight"], len(job.class_names)
     count = len(columns["prompts"])
     largest, total, flips, gain = np.zeros(count, int), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
     for start, stop in _chunks(job):
-        probs, before = probs_of(start, stop), scores[start:stop].argmax(axis=1)
+        probs = probs_of(start, stop)
+        scores = zeroshot.class_scores(probs, *where, how).numpy()
+        before = scores.argmax(axis=1)
         largest += np.bincount(probs.argmax(dim=1).numpy(), minlength=count)
         total += probs.sum(dim=0).numpy()
         for column in range(count):
-            after = _labels_without(column, probs, scores[start:stop], columns, how)
+            after = _labels_without(column, probs, scores, columns, how)
             flips[column] += (after != before).sum()
             if truth is not None:
                 gain[column] += (after == truth[start:stop]).sum() - (before == truth[start:stop]).sum()
     return [
         PromptUse(prompt, int(columns["prompt_class"][c]), float(columns["prompt_weight"][c]), int(largest[c]),
-                  float(total[c] / len(scores)), int(flips[c]), None if truth is None else int(gain[c]))
+                  float(total[c] / len(job.images.ids)), int(flips[c]), None if truth is None else int(gain[c]))
         for c, prompt in enumerate(columns["prompts"])
     ]  # fmt: skip
 
