@@ -83,7 +83,7 @@ def intervals(names: Sequence[str], values: Sequence[tuple[float, float, float]]
         axes.xaxis.set_major_formatter("{x:.0%}")
         axes.spines["left"].set_visible(False)
 
-    return _svg(draw, 4.8, 0.7 + 0.38 * len(names), "intervals")
+    return _svg(draw, 4.2, 0.7 + 0.38 * len(names), "intervals")
 
 
 def elbow(curves: dict[str, Sequence[float]]) -> str:

@@ -70,8 +70,9 @@ def _name(cell: Cell) -> str:
 def _part(job: Job, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
     """The sections about a data set's best cell, with a heading of their own."""
     result = collect.of_cell(LabelledJob.of(job, cell.dataset, cell.split, cell.prompts), cells, cell)
-    note = (f"All that follows is about the best cell: {_name(cell)}. Images and labels are those of the split "
-            f"{cell.split!r}; it was also chosen by them, so its accuracy is a little flattered.")  # fmt: skip
+    note = f"The best cell in detail: {_name(cell)}. Images and labels are those of split {cell.split!r}"
+    chosen = sum((one.dataset, one.split) == (cell.dataset, cell.split) for one in cells) > 1
+    note += "; it was chosen by the same labels, which flatters its accuracy a little." if chosen else "."
     yield Section(cell.dataset, note)
     for section in sections.every(result):
         yield replace(section, part=cell.dataset)
