@@ -15,6 +15,14 @@ PYTHON      ?=#          an interpreter to use as it is, e.g. python3 (empty: ma
 
 VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD LAUNCH PYTHON
 unexport $(VARIABLES)
+
+# a misspelled variable would be ignored without a word, and another competition submitted
+OTHERS := N A B PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS POOLINGS \
+          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS VENV
+given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
+UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
+$(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
+
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 

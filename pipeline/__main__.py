@@ -1,6 +1,7 @@
 """The command line: `python -m pipeline <verb>`, one verb per make target."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -210,15 +211,32 @@ VERBS: dict[str, tuple[Callable[[Job, Arguments], None], str]] = {
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _score_value(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number such as 0.92024") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """A wrong value is one line, with the option as it is called in make as well."""
+
+    def error(self, message: str):
+        option = re.match(r"argument --([a-z-]+): ", message)
+        if option:
+            message = f"{option[1].upper().replace('-', '_')} (--{option[1]}): {message[option.end() :]}"
+        print(f"error: {message}. '{self.prog} --help' tells more", file=sys.stderr)
+        sys.exit(2)
 
 
 def parser() -> argparse.ArgumentParser:
     """All verbs share the options that describe the job; some have their own."""
-    job = argparse.ArgumentParser(add_help=False)
+    job = _Parser(add_help=False)
     job.add_argument("--competition", default="demo", metavar="NAME", help="competitions/NAME.yaml (default: demo)")
     job.add_argument("--data", metavar="PATH", help="another image folder or glob than the competition's")
     job.add_argument("--ensemble", metavar="NAME", help="ensembles/NAME.yaml (default: the competition's)")
@@ -229,7 +247,7 @@ def parser() -> argparse.ArgumentParser:
     job.add_argument("--batch", type=_positive, metavar="N", help="images per forward pass")
     job.add_argument("--workers", type=_positive, metavar="N", help="decoding threads (default: one per core)")
     job.add_argument("--shard", type=_positive, default=2048, metavar="ROWS", help="images per cache file")
-    main = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
+    main = _Parser(prog="python -m pipeline", description=__doc__)
     verbs = main.add_subparsers(dest="verb", required=True, metavar="verb")
     own = {
         name: verbs.add_parser(name, parents=[job], help=text, description=text) for name, (_, text) in VERBS.items()
@@ -237,8 +255,8 @@ def parser() -> argparse.ArgumentParser:
     for verb in ("score", "sheet"):
         own[verb].add_argument("--n", type=_positive, required=True, help="number of the submission")
     own["report"].add_argument("--n", type=_positive, help="number of the submission (default: the newest)")
-    own["score"].add_argument("--public", type=float, help="public score, e.g. 0.92024")
-    own["score"].add_argument("--private", type=float, help="private score")
+    own["score"].add_argument("--public", type=_score_value, help="public score, e.g. 0.92024")
+    own["score"].add_argument("--private", type=_score_value, help="private score")
     own["diff"].add_argument("--a", type=_positive, required=True, help="number of the first submission")
     own["diff"].add_argument("--b", type=_positive, required=True, help="number of the second")
     own["inspect"].add_argument("--file", type=Path, required=True, help="a .pt file below cache/")

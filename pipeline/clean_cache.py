@@ -11,6 +11,7 @@ from .cache import digest_of
 from .errors import UserError
 from .job import DTYPES, Job, say
 from .labelled import LabelledJob
+from .models import WITHOUT_TEXT
 from .recipes import RESERVED, Project
 
 LEFTOVER_AGE = 3600  # seconds; a younger temporary file may belong to a running process
@@ -91,21 +92,23 @@ def _digests(job: Job) -> Iterator[str]:
         for recipe in recipes:
             member = f"{model}@{recipe}"
             yield infer.features_artefact(job, member).digest
-            yield from (infer.artefact(job, member, columns).digest for columns in infer.COLUMNS)
+            if model in _usable(project, text=True):
+                yield from (infer.artefact(job, member, columns).digest for columns in infer.COLUMNS)
     for name in project.names("ensembles"):
-        if all(infer.split(member)[0] in _usable(project) for member in project.ensemble(name).members):
+        if all(infer.split(member)[0] in _usable(project, text=True) for member in project.ensemble(name).members):
             yield ensemble.artefact(job, name).digest
             yield threshold.artefact(job, name).digest
 
 
-def _usable(project: Project) -> list[str]:
-    """Entries whose weights can be identified; a local entry whose file is away cannot."""
+def _usable(project: Project, text: bool = False) -> list[str]:
+    """Entries whose weights can be identified (a local entry whose file is away cannot); with a text tower if asked."""
     return [name for name, entry in project.models.items()
-            if entry.weights is None or (project.root / entry.weights).exists()]  # fmt: skip
+            if (entry.weights is None or (project.root / entry.weights).exists())
+            and not (text and entry.family in WITHOUT_TEXT)]  # fmt: skip
 
 
 def _live_texts(project: Project) -> dict[str, set[str]]:
-    usable = _usable(project)
+    usable = _usable(project, text=True)
     job = Job("", project)
     jobs = [replace(job, dtype_name=dtype) for dtype in DTYPES]
     live = {digest_of(infer.text_made_from(one, name)) for name in usable for one in jobs}

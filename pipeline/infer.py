@@ -238,6 +238,8 @@ def _encode_new(job: Job, model_name: str, prompts: tuple[str, ...]):
 
     file = text_file(job, model_name)
     known = cache.load(file, file.stem)
+    if known is None and file.exists():
+        print(f"cache: {file} is damaged and is computed again", flush=True)
     have = set(known["prompts"]) if known else set()
     new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
     if not new:

@@ -96,7 +96,9 @@ class Job:
             device = torch.device(self.device_name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"DEVICE={self.device_name}: {str(error).splitlines()[0]}") from None
+            why = str(error).splitlines()[0]
+            why = "no such kind of device" if "Expected one of" in why else why
+            raise UserError(f"DEVICE={self.device_name}: {why}. Give auto, cpu, cuda or cuda:1") from None
         return device
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from . import metrics
 from .errors import UserError
 from .job import Job, say
-from .submissions import Submissions
+from .submissions import Submissions, flipped, number_of
 from .submit import label_values, submissions_of
 
 
@@ -30,8 +30,14 @@ def run(job: Job) -> None:
         return
     best = submissions.best()
     header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "")
-    rows = [[*line.values(), "<- best public" if line == best else ""] for line in lines]
-    print(table(header, rows))
+    if best:  # scores arrive after the uploads, so what was the best then is not what is best now
+        of_best = submissions.read(submissions.path(int(best["number"])))
+        known = {number_of(path): path for path in submissions.files()}
+        for line in lines:
+            path = known.get(int(line["number"]))
+            line["flipped_best"] = "" if path is None else flipped(of_best, submissions.read(path))
+    marks = ["<- best public" if best and line["number"] == best["number"] else "" for line in lines]
+    print(table(header, [[*line.values(), mark] for line, mark in zip(lines, marks, strict=True)]))
 
 
 def score(job: Job, number: int, public: float | None, private: float | None) -> None:
@@ -88,6 +94,9 @@ def _on_the_board(job: Job, submissions: Submissions, numbers: tuple[int, int], 
         return (f"{seen} a difference in score below {2 * noise:.5f} ({2 * noise * board:.0f} images) would be noise. "
                 "Record scores with: make score N=.. PUBLIC=..")  # fmt: skip
     change = scores[1] - scores[0]
+    if abs(change) * board > flipped + 0.5:
+        return (f"{seen} the scores differ by {abs(change) * board:.0f} images, but only {flipped} labels differ: "
+                "one of the scores is mistyped, or public_board is wrong")  # fmt: skip
     ratio = abs(change) / noise if noise else math.inf if change else 0.0
     verdict = "larger than noise (2 standard errors)" if ratio > 2 else "within noise (2 standard errors)"
     return f"{seen} the score went {change:+.5f} ({change * board:+.0f} images), {ratio:.1f} standard errors: {verdict}"

@@ -1,5 +1,6 @@
 """Verb new: the files of a new competition, to be edited."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -82,10 +83,18 @@ def names_from(root: Path, text: str, variable: str) -> list[str]:
     if text.endswith(".json"):
         try:
             names = json.loads((root / text).read_text(encoding="utf-8-sig"))
+        except FileNotFoundError:
+            raise UserError(f"{variable}={text}: no such file") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{variable}={text}: {error}") from None
     else:
-        names = [name.strip() for name in text.split(",")]
-    if not isinstance(names, list) or len(names) < 2 or not all(isinstance(n, str) and n for n in names):
+        # as in a CSV: a name with a comma stands in double quotes
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UserError(f"{variable}={text}: an empty name; give a,b,c or a JSON file with a list of names")
+    if text.startswith("[") or len(names) < 2:
         raise UserError(f"{variable}={text}: give at least two names, a,b,c, or a JSON file with a list of them")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{variable}={text}: {twice} stand there twice")
     return names

@@ -104,6 +104,10 @@ def _explain(recipe: type[BaseModel], error: dict) -> str:
             return f"missing key '{key}'"
         case "value_error":
             return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
+        case "tuple_type":
+            return f"{key}: must be a list, e.g. [{error['input']}] (found {error['input']!r})"
+        case "dict_type":
+            return f"{key}: must be 'name: value' lines (found {error['input']!r})"
         case "string_type":
             return f"{key}: {error['input']!r} is not text; put it in quotes"
     return f"{key}: {error['msg']} (found {error['input']!r})"

@@ -37,7 +37,9 @@ def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except csv.Error as error:
         raise UserError(f"{where}: not a CSV file: {error}") from None
-    if not lines or any(len(line) != len(lines[0]) for line in lines):
+    if not lines:
+        raise UserError(f"{where}: is empty")
+    if any(len(line) != len(lines[0]) for line in lines):
         raise UserError(f"{where}: not a table; every line needs the header's columns")
     return lines[0], lines[1:]
 

@@ -103,6 +103,16 @@ def probs_of(root):
     return job, "both", threshold.run(job, "both")
 
 
+def test_a_damaged_text_cache_is_told_and_made_again(project_root, capsys):
+    first = submit.run(fresh(project_root), "both")
+    (file,) = (project_root / "cache" / "text" / "vit").glob("*.pt")
+    file.write_bytes(file.read_bytes()[:500])
+    edit_prompts(project_root)
+    submit.run(fresh(project_root), "both")
+    assert f"{file} is damaged and is computed again" in capsys.readouterr().out
+    assert first.exists()
+
+
 def test_touching_images_recomputes_nothing(project_root, loads):
     submit.run(fresh(project_root), "both")
     loads.clear()

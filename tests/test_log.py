@@ -96,6 +96,28 @@ def test_diff(job, capsys):
     assert "+0.10000 (+1 images)" in capsys.readouterr().out
 
 
+def test_flips_against_the_best_are_those_against_what_is_best_now(job, capsys):
+    add(job, labels())
+    add(job, labels(1))
+    add(job, labels(1, 2, 3))
+    log.score(job, 1, 0.5, None)
+    log.score(job, 2, 0.9, None)
+    capsys.readouterr()
+    log.run(job)
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[4:6] for line in lines] == [["1", "0.5"], ["1", "0"], ["2", "2"]]
+
+
+def test_scores_that_cannot_be_are_not_called_significant(job, capsys):
+    add(job, labels())
+    add(job, labels(1))
+    log.score(job, 1, 0.5, None)
+    log.score(job, 2, 0.9, None)
+    capsys.readouterr()
+    log.diff(job, 1, 2)
+    assert "differ by 4 images, but only 1 labels differ: one of the scores is mistyped" in capsys.readouterr().out
+
+
 def test_a_log_of_another_form_is_refused(job):
     add(job, labels())
     submissions_of(job).log_path.write_text("a,b\n1,2\n")

@@ -30,6 +30,9 @@ class TestNew:
         assert (project_root / "submissions" / "mine" / "001-mine.csv").read_text().startswith("id,label\n0.jpg,")
         assert Project(project_root).class_names("mine") == ("Red Fox", "Owl: big", "yes")
 
+    def test_a_name_with_a_comma_stands_in_quotes(self, tmp_path):
+        assert new.names_from(tmp_path, 'sea, "big, bird",owl', "LABELS") == ["sea", "big, bird", "owl"]
+
     def test_nothing_is_overwritten(self, project_root):
         before = (project_root / "competitions" / "tiny.yaml").read_text()
         with pytest.raises(UserError, match="already there, nothing is overwritten: competitions/tiny.yaml"):
@@ -44,7 +47,9 @@ class TestNew:
             ("x", "data/tiny", "a", "at least two names"),
             ("x", "data/tiny", "a!,a?", r"share the files \['a'\]"),
             ("../x", "data/tiny", "a,b", "letters, digits"),
-            ("x", "data/tiny", "none.json", "CLASSES=none.json"),
+            ("x", "data/tiny", "none.json", "CLASSES=none.json: no such file"),
+            ("x", "data/tiny", "a,,b", "an empty name"),
+            ("x", "data/tiny", "a,b,a", r"\['a'\] stand there twice"),
         ],
     )
     def test_mistakes(self, project_root, name, images, classes, message):
@@ -118,6 +123,15 @@ class TestCleanCache:
         (project_root / "preprocess" / "other.yaml").unlink()
         clean_cache.run(Project(project_root))
         assert self.files(project_root) == current
+
+    def test_image_only_models_are_no_obstacle(self, project_root):
+        entries = yaml.safe_load((project_root / "models.yaml").read_text())
+        entries["images-only"] = {"family": "timm", "architecture": "resnet101", "hub": "x/y", "preprocess": "tiny"}
+        write_yaml(project_root / "models.yaml", entries)
+        submit.run(fresh(project_root), "both")
+        before = self.files(project_root)
+        clean_cache.run(Project(project_root))
+        assert self.files(project_root) == before
 
     def test_a_competition_whose_images_are_away_is_kept(self, project_root):
         submit.run(fresh(project_root), "both")
@@ -201,6 +215,17 @@ class TestMake:
             assert f"make {target}" in said
         assert "COMPETITION  scene" in said
         assert "DEVICE       auto" in said
+
+    def test_a_misspelled_variable_is_not_ignored(self):
+        result = make("log", "COMPETITON=scene")
+        assert result.returncode != 0
+        assert "no variable COMPETITON; known: " in result.stderr
+
+    def test_a_wrong_value_is_one_line_about_the_variable(self):
+        result = make("submit", "BATCH=abc")
+        assert result.returncode != 0
+        assert "error: BATCH (--batch): 'abc' is not a positive whole number" in result.stderr
+        assert "usage" not in result.stderr
 
     def test_values_are_data_not_shell(self, tmp_path):
         result = make("log", f"COMPETITION=x'; touch {tmp_path}/hacked; '")

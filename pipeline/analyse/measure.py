@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 INVISIBLE = 3.0  # grey levels (RMS) that an image may lose before a detail counts as lost
 LARGEST = 1024  # pixels a side that the spectrum is taken of; larger images by their middle
@@ -43,6 +43,8 @@ def measure(name: str, path: str) -> Measures:
         with Image.open(io.BytesIO(content)) as image:
             mode, kind, (width, height) = image.mode, image.format or "", image.size
             grey = image.convert("RGB").convert("L")
+    except UnidentifiedImageError:
+        return Measures(name, problem="not an image, or one of an unknown format")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return Measures(name, problem=str(error).replace(str(path), "").strip() or type(error).__name__)
     levels = np.asarray(grey, dtype=np.float32)

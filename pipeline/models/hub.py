@@ -87,7 +87,9 @@ def _explained(name: str, repo: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         library = type(error).__module__.partition(".")[0]
-        if not isinstance(error, OSError) and library not in ("httpx", "httpcore", "requests", "huggingface_hub"):
+        # the hub's client and the HTTP libraries it has used; httpx2 and httpcore2 are the newest
+        clients = ("httpx", "httpcore", "requests", "huggingface_hub")
+        if not isinstance(error, OSError) and not library.startswith(clients):
             raise
         fix = "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can be reached"
         raise UserError(f"model {name} is not on disk and could not be downloaded: {repo}/{what} to "
