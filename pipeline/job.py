@@ -90,8 +90,9 @@ class Job:
         import torch
 
         if self.device_name == "auto":
-            local = int(os.environ.get("LOCAL_RANK", 0))  # each process of a launcher has a GPU of its own
-            return torch.device(f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+            local = os.environ.get("LOCAL_RANK")  # each process of a launcher has a GPU of its own
+            gpu = f"cuda:{local}" if local else "cuda"
+            return torch.device(gpu if torch.cuda.is_available() else "cpu")
         try:
             device = torch.device(self.device_name)
             torch.empty(1, device=device)

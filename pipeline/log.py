@@ -30,8 +30,9 @@ def run(job: Job) -> None:
         return
     best = submissions.best()
     header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "")
-    if best:  # scores arrive after the uploads, so what was the best then is not what is best now
-        of_best = submissions.read(submissions.path(int(best["number"])))
+    best_path = submissions.find(int(best["number"])) if best else None
+    if best_path:  # scores arrive after the uploads, so what was the best then is not what is best now
+        of_best = submissions.read(best_path)
         known = {number_of(path): path for path in submissions.files()}
         for line in lines:
             path = known.get(int(line["number"]))

@@ -115,11 +115,15 @@ class Submissions:
         """All CSVs, by number."""
         return sorted(self.folder.glob(f"{NUMBERED}.csv"), key=number_of)
 
+    def find(self, number: int) -> Path | None:
+        """The CSV of a number, if it is still there."""
+        return next((path for path in self.files() if number_of(path) == number), None)
+
     def path(self, number: int) -> Path:
         """The CSV of a number; UserError names the known ones."""
-        for path in self.files():
-            if number_of(path) == number:
-                return path
+        path = self.find(number)
+        if path:
+            return path
         known = ", ".join(str(number_of(path)) for path in self.files()) or "none yet"
         raise UserError(f"no submission {number} in {self.folder}. Known: {known}")
 
@@ -163,6 +167,7 @@ class Submissions:
             if int(line["number"]) == number:
                 return line
         content, best = path.read_bytes(), self.best()
+        best_path = self.find(int(best["number"])) if best else None
         values = self.read(path)
         earlier = [file for file in self.files() if number_of(file) < number]
         line = {
@@ -171,7 +176,7 @@ class Submissions:
             "recipe": path.stem.partition("-")[2],
             "digest": hashlib.blake2b(content, digest_size=6).hexdigest(),
             "flipped_previous": flipped(self.read(earlier[-1]), values) if earlier else "",
-            "flipped_best": flipped(self.read(self.path(int(best["number"]))), values) if best else "",
+            "flipped_best": flipped(self.read(best_path), values) if best_path else "",
             "public": "",
             "private": "",
         }

@@ -108,6 +108,16 @@ def test_flips_against_the_best_are_those_against_what_is_best_now(job, capsys):
     assert [line.split()[4:6] for line in lines] == [["1", "0.5"], ["1", "0"], ["2", "2"]]
 
 
+def test_a_deleted_best_submission_stops_nothing(job, capsys):
+    path = add(job, labels())
+    log.score(job, 1, 0.5, None)
+    path.unlink()
+    assert add(job, labels(1)).name == "002-both.csv"
+    assert submissions_of(job).log()[1]["flipped_best"] == ""
+    log.run(job)
+    assert "<- best public" in capsys.readouterr().out
+
+
 def test_scores_that_cannot_be_are_not_called_significant(job, capsys):
     add(job, labels())
     add(job, labels(1))

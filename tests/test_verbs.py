@@ -251,6 +251,17 @@ def test_every_module_says_what_it_is():
         assert path.read_text().startswith('"""'), path
 
 
+def test_auto_means_all_gpus_unless_a_launcher_gave_one(project_root, monkeypatch):
+    """No GPU is here: only which of them would be meant is tested."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert Job("tiny", Project(project_root)).device == torch.device("cuda")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert Job("tiny", Project(project_root)).device == torch.device("cuda:1")
+
+
 def test_every_job_option_reaches_the_job(project_root):
     job = Job("tiny", Project(project_root), "data", "cpu", "bf16", 7, 3, 99)
     assert (job.dtype, job.batch, job.threads, job.shard_rows, str(job.device)) == ("bf16", 7, 3, 99, "cpu")
