@@ -45,8 +45,8 @@ else
   TRAIN_READY := environment
 endif
 
-# a launcher is looked for beside the interpreter first; accelerate needs pipeline.launch to start at all
-PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.launch,$(LAUNCH)),$(RUN)) -m pipeline
+# a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli.launch to start at all
+PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli.launch,$(LAUNCH)),$(RUN)) -m pipeline
 JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
       $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
       $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \
@@ -215,7 +215,7 @@ sbom: $(VENV)/.installed-audit ## what is installed, as CycloneDX JSON: build/sb
 
 .PHONY: lock
 lock: $(VENV)/.installed ## resolve the requirement files again, after a change of one
-	@$(VENV)/bin/python -m pipeline.lock
+	@$(VENV)/bin/python tools/lock.py
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure what the README claims; writes bench/README.md
@@ -251,4 +251,4 @@ $(VENV)/.installed-%: requirements-%.txt requirements-%.hashes $(VENV)/.installe
 
 .PHONY: environment
 environment:
-	@$(RUN) -m pipeline.environment
+	@$(RUN) tools/environment.py

@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline._torchvision import allow_import
+from pipeline.core._torchvision import allow_import
 
 allow_import()
-import torch  # noqa: E402
-from PIL import Image  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 CLASSES = ["Buildings", "Forests", "Glacier", "Mountains", "Sea", "Street"]
 TEMPLATE = "a photo of a {}"
@@ -61,8 +61,12 @@ def transformers_pipeline(folder: str, dtype: str):
     """transformers' zero-shot-image-classification pipeline with six candidate labels."""
     from transformers import pipeline
 
-    classifier = pipeline("zero-shot-image-classification", model=f"{folder}-transformers",
-                          dtype=torch.bfloat16 if dtype == "bf16" else torch.float32, batch_size=32)  # fmt: skip
+    classifier = pipeline(
+        "zero-shot-image-classification",
+        model=f"{folder}-transformers",
+        dtype=torch.bfloat16 if dtype == "bf16" else torch.float32,
+        batch_size=32,
+    )
 
     def run(files: list[Path]) -> None:
         classifier([str(file) for file in files], candidate_labels=CLASSES, hypothesis_template=TEMPLATE)

@@ -15,9 +15,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipeline import models, zeroshot
-from pipeline.decoding import decode  # noqa: E402
-from pipeline.images import compile_recipe, list_images
+from pipeline import models
+from pipeline.images.decoding import decode
+from pipeline.images.ops import compile_recipe, list_images
+from pipeline.maths import zeroshot
 from pipeline.models import open_clip
 from pipeline.models._tower import DTYPES
 from pipeline.recipes import ModelEntry, Preprocess
@@ -66,8 +67,9 @@ def main() -> str:
     head = "### Labels and speed in other dtypes (bench/dtype_agreement.py)\n"
     if not SHARED.is_dir():
         return f"{head}\nNot measured: the labelled photographs and the real dual encoder ({SHARED}) are not here."
-    entry = ModelEntry.parse({"family": "open_clip", "weights": str(SHARED / "weights/lit_mobilenet_minilm"),
-                              "preprocess": "plain"}, "bench")  # fmt: skip
+    entry = ModelEntry.parse(
+        {"family": "open_clip", "weights": str(SHARED / "weights/lit_mobilenet_minilm"), "preprocess": "plain"}, "bench"
+    )
     lines = [head, "| set | dtype | images | acc1 | same label as fp32 |", "|---|---|---|---|---|"]
     for name in SETS:
         pixels, classes, labels = pixels_of(SHARED / "data" / name)

@@ -15,22 +15,27 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import labelled  # noqa: E402  (the same data)
+import labelled  # (the same data)
 
-import training  # noqa: E402  (the same project)
-from pipeline import metrics  # noqa: E402
-from pipeline.training import evaluate, finetuned, train  # noqa: E402
-from pipeline.training.recipe import Training  # noqa: E402
+import training  # (the same project)
+from pipeline.learn import evaluate, finetuned, train
+from pipeline.learn.recipe import Training
+from pipeline.maths import metrics
 
 DATASET = "intel-dev"
 PIXELS = 160  # what the photographs have, and half the work of 224
 SEEDS = {"mobilenet@squash160": (0, 1, 2), "lit": (0,)}
 SETTINGS = {
     # of two settings tried, this one had the better macro F1 on validation images
-    "mobilenet@squash160": {"loss": "likelihood", "epochs": 10, "batch": 32, "learning_rate": 3e-4,
-                            "head_learning_rate": 3e-3},
+    "mobilenet@squash160": {
+        "loss": "likelihood",
+        "epochs": 10,
+        "batch": 32,
+        "learning_rate": 3e-4,
+        "head_learning_rate": 3e-3,
+    },
     "lit": {"loss": "contrastive", "epochs": 4, "batch": 32, "learning_rate": 1e-4},
-}  # fmt: skip
+}
 
 
 def project(folder: Path) -> None:
@@ -47,9 +52,9 @@ def finetune(folder: Path, model: str, seed: int) -> tuple[list[evaluate.Measure
     content = {"model": model, "dataset": DATASET, "method": {"finetune": SETTINGS[model]}, "small": 0, "seed": seed}
     recipe, began = Training.parse(content, model), time.perf_counter()
     with training.quiet():
-        made = finetuned.run(training.job(folder), recipe, f"{model.partition('@')[0]}{seed}", model)[0]
+        made = finetuned.run(training.task(folder), recipe, f"{model.partition('@')[0]}{seed}", model)[0]
         seconds = time.perf_counter() - began
-        return finetuned.measured(training.job(folder), recipe, made, model), made.record, seconds
+        return finetuned.measured(training.task(folder), recipe, made, model), made.record, seconds
 
 
 def probe(folder: Path, model: str, seed: int) -> evaluate.Measured:
@@ -57,7 +62,7 @@ def probe(folder: Path, model: str, seed: int) -> evaluate.Measured:
     content = {"model": model, "dataset": DATASET, "method": "linear_probe", "small": 0, "seed": seed}
     recipe, name = Training.parse(content, model), f"probe-{model.replace('@', '.')}-{seed}"
     with training.quiet():
-        return evaluate.of(training.job(folder), recipe, train.run(training.job(folder), recipe, name, name))[0]
+        return evaluate.of(training.task(folder), recipe, train.run(training.task(folder), recipe, name, name))[0]
 
 
 def row(model: str, what: str, one: evaluate.Measured, against: evaluate.Measured | None, more: str = "") -> list[str]:
@@ -95,16 +100,19 @@ def main() -> str:
         table = measure(Path(name))
     columns = ["tower", "", "acc1", "macro F1", "ECE", "p", "chosen on validation; training time"]
     settings = "; ".join(f"{model}: {value}" for model, value in SETTINGS.items())
-    return "\n".join([
-        *head,
-        "900 test photographs of scenes, 6 classes; 600 for training, of which a quarter of each class chooses epoch "
-        "and alpha (the probe is fitted again with them, the towers are not); of two settings tried for the first "
-        "tower the better one by validation macro F1. Bootstrap 95 % intervals; p: McNemar's against the row above. "
-        f"One process, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}.",
-        "",
-        *training.markdown(columns, table),
-        f"Settings: {settings}.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *head,
+            "900 test photographs of scenes, 6 classes; 600 for training, of which a quarter of each class chooses "
+            "epoch and alpha (the probe is fitted again with them, the towers are not); of two settings tried "
+            "for the first tower the better one by validation macro F1. Bootstrap 95 % intervals; p: McNemar's "
+            "against the row above. "
+            f"One process, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}.",
+            "",
+            *training.markdown(columns, table),
+            f"Settings: {settings}.",
+        ]
+    )
 
 
 if __name__ == "__main__":

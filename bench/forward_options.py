@@ -14,7 +14,7 @@ def main() -> str:
     """Measure, and return the Markdown table: time of the plain forward over that with the option."""
     import torch
 
-    from pipeline._torchvision import allow_import
+    from pipeline.core._torchvision import allow_import
 
     allow_import()
     import open_clip
@@ -45,11 +45,17 @@ def main() -> str:
             median = {way: statistics.median(values) for way, values in taken.items()}
             gains = " | ".join(f"{median['plain'] / median[way]:.2f}" for way in ("channels_last", "compile"))
             rows.append(f"| {name} | {str(dtype).removeprefix('torch.')} | {gains} |")
-    return "\n".join([
-        "### Options of the forward pass (bench/forward_options.py)", "",
-        f"Speed against the plain forward pass on this CPU, batch {BATCH}, median of {ROUNDS} alternating runs.", "",
-        "| image tower | dtype | channels_last | torch.compile |", "|---|---|---|---|", *rows,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "### Options of the forward pass (bench/forward_options.py)",
+            "",
+            f"Speed against the plain forward pass on this CPU, batch {BATCH}, median of {ROUNDS} alternating runs.",
+            "",
+            "| image tower | dtype | channels_last | torch.compile |",
+            "|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 if __name__ == "__main__":

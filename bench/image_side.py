@@ -36,7 +36,7 @@ PINS = ("clip-benchmark==1.6.2",)  # brings open_clip and transformers; the rest
 
 def prepare(folder: Path) -> None:
     """Checkpoints with random weights in open_clip's and transformers' layouts, and the images."""
-    from pipeline._torchvision import allow_import
+    from pipeline.core._torchvision import allow_import
 
     allow_import()
     import open_clip
@@ -65,12 +65,23 @@ def _transformers_copy(config: dict, folder: Path) -> None:
     text, vision = config["text_cfg"], config["vision_cfg"]
     clip = CLIPConfig(
         projection_dim=config["embed_dim"],
-        text_config={"hidden_size": text["width"], "intermediate_size": 4 * text["width"], "hidden_act": "gelu",
-                     "num_attention_heads": text["heads"], "num_hidden_layers": text["layers"]},
-        vision_config={"hidden_size": vision["width"], "intermediate_size": 4 * vision["width"], "hidden_act": "gelu",
-                       "num_attention_heads": vision["width"] // 64, "num_hidden_layers": vision["layers"],
-                       "patch_size": vision["patch_size"], "image_size": vision["image_size"]},
-    )  # fmt: skip
+        text_config={
+            "hidden_size": text["width"],
+            "intermediate_size": 4 * text["width"],
+            "hidden_act": "gelu",
+            "num_attention_heads": text["heads"],
+            "num_hidden_layers": text["layers"],
+        },
+        vision_config={
+            "hidden_size": vision["width"],
+            "intermediate_size": 4 * vision["width"],
+            "hidden_act": "gelu",
+            "num_attention_heads": vision["width"] // 64,
+            "num_hidden_layers": vision["layers"],
+            "patch_size": vision["patch_size"],
+            "image_size": vision["image_size"],
+        },
+    )
     CLIPModel(clip).save_pretrained(folder)
     ours = open_clip.tokenizer.SimpleTokenizer()
     own_words = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
@@ -108,8 +119,9 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
     """Seconds for one pass of our infer stage, or of the bare forward pass on a tensor in memory."""
     import torch
 
-    from pipeline import infer, models
-    from pipeline.job import Job
+    from pipeline import models
+    from pipeline.chain import infer
+    from pipeline.chain.task import Task
     from pipeline.recipes import Project
 
     with tempfile.TemporaryDirectory() as name:
@@ -121,15 +133,15 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
         (root / "preprocess" / "p.yaml").write_text(recipe)
         entry = "m:\n  family: open_clip\n  weights: {}\n  preprocess: p\n"
         (root / "models.yaml").write_text(entry.format(model_folder))
-        job = Job("x", Project(root), dtype_name=dtype)
-        model = models.load("m", job.project.model("m"), root, "image", job.device, dtype)
+        task = Task("x", Project(root), dtype_name=dtype)
+        model = models.load("m", task.project.model("m"), root, "image", task.device, dtype)
         model.encode_image(torch.zeros(16, 3, 224, 224, dtype=torch.uint8))
         if way == "bound":
-            return {"seconds": _bound(model, dtype, len(job.images.ids), job.batch)}
+            return {"seconds": _bound(model, dtype, len(task.images.ids), task.batch)}
         models.load = lambda *_: model  # loaded already, as for the others
-        infer.checkpoint(job, "m")  # its digest, read once in a file's life, belongs to loading
+        infer.checkpoint(task, "m")  # its digest, read once in a file's life, belongs to loading
         began = time.perf_counter()
-        infer.run_features(job, "m@p")
+        infer.run_features(task, "m@p")
         return {"seconds": time.perf_counter() - began}
 
 
@@ -189,8 +201,8 @@ def draft_effect(folder: Path) -> str:
     import torch
 
     from pipeline import models
-    from pipeline.decoding import decode
-    from pipeline.images import compile_recipe
+    from pipeline.images.decoding import decode
+    from pipeline.images.ops import compile_recipe
     from pipeline.recipes import Project
 
     entry = Project(ROOT).model("demo-vit")
@@ -203,20 +215,26 @@ def draft_effect(folder: Path) -> str:
         for size in (None, 2 * recipe.size)
     )
     cosine = (whole * drafted).sum(dim=1)
-    return f"`draft: true` against whole decoding, features of demo-vit: cosine {cosine.mean():.4f} on average, " \
-           f"{cosine.min():.4f} at least."  # fmt: skip
+    return (
+        f"`draft: true` against whole decoding, features of demo-vit: cosine {cosine.mean():.4f} on average, "
+        f"{cosine.min():.4f} at least."
+    )
 
 
 def main() -> str:
     """Measure, and return the Markdown tables."""
-    lines = ["### Image side (bench/image_side.py)", "",
-             f"Random weights, CPU, batch 64; median of {ROUNDS} alternating runs, each in its own process, without "
-             "imports and loading (which includes a checkpoint's digest). (a) seed 004's notebook loop under autocast, "
-             "(b) transformers' pipeline, "
-             "(c) CLIP_benchmark, in an environment of their own; (d) the bare forward pass on a tensor in memory. "
-             "Targets: (d) at least 0.93; (a) to (c) at least 3.5 in bf16, at least 1 in fp32.", "",
-             "| model, images | dtype | ours, images/s | x (d) | x (a) | x (b) | x (c) |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "### Image side (bench/image_side.py)",
+        "",
+        f"Random weights, CPU, batch 64; median of {ROUNDS} alternating runs, each in its own process, without "
+        "imports and loading (which includes a checkpoint's digest). (a) seed 004's notebook loop under autocast, "
+        "(b) transformers' pipeline, "
+        "(c) CLIP_benchmark, in an environment of their own; (d) the bare forward pass on a tensor in memory. "
+        "Targets: (d) at least 0.93; (a) to (c) at least 3.5 in bf16, at least 1 in fp32.",
+        "",
+        "| model, images | dtype | ours, images/s | x (d) | x (a) | x (b) | x (c) |",
+        "|---|---|---|---|---|---|---|",
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder)

@@ -16,10 +16,10 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline import benchmark, prompts_rank  # noqa: E402
-from pipeline.job import Job  # noqa: E402
-from pipeline.labelled import LabelledJob  # noqa: E402
-from pipeline.recipes import Benchmark, Project  # noqa: E402
+from pipeline.chain.task import Task
+from pipeline.labelled import benchmark, prompts_rank
+from pipeline.labelled.task import LabelledTask
+from pipeline.recipes import Benchmark, Project
 
 SHARED = ROOT.parent / "shared"
 DATASETS = {"few-shot": SHARED / "data" / "few_shot", "intel-dev": SHARED / "data" / "intel_dev"}
@@ -31,8 +31,11 @@ VIEWS = {
     "flip, rotate by 25 and -25 degrees": {"views": ["identity", "hflip", {"rotate": 25}, {"rotate": -25}]},
     "flip, five crops": {"views": ["identity", "hflip", "five_crop"]},
     "flip, five crops, the 4 surest of 7": {
-        "views": ["identity", "hflip", "five_crop"], "view_pooling": "confident", "keep_views": 4},
-}  # fmt: skip
+        "views": ["identity", "hflip", "five_crop"],
+        "view_pooling": "confident",
+        "keep_views": 4,
+    },
+}
 
 
 def write(path: Path, content: dict) -> None:
@@ -45,8 +48,9 @@ def project(folder: Path) -> None:
     for name in ("competitions", "datasets", "preprocess", "prompts"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy2(ROOT / "models.yaml", folder)
-    write(folder / "models.local.yaml", {"lit": {
-        "family": "open_clip", "weights": str(WEIGHTS), "preprocess": "plain"}})  # fmt: skip
+    write(
+        folder / "models.local.yaml", {"lit": {"family": "open_clip", "weights": str(WEIGHTS), "preprocess": "plain"}}
+    )
     for name, path in DATASETS.items():
         recipe = yaml.safe_load((folder / "datasets" / f"{name}.yaml").read_text())
         write(folder / "datasets" / f"{name}.yaml", recipe | {"path": str(path)})
@@ -60,19 +64,19 @@ def measure(folder: Path, **recipe) -> dict[tuple, tuple[benchmark.Cell, float |
     """{(data set, member, prompts, pooling): (cell, p against the best of its data set among these)}."""
     content = Benchmark.parse({"datasets": list(DATASETS), "models": ["lit"], **recipe}, "bench")
     with contextlib.redirect_stdout(io.StringIO()):
-        cells = benchmark.run(Job("demo", Project(folder), dtype_name="fp32"), content, "bench")
+        cells = benchmark.run(Task("demo", Project(folder), dtype_name="fp32"), content, "bench")
     pairs = zip(cells, benchmark.p_values(cells), strict=True)
     return {(cell.dataset, cell.member, cell.prompts, cell.pooling): (cell, p) for cell, p in pairs}
 
 
 def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     """(templates of the greedy choice, the best single one) of the general set, on the training split."""
-    job = LabelledJob.of(Job("demo", Project(folder), dtype_name="fp32"), dataset, "train", "general")
-    scorer, of = prompts_rank.Scorer(job, "lit@plain", "embedding"), np.array(job.prompts.templates)
-    templates = list(dict.fromkeys(job.prompts.templates))
+    task = LabelledTask.of(Task("demo", Project(folder), dtype_name="fp32"), dataset, "train", "general")
+    scorer, of = prompts_rank.Scorer(task, "lit@plain", "embedding"), np.array(task.prompts.templates)
+    templates = list(dict.fromkeys(task.prompts.templates))
     with contextlib.redirect_stdout(io.StringIO()):
         parts = [of == template for template in templates]
-        steps = prompts_rank.forward(scorer, parts, np.zeros(len(of), bool), prompts_rank.truth_of(job))
+        steps = prompts_rank.forward(scorer, parts, np.zeros(len(of), bool), prompts_rank.truth_of(task))
     chosen = [templates[number] for number in prompts_rank.shortest_best(steps)]
     return chosen, chosen[:1]
 
@@ -85,29 +89,53 @@ def value(cell: benchmark.Cell, measure: str = "acc1") -> str:
 def table(what: str, lines: list[tuple[str, list]]) -> list[str]:
     """A row per line; its cells are (cell, p) of each data set."""
     head = [f"{name} {column}" for name in DATASETS for column in ("acc1", "macro F1", "ECE", "p")]
-    rows = [[name, *(text for cell, p in found for text in (
-                value(cell), f"{cell.metrics['macro_f1'].value:.3f}", f"{cell.metrics['ece'].value:.3f}",
-                "best" if p is None else f"{p:.2g}"))] for name, found in lines]  # fmt: skip
+    rows = [
+        [
+            name,
+            *(
+                text
+                for cell, p in found
+                for text in (
+                    value(cell),
+                    f"{cell.metrics['macro_f1'].value:.3f}",
+                    f"{cell.metrics['ece'].value:.3f}",
+                    "best" if p is None else f"{p:.2g}",
+                )
+            ),
+        ]
+        for name, found in lines
+    ]
     return [f"| {' | '.join(row)} |" for row in [[what, *head], ["---"] * (len(head) + 1), *rows]] + [""]
 
 
 def prompts_table(folder: Path) -> list[str]:
     """Single templates, then every pooling of the general set's twelve."""
     cells = measure(folder, prompts=["plain", "photo", "general"], poolings=list(POOLINGS))
-    names = [("plain", "embedding", "`{}`"), ("photo", "embedding", "`a photo of a {}.`"),
-             *(("general", pooling, f"general set, {pooling}") for pooling in POOLINGS)]  # fmt: skip
-    return table("prompts, pooling", [
-        (text, [cells[dataset, "lit@plain", prompts, pooling] for dataset in DATASETS])
-        for prompts, pooling, text in names])  # fmt: skip
+    names = [
+        ("plain", "embedding", "`{}`"),
+        ("photo", "embedding", "`a photo of a {}.`"),
+        *(("general", pooling, f"general set, {pooling}") for pooling in POOLINGS),
+    ]
+    return table(
+        "prompts, pooling",
+        [
+            (text, [cells[dataset, "lit@plain", prompts, pooling] for dataset in DATASETS])
+            for prompts, pooling, text in names
+        ],
+    )
 
 
 def views_table(folder: Path) -> list[str]:
     """Every way of looking at an image, with the name alone as the prompt."""
     members = [f"lit@views{number}" if views else "lit@plain" for number, views in enumerate(VIEWS.values())]
     cells = measure(folder, models=members, prompts=["plain"])
-    return table("views (`{}`)", [
-        (text, [cells[dataset, member, "plain", "embedding"] for dataset in DATASETS])
-        for text, member in zip(VIEWS, members, strict=True)])  # fmt: skip
+    return table(
+        "views (`{}`)",
+        [
+            (text, [cells[dataset, member, "plain", "embedding"] for dataset in DATASETS])
+            for text, member in zip(VIEWS, members, strict=True)
+        ],
+    )
 
 
 def ranking_table(folder: Path) -> list[str]:
@@ -126,8 +154,10 @@ def ranking_table(folder: Path) -> list[str]:
     cells = {}
     for dataset in DATASETS:
         cells |= measure(folder, datasets=[dataset], prompts=[names[dataset] for names in sets.values()])
-    lines = [(text, [cells[dataset, "lit@plain", names[dataset], "embedding"] for dataset in DATASETS])
-             for text, names in sets.items()]  # fmt: skip
+    lines = [
+        (text, [cells[dataset, "lit@plain", names[dataset], "embedding"] for dataset in DATASETS])
+        for text, names in sets.items()
+    ]
     return [*table("templates", lines), f"Greedy choices: {'; '.join(said)}."]
 
 
@@ -141,14 +171,16 @@ def main() -> str:
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(ROOT):
         project(Path(name))
         parts = [*prompts_table(Path(name)), *views_table(Path(name)), *ranking_table(Path(name))]
-    return "\n".join([
-        *head,
-        "lit_mobilenet_minilm (26 M parameters) on the test splits of few_shot (503 vehicles, 8 classes, imbalanced) "
-        "and intel_dev (900 scenes, 6 classes), fp32. Accuracy with 95 % bootstrap interval; p: exact McNemar "
-        "test against the best of the same table and data set.",
-        "",
-        *parts,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            *head,
+            "lit_mobilenet_minilm (26 M parameters) on the test splits of few_shot (503 vehicles, 8 classes, "
+            "imbalanced) and intel_dev (900 scenes, 6 classes), fp32. Accuracy with 95 % bootstrap interval; p: exact "
+            "McNemar test against the best of the same table and data set.",
+            "",
+            *parts,
+        ]
+    )
 
 
 if __name__ == "__main__":

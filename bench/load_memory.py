@@ -55,9 +55,17 @@ def config_of(gb: float):
     text_gb = 2 * (49408 * 256 + 2 * 12 * 256**2) / 1e9
     depth = max(1, round((gb - text_gb) * 1e9 / 2 / (14 * WIDTH**2)))
     return EvaConfig(
-        embed_dim=256, width=WIDTH, depth=depth, heads=8, mlp_width=5 * WIDTH, post_norm=True,
-        text_width=256, text_depth=2, text_heads=4, text_mlp_width=1024,
-    )  # fmt: skip
+        embed_dim=256,
+        width=WIDTH,
+        depth=depth,
+        heads=8,
+        mlp_width=5 * WIDTH,
+        post_norm=True,
+        text_width=256,
+        text_depth=2,
+        text_heads=4,
+        text_mlp_width=1024,
+    )
 
 
 def write(folder: Path, gb: float) -> None:

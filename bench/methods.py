@@ -26,12 +26,13 @@ from PIL import Image
 
 sys.path.insert(0, str(ROOT))
 
-from pipeline import infer, metrics, prompt_scores, zeroshot  # noqa: E402
-from pipeline.job import Job  # noqa: E402
-from pipeline.labelled import LabelledJob  # noqa: E402
-from pipeline.recipes import Project  # noqa: E402
-from pipeline.refine import STEPS, Evidence  # noqa: E402
-from pipeline.refine.guards import guarded, unguarded  # noqa: E402
+from pipeline.chain import infer
+from pipeline.chain.task import Task
+from pipeline.labelled.task import LabelledTask
+from pipeline.maths import metrics, prompt_scores, zeroshot
+from pipeline.maths.refine import STEPS, Evidence
+from pipeline.maths.refine.guards import guarded, unguarded
+from pipeline.recipes import Project
 
 FOLDER = Path(tempfile.gettempdir()) / f"methods-features-{os.getuid()}"
 SETS = {"few-shot": "vehicles", "intel-dev": "scenes", "intel-32px": "scenes at 32 px"}
@@ -85,19 +86,27 @@ def project(folder: Path) -> Project:
 
 def load(folder: Path, dataset: str, split: str) -> Images:
     """One split of a data set, encoded once."""
-    job = LabelledJob.of(Job("demo", project(folder), dtype_name="fp32"), dataset, split)
+    task = LabelledTask.of(Task("demo", project(folder), dtype_name="fp32"), dataset, split)
     with contextlib.redirect_stdout(io.StringIO()):
-        members = {name: infer.run_features(job, f"lit@{name}")[0] for name in PREPROCESS}
-        text, _ = infer.run_text(job, "lit", job.prompts.prompts)
+        members = {name: infer.run_features(task, f"lit@{name}")[0] for name in PREPROCESS}
+        text, _ = infer.run_text(task, "lit", task.prompts.prompts)
     features = {name: member.rows("features", 0, len(member.ids)).float() for name, member in members.items()}
-    return Images(features, text.features.float(), torch.tensor(job.prompts.prompt_class),
-                  tuple(job.prompts.templates), text.logit_scale, torch.tensor(job.truth))  # fmt: skip
+    return Images(
+        features,
+        text.features.float(),
+        torch.tensor(task.prompts.prompt_class),
+        tuple(task.prompts.templates),
+        text.logit_scale,
+        torch.tensor(task.truth),
+    )
 
 
 def members(images: Images) -> list[torch.Tensor]:
     """Each member's probabilities (N, P)."""
-    return [zeroshot.prompt_probs(features_ND, images.texts_PD, images.logit_scale)
-            for features_ND in images.features.values()]  # fmt: skip
+    return [
+        zeroshot.prompt_probs(features_ND, images.texts_PD, images.logit_scale)
+        for features_ND in images.features.values()
+    ]
 
 
 def pooled(images: Images, probs_NP: torch.Tensor, weight_P: torch.Tensor | None = None) -> torch.Tensor:
@@ -122,8 +131,10 @@ def class_texts(images: Images) -> torch.Tensor:
 
 
 def mean_embedding(images: Images) -> torch.Tensor:
-    parts = [zeroshot.prompt_probs(features_ND, class_texts(images), images.logit_scale)
-             for features_ND in images.features.values()]  # fmt: skip
+    parts = [
+        zeroshot.prompt_probs(features_ND, class_texts(images), images.logit_scale)
+        for features_ND in images.features.values()
+    ]
     return zeroshot.blend(parts, [1, 1])
 
 
@@ -149,8 +160,10 @@ def matched(parts_of: Callable[[Images], list[torch.Tensor]], images: Images) ->
         return float(zeroshot.temper(probs_NP, temperature).amax(dim=1).mean())
 
     target = statistics.mean(confidence(part, 1.0) for part in parts)
-    tempered = [zeroshot.temper(part, zeroshot.matching_temperature(functools.partial(confidence, part), target))
-                for part in parts]  # fmt: skip
+    tempered = [
+        zeroshot.temper(part, zeroshot.matching_temperature(functools.partial(confidence, part), target))
+        for part in parts
+    ]
     return pooled(images, zeroshot.threshold(zeroshot.blend(tempered, [1, 1]), 0.002))
 
 
@@ -259,16 +272,24 @@ def costs() -> str:
     """Seconds of the recommended chain on 8,100 x 6, and time and memory of prior matching on 1,000,000 x 1,000."""
     features_ND = zeroshot.normalise(torch.randn(8100, 384, generator=torch.Generator().manual_seed(0)))
     texts_PD = zeroshot.normalise(torch.randn(312, 384, generator=torch.Generator().manual_seed(1)))
-    images = Images({"plain": features_ND, "sharp": features_ND}, texts_PD, torch.arange(6).repeat_interleave(52),
-                    ("",) * 312, 40.0, torch.zeros(8100))  # fmt: skip
+    images = Images(
+        {"plain": features_ND, "sharp": features_ND},
+        texts_PD,
+        torch.arange(6).repeat_interleave(52),
+        ("",) * 312,
+        40.0,
+        torch.zeros(8100),
+    )
     began = time.perf_counter()
     WAYS[RECOMMENDED](images)
     seconds = time.perf_counter() - began
     script = [sys.executable, __file__, "prior"]
     said = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    return (f"8,100 images x 312 prompts x 2 members, 384 dimensions, from features to guarded labels: {seconds:.1f} s "
-            f"(target: below 10). Prior matching on 1,000,000 x 1,000 (4 GB of probabilities): {said[0]} s, "
-            f"{said[1]} GB more than the input at the peak.")  # fmt: skip
+    return (
+        f"8,100 images x 312 prompts x 2 members, 384 dimensions, from features to guarded labels: {seconds:.1f} s "
+        f"(target: below 10). Prior matching on 1,000,000 x 1,000 (4 GB of probabilities): {said[0]} s, "
+        f"{said[1]} GB more than the input at the peak."
+    )
 
 
 def prior_of_a_million() -> None:
@@ -298,9 +319,12 @@ def main(split: str = "test") -> str:
     with contextlib.chdir(ROOT):
         for dataset, title in SETS.items():
             print(dataset, flush=True)
-            lines += [f"**{dataset}** ({title})", "",
-                      "| way | accuracy, % | gain | skewed 10:1 | two classes present |",
-                      "|---|---|---|---|---|"]  # fmt: skip
+            lines += [
+                f"**{dataset}** ({title})",
+                "",
+                "| way | accuracy, % | gain | skewed 10:1 | two classes present |",
+                "|---|---|---|---|---|",
+            ]
             lines += [f"| {' | '.join(row)} |" for row in rows_of(load(FOLDER, dataset, split))]
             lines.append("")
     return "\n".join(

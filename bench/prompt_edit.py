@@ -26,8 +26,8 @@ from natsort import natsorted
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
-from pipeline.job import Job
-prompts = list(Job("bench").prompts.prompts)
+from pipeline.task import Task
+prompts = list(Task("bench").prompts.prompts)
 
 class Folder(Dataset):
     def __init__(self, transform):
@@ -116,7 +116,7 @@ def main() -> str:
         ("`make submit` after an edit without a new prompt (a weight)", "none new", "at most 3"),
         ("`make submit` after adding a prompt (both text towers loaded)", "one new", "3, plus loading two text towers"),
         ("the notebook again (re-encodes every image)", "notebook", ""),
-    ]  # fmt: skip
+    ]
     table = [
         "### A prompt edit (bench/prompt_edit.py)",
         "",

@@ -10,9 +10,18 @@ from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
 BENCHMARKS = (
-    "prompt_edit", "load_memory", "dtype_agreement", "streaming", "text_side", "forward_options", "image_side",
-    "labelled", "methods", "training", "finetune",
-)  # fmt: skip
+    "prompt_edit",
+    "load_memory",
+    "dtype_agreement",
+    "streaming",
+    "text_side",
+    "forward_options",
+    "image_side",
+    "labelled",
+    "methods",
+    "training",
+    "finetune",
+)
 OUTSIDE_THE_TIME_LIMIT = ("labelled", "methods", "training", "finetune")  # up to half an hour each; run them by name
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements

@@ -41,26 +41,30 @@ def child(images: int, folder: str) -> dict:
     """Fill the feature caches with random features, then time the chain from there."""
     import torch
 
-    from pipeline import cache, infer, submit, zeroshot
-    from pipeline.images import ImageFiles
-    from pipeline.job import Job
+    from pipeline.chain import infer, submit
+    from pipeline.chain.task import Task
+    from pipeline.core import cache
+    from pipeline.images.ops import ImageFiles
+    from pipeline.maths import zeroshot
     from pipeline.recipes import Project
 
-    job = Job("x", Project(folder), dtype_name="fp32")
-    job.__dict__["images"] = ImageFiles(Path(), tuple(f"{n}.jpg" for n in range(images)), 0)  # files that are not there
-    job.__dict__["images_digest"] = f"synthetic {images}"
+    task = Task("x", Project(folder), dtype_name="fp32")
+    task.__dict__["images"] = ImageFiles(
+        Path(), tuple(f"{n}.jpg" for n in range(images)), 0
+    )  # files that are not there
+    task.__dict__["images_digest"] = f"synthetic {images}"
     torch.manual_seed(0)
     for n in range(MEMBERS):
-        features = infer.features_artefact(job, f"m{n}@p")
-        for start, stop in features.missing(job.shard_rows):
+        features = infer.features_artefact(task, f"m{n}@p")
+        for start, stop in features.missing(task.shard_rows):
             features.save(start, stop, features=zeroshot.normalise(torch.randn(stop - start, WIDTH)).half())
-        made_from = infer.text_made_from(job, f"m{n}")
+        made_from = infer.text_made_from(task, f"m{n}")
         text = Path(folder) / "cache" / "text" / f"m{n}" / f"{cache.digest_of(made_from)}.pt"
-        prompts = list(job.prompts.prompts)
+        prompts = list(task.prompts.prompts)
         content = {"prompts": prompts, "features": zeroshot.normalise(torch.randn(len(prompts), WIDTH))}
         cache.save(text, made_from, logit_scale=100.0, **content)
     began = time.perf_counter()
-    submit.run(job, "e")
+    submit.run(task, "e")
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 
@@ -108,14 +112,22 @@ def main() -> str:
     plot(results)
 
     rows = [f"| {size:,} | {r['seconds']:.1f} | {r['peak_gb']:.2f} |" for size, r in zip(SIZES, results, strict=True)]
-    return "\n".join([
-        "### Streaming over shards (bench/streaming.py)", "",
-        f"Synthetic features ({WIDTH} dimensions) of {MEMBERS} members x 312 prompts; from cached features to the "
-        "checked CSV, every artefact written. Targets: below 2 GB at 1,000,000 images, slope at most 1.05.", "",
-        "| images | seconds | peak memory, GB |", "|---|---|---|", *rows, "",
-        f"Log-log slope from 100,000 images on: time {of('seconds'):.2f}, memory {of('peak_gb'):.2f}.", "",
-        "![time and peak memory against the number of images](streaming.svg)",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "### Streaming over shards (bench/streaming.py)",
+            "",
+            f"Synthetic features ({WIDTH} dimensions) of {MEMBERS} members x 312 prompts; from cached features to the "
+            "checked CSV, every artefact written. Targets: below 2 GB at 1,000,000 images, slope at most 1.05.",
+            "",
+            "| images | seconds | peak memory, GB |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"Log-log slope from 100,000 images on: time {of('seconds'):.2f}, memory {of('peak_gb'):.2f}.",
+            "",
+            "![time and peak memory against the number of images](streaming.svg)",
+        ]
+    )
 
 
 if __name__ == "__main__":

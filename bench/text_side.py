@@ -36,7 +36,7 @@ def project(root: Path, templates: int) -> None:
 def checkpoint(root: Path) -> None:
     import json
 
-    from pipeline._torchvision import allow_import
+    from pipeline.core._torchvision import allow_import
 
     allow_import()
     import open_clip
@@ -54,8 +54,9 @@ def main() -> str:
 
     import torch
 
-    from pipeline import infer, models
-    from pipeline.job import Job
+    from pipeline import models
+    from pipeline.chain import infer
+    from pipeline.chain.task import Task
     from pipeline.recipes import Project
 
     with tempfile.TemporaryDirectory() as name:
@@ -63,47 +64,53 @@ def main() -> str:
         checkpoint(root)
         project(root, SLICE)
         project(root, TEMPLATES)
-        job = Job(f"c{SLICE}", Project(root))
-        model = models.load("m", job.project.model("m"), root, "text", job.device, job.dtype)
+        task = Task(f"c{SLICE}", Project(root))
+        model = models.load("m", task.project.model("m"), root, "text", task.device, task.dtype)
         models.load = lambda *_: model  # loaded already, as for the bound
-        prompts = job.prompts.prompts
+        prompts = task.prompts.prompts
         (tokens,) = model.tokenizer.encode(list(prompts)).values()
         bound, ours = [], []
         for _ in range(ROUNDS):
             began = time.perf_counter()
             with torch.inference_mode():
-                for part in tokens.split(job.batch):
+                for part in tokens.split(task.batch):
                     model.module.encode_text(part)
             bound.append(time.perf_counter() - began)
             shutil.rmtree(root / "cache", ignore_errors=True)
             began = time.perf_counter()
-            infer.run_text(job, "m", prompts)
+            infer.run_text(task, "m", prompts)
             ours.append(time.perf_counter() - began)
-        rest = _without_the_tower(Job(f"c{TEMPLATES}", Project(root)), model)
+        rest = _without_the_tower(Task(f"c{TEMPLATES}", Project(root)), model)
     ratio = statistics.median(ours) / statistics.median(bound)
     per_prompt = statistics.median(bound) / len(prompts)
-    return "\n".join([
-        "### Text side (bench/text_side.py)", "",
-        f"{MODEL}, random weights, {job.dtype}; median of {ROUNDS} alternating runs. Target: at most 1.1 x the bound.",
-        "",
-        "| what | prompts | seconds | x bare text tower |", "|---|---|---|---|",
-        f"| bare text tower on tokens in memory | {len(prompts):,} | {statistics.median(bound):.1f} | 1 |",
-        f"| the stage, with tokenising and caching | {len(prompts):,} | {statistics.median(ours):.1f} | {ratio:.2f} |",
-        f"| prompt set, tokenising and caching alone | {CLASSES * TEMPLATES:,} | {rest:.1f} | "
-        f"{rest / (per_prompt * CLASSES * TEMPLATES):.3f} |",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "### Text side (bench/text_side.py)",
+            "",
+            f"{MODEL}, random weights, {task.dtype}; median of {ROUNDS} alternating runs. Target: "
+            "at most 1.1 x the bound.",
+            "",
+            "| what | prompts | seconds | x bare text tower |",
+            "|---|---|---|---|",
+            f"| bare text tower on tokens in memory | {len(prompts):,} | {statistics.median(bound):.1f} | 1 |",
+            f"| the stage, with tokenising and caching | {len(prompts):,} | {statistics.median(ours):.1f} | "
+            f"{ratio:.2f} |",
+            f"| prompt set, tokenising and caching alone | {CLASSES * TEMPLATES:,} | {rest:.1f} | "
+            f"{rest / (per_prompt * CLASSES * TEMPLATES):.3f} |",
+        ]
+    )
 
 
-def _without_the_tower(job, model) -> float:
+def _without_the_tower(task, model) -> float:
     """Seconds of the stage for all 80,000 prompts, the forward pass of the tower replaced by zeros of its shape."""
     import torch
 
-    from pipeline import infer
+    from pipeline.chain import infer
 
     width = model.encode_text(["x"]).shape[1]
     model.module.encode_text = lambda tokens, **_: torch.ones(len(tokens), width)
     began = time.perf_counter()
-    infer.run_text(job, "m", job.prompts.prompts)
+    infer.run_text(task, "m", task.prompts.prompts)
     return time.perf_counter() - began
 
 

@@ -14,13 +14,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import labelled  # noqa: E402  (the same data, project and encoder)
+import labelled  # (the same data, project and encoder)
 
-from pipeline import heads  # noqa: E402
-from pipeline.job import Job  # noqa: E402
-from pipeline.recipes import Project  # noqa: E402
-from pipeline.training import evaluate, kshot, pages, train  # noqa: E402
-from pipeline.training.recipe import Training  # noqa: E402
+from pipeline.chain.task import Task
+from pipeline.learn import evaluate, kshot, train
+from pipeline.learn.recipe import Training
+from pipeline.models import heads
+from pipeline.recipes import Project
+from pipeline.report import training as pages
 
 IMAGENET = labelled.SHARED / "weights" / "mobilenetv2_100_imagenet.safetensors"
 TOWERS = {"mobilenet": "MobileNetV2 of ImageNet (image only)", "lit": "lit_mobilenet_minilm"}
@@ -44,8 +45,11 @@ METHODS = {
 # classes that are never trained on here; the towers, made with ImageNet, may know some of them
 UNSEEN = {"few-shot": 3, "intel-dev": 2}
 SPLITS = 5
-LEARNERS = {"cosine head, contrastive": {"cosine": {"loss": "contrastive"}}, "CLIP-Adapter": "clip_adapter",
-            "Tip-Adapter": "tip_adapter"}  # fmt: skip
+LEARNERS = {
+    "cosine head, contrastive": {"cosine": {"loss": "contrastive"}},
+    "CLIP-Adapter": "clip_adapter",
+    "Tip-Adapter": "tip_adapter",
+}
 
 
 def project(folder: Path) -> None:
@@ -53,15 +57,23 @@ def project(folder: Path) -> None:
     labelled.project(folder)
     entries = {
         "lit": {"family": "open_clip", "weights": str(labelled.WEIGHTS), "preprocess": "plain"},
-        "mobilenet": {"family": "timm", "architecture": "mobilenetv2_100", "weights": str(IMAGENET), "size": 224,
-                      "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash", "preprocess": "plain",
-                      "options": {"pad_type": "same"}},
-    }  # fmt: skip
+        "mobilenet": {
+            "family": "timm",
+            "architecture": "mobilenetv2_100",
+            "weights": str(IMAGENET),
+            "size": 224,
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "resize_mode": "squash",
+            "preprocess": "plain",
+            "options": {"pad_type": "same"},
+        },
+    }
     labelled.write(folder / "models.local.yaml", entries)
 
 
-def job(folder: Path) -> Job:
-    return Job("demo", Project(folder), dtype_name="fp32")
+def task(folder: Path) -> Task:
+    return Task("demo", Project(folder), dtype_name="fp32")
 
 
 def quiet():
@@ -71,8 +83,8 @@ def quiet():
 def trained(folder: Path, name: str, **recipe) -> tuple[list[train.Trained], list[evaluate.Measured]]:
     content = Training.parse({"small": 0, **recipe}, name)
     with quiet():
-        made = train.run(job(folder), content, name, name)
-        return made, evaluate.of(job(folder), content, made)
+        made = train.run(task(folder), content, name, name)
+        return made, evaluate.of(task(folder), content, made)
 
 
 def text(values: list[float]) -> str:
@@ -81,8 +93,11 @@ def text(values: list[float]) -> str:
 
 def methods_table(folder: Path) -> list[str]:
     """Every method on all training images: mean and standard deviation over seeds of acc1 and macro F1."""
-    head = ["image tower", "method", *(f"{name} {measure}" for name in labelled.DATASETS
-                                       for measure in ("acc1", "macro F1"))]  # fmt: skip
+    head = [
+        "image tower",
+        "method",
+        *(f"{name} {measure}" for name in labelled.DATASETS for measure in ("acc1", "macro F1")),
+    ]
     rows = []
     for tower, title in TOWERS.items():
         for name, recipe in METHODS.items():
@@ -92,9 +107,18 @@ def methods_table(folder: Path) -> list[str]:
             recipe, cells = dict(recipe), []
             model = tower + recipe.pop("view", "")
             for dataset in labelled.DATASETS:
-                scores = [one.intervals for seed in range(SEEDS) for one in trained(
-                    folder, f"{tower}-{dataset}-{list(METHODS).index(name)}-{seed}", model=model, dataset=dataset,
-                    seed=seed, **recipe)[1]]  # fmt: skip
+                scores = [
+                    one.intervals
+                    for seed in range(SEEDS)
+                    for one in trained(
+                        folder,
+                        f"{tower}-{dataset}-{list(METHODS).index(name)}-{seed}",
+                        model=model,
+                        dataset=dataset,
+                        seed=seed,
+                        **recipe,
+                    )[1]
+                ]
                 cells += [text([score[key].value for score in scores]) for key in ("acc1", "macro_f1")]
             rows.append([title, name, *cells])
             print(rows[-1], flush=True)
@@ -111,13 +135,17 @@ def kshot_parts(folder: Path) -> list[str]:
     for tower, title in TOWERS.items():
         for dataset in labelled.DATASETS:
             with quiet():
-                result = kshot.run(job(folder), tower, dataset, seeds=SEEDS)
+                result = kshot.run(task(folder), tower, dataset, seeds=SEEDS)
             file = f"kshot-{tower}-{dataset}.svg"
             (Path(__file__).parent / file).write_text(pages.kshot_plot(result, standalone=True), encoding="utf-8")
             zero = f" Zero-shot: {result.zero_shot['acc1']:.3f}." if result.zero_shot else ""
-            parts += [f"k-shot, {title}, {dataset}: acc1, mean over {SEEDS} seeds ± half of its 95 % interval.{zero}",
-                      "", *markdown(kshot.header(result), kshot.rows(result)), f"![{title}, {dataset}]({file})",
-                      ""]  # fmt: skip
+            parts += [
+                f"k-shot, {title}, {dataset}: acc1, mean over {SEEDS} seeds ± half of its 95 % interval.{zero}",
+                "",
+                *markdown(kshot.header(result), kshot.rows(result)),
+                f"![{title}, {dataset}]({file})",
+                "",
+            ]
             print(f"kshot {tower} {dataset}", flush=True)
     return parts
 
@@ -138,9 +166,14 @@ def unseen_parts(folder: Path) -> list[str]:
                 (Path(__file__).parent / file).write_text(plot, encoding="utf-8")
         rows = [[name, way, *map(text, zip(*runs, strict=True))] for (name, way), runs in values.items()]
         head = ["head", "bias", "seen", "unseen", "harmonic mean", "AUSUC"]
-        parts += [f"Seen and unseen, lit_mobilenet_minilm, {dataset}: {number} classes never trained on, drawn "
-                  f"{SPLITS} times; mean ± standard deviation over the draws. The plot is of the first.", "",
-                  *markdown(head, rows), f"![seen over unseen accuracy, {dataset}]({file})", ""]  # fmt: skip
+        parts += [
+            f"Seen and unseen, lit_mobilenet_minilm, {dataset}: {number} classes never trained on, drawn "
+            f"{SPLITS} times; mean ± standard deviation over the draws. The plot is of the first.",
+            "",
+            *markdown(head, rows),
+            f"![seen over unseen accuracy, {dataset}]({file})",
+            "",
+        ]
         print(f"unseen {dataset}", flush=True)
     return parts
 
@@ -149,10 +182,16 @@ def unseen_split(folder: Path, dataset: str, number: int, seed: int) -> tuple[li
     """Every learner on one draw of unseen classes, zero-shot last; and the mask of the unseen."""
     found = []
     for place, (name, method) in enumerate(LEARNERS.items()):
-        made, measured = trained(folder, f"unseen-{dataset}-{place}-{seed}", model="lit", dataset=dataset,
-                                 method=method, unseen={"number": number, "seed": seed})  # fmt: skip
+        made, measured = trained(
+            folder,
+            f"unseen-{dataset}-{place}-{seed}",
+            model="lit",
+            dataset=dataset,
+            method=method,
+            unseen={"number": number, "seed": seed},
+        )
         best = measured[0]
-        found.append(evaluate.Measured(name, best.job, best.examples, best.head))
+        found.append(evaluate.Measured(name, best.task, best.examples, best.head))
     return [*found, measured[-1]], evaluate.unseen_of(made[0])
 
 
@@ -178,7 +217,7 @@ def measured(folder: Path) -> list[str]:
         f"{SEEDS} seeds (other validation images, other random numbers).",
         "",
         *parts,
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

@@ -4,26 +4,9 @@ import numpy as np
 from scenes import CLASSES
 
 NOUNS = {
-    "Buildings": (
-        "buildings",
-        "building",
-        "houses",
-        "house",
-        "city",
-        "architecture",
-        "urban area",
-        "windows",
-    ),
+    "Buildings": ("buildings", "building", "houses", "house", "city", "architecture", "urban area", "windows"),
     "Forests": ("forests", "forest", "trees", "trees", "woods", "woodland", "dense forest with trees"),
-    "Glacier": (
-        "glacier",
-        "glaciers",
-        "ice",
-        "ice",
-        "snow and ice",
-        "snowy glacier",
-        "snow in the mountains",
-    ),
+    "Glacier": ("glacier", "glaciers", "ice", "ice", "snow and ice", "snowy glacier", "snow in the mountains"),
     "Mountains": ("mountains", "mountain", "mountain range", "peaks", "mountain cliffs", "rugged cliffs"),
     "Sea": ("sea", "seas", "ocean", "water", "waves", "coast", "sea and waves"),
     "Street": ("street", "streets", "road", "road", "city street", "urban street", "avenue with cars"),

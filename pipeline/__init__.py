@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .classify import load_classifier
+    from .classifier import load_classifier
 
 __all__ = ["load_classifier"]
 
@@ -11,6 +11,6 @@ __all__ = ["load_classifier"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import classify  # only now: torch takes a second to import
+    from . import classifier  # only now: torch takes a second to import
 
-    return getattr(classify, name)
+    return getattr(classifier, name)

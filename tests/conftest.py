@@ -14,8 +14,8 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline._torchvision import allow_import
-from pipeline.job import Job
+from pipeline.chain.task import Task
+from pipeline.core._torchvision import allow_import
 from pipeline.recipes import Project
 
 allow_import()
@@ -82,14 +82,23 @@ def project_root(tmp_path, checkpoints) -> Path:
     root = tmp_path / "project"
     write_images(root / "data" / "tiny", IMAGES)
     (root / "data" / "tiny" / ".DS_Store").write_bytes(b"junk")
-    write_yaml(root / "competitions" / "tiny.yaml", {
-        "images": "data/tiny", "classes": CLASSES, "ensemble": "both",
-        "columns": {"id_idx": "position", "label": "label"}, "public_board": 10,
-    })  # fmt: skip
-    write_yaml(root / "models.yaml", {
-        "vit": {"family": "open_clip", "weights": str(checkpoints / "vit"), "preprocess": "tiny"},
-        "vit2": {"family": "open_clip", "weights": str(checkpoints / "vit2"), "preprocess": "tiny-sharp"},
-    })  # fmt: skip
+    write_yaml(
+        root / "competitions" / "tiny.yaml",
+        {
+            "images": "data/tiny",
+            "classes": CLASSES,
+            "ensemble": "both",
+            "columns": {"id_idx": "position", "label": "label"},
+            "public_board": 10,
+        },
+    )
+    write_yaml(
+        root / "models.yaml",
+        {
+            "vit": {"family": "open_clip", "weights": str(checkpoints / "vit"), "preprocess": "tiny"},
+            "vit2": {"family": "open_clip", "weights": str(checkpoints / "vit2"), "preprocess": "tiny-sharp"},
+        },
+    )
     write_yaml(root / "prompts" / "tiny" / "_shared.yaml", {"templates": ["{}", "a photo of a {}", "a blurry {}."]})
     write_yaml(root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["The whiskers"]})
     write_yaml(root / "prompts" / "tiny" / "dogs.yaml", {"name": "dog", "without": ["{}"]})
@@ -103,19 +112,19 @@ def project_root(tmp_path, checkpoints) -> Path:
 
 
 @pytest.fixture
-def job(project_root) -> Job:
+def task(project_root) -> Task:
     return fresh(project_root)
 
 
-def fresh(root: Path, **settings) -> Job:
-    """A job as a new process would have it: nothing read yet."""
-    return Job("tiny", Project(root), dtype_name="fp32", **settings)
+def fresh(root: Path, **settings) -> Task:
+    """A task as a new process would have it: nothing read yet."""
+    return Task("tiny", Project(root), dtype_name="fp32", **settings)
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a verb in this process, where one of its own would prove nothing more: what `pipeline` returns."""
-    from pipeline.__main__ import main
+    from pipeline.cli.main import main
 
     def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
         monkeypatch.chdir(root)
@@ -131,5 +140,10 @@ def pipeline(root: Path, *arguments: str, **options) -> subprocess.CompletedProc
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
     return subprocess.run(
         [sys.executable, "-m", "pipeline", *arguments],
-        cwd=root, env=environment, capture_output=True, text=True, timeout=300, **options,
-    )  # fmt: skip
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )

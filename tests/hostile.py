@@ -6,13 +6,13 @@
 from pathlib import Path
 from random import Random
 
-from pipeline import log
-from pipeline.errors import UserError
-from pipeline.images import compile_recipe
-from pipeline.job import Job
+from pipeline.chain import log
+from pipeline.chain.submissions import csv_text
+from pipeline.chain.submit import row_order, submissions_of, truth
+from pipeline.chain.task import Task
+from pipeline.core.errors import UserError
+from pipeline.images.ops import compile_recipe
 from pipeline.recipes import Project
-from pipeline.submissions import csv_text
-from pipeline.submit import row_order, submissions_of, truth
 
 from .conftest import write_yaml
 
@@ -25,10 +25,18 @@ LOG = """number,time,recipe,digest,flipped_previous,flipped_best,public,private
 
 def small_project(root: Path) -> Path:
     """A project that can be read but not run: recipes of every kind, four empty images, two submissions."""
-    write_yaml(root / "competitions" / "tiny.yaml", {
-        "images": "images", "classes": "classes.json", "ensemble": "both", "columns": {"id": "stem", "label": "label"},
-        "sample_submission": "sample.csv", "solution": "solution.csv", "rules": {"test_set": False},
-    })  # fmt: skip
+    write_yaml(
+        root / "competitions" / "tiny.yaml",
+        {
+            "images": "images",
+            "classes": "classes.json",
+            "ensemble": "both",
+            "columns": {"id": "stem", "label": "label"},
+            "sample_submission": "sample.csv",
+            "solution": "solution.csv",
+            "rules": {"test_set": False},
+        },
+    )
     write_yaml(root / "models.yaml", {"vit": {"family": "open_clip", "weights": "x", "preprocess": "tiny"}})
     write_yaml(root / "prompts" / "tiny" / "_shared.yaml", {"templates": ["{}", "a photo of a {}"]})
     write_yaml(root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["whiskers"], "weights": {"whiskers": 2}})
@@ -53,32 +61,35 @@ def small_project(root: Path) -> Path:
     return root
 
 
-def _log(job: Job) -> None:
-    log.run(job)
-    log.diff(job, 1, 2)
-    log.score(job, 2, 0.25, None)
+def _log(task: Task) -> None:
+    log.run(task)
+    log.diff(task, 1, 2)
+    log.score(task, 2, 0.25, None)
 
 
-def _add(job: Job) -> None:
-    submissions = submissions_of(job)
+def _add(task: Task) -> None:
+    submissions = submissions_of(task)
     submissions.add("both", csv_text(["id", "label"], [[number, "1"] for number in IDS]), submissions.made(1))
 
 
 # what a file is read by: {kind: (file, action)}
 KINDS = {
-    "competition": ("competitions/tiny.yaml", lambda job: (job.class_names, row_order(job), truth(job), job.prompts)),
-    "classes": ("classes.json", lambda job: job.class_names),
-    "models": ("models.yaml", lambda job: job.project.model("vit")),
-    "preprocess": ("preprocess/tiny.yaml", lambda job: compile_recipe(job.project.preprocess("tiny"), "tiny")),
-    "ensemble": ("ensembles/both.yaml", lambda job: job.project.ensemble("both")),
-    "shared": ("prompts/tiny/_shared.yaml", lambda job: job.prompts.digest),
-    "prompts": ("prompts/tiny/cats.yaml", lambda job: job.prompts.digest),
-    "dataset": ("datasets/d.yaml", lambda job: job.project.dataset("d")),
-    "benchmark": ("benchmarks/b.yaml", lambda job: job.project.benchmark("b")),
+    "competition": (
+        "competitions/tiny.yaml",
+        lambda task: (task.class_names, row_order(task), truth(task), task.prompts),
+    ),
+    "classes": ("classes.json", lambda task: task.class_names),
+    "models": ("models.yaml", lambda task: task.project.model("vit")),
+    "preprocess": ("preprocess/tiny.yaml", lambda task: compile_recipe(task.project.preprocess("tiny"), "tiny")),
+    "ensemble": ("ensembles/both.yaml", lambda task: task.project.ensemble("both")),
+    "shared": ("prompts/tiny/_shared.yaml", lambda task: task.prompts.digest),
+    "prompts": ("prompts/tiny/cats.yaml", lambda task: task.prompts.digest),
+    "dataset": ("datasets/d.yaml", lambda task: task.project.dataset("d")),
+    "benchmark": ("benchmarks/b.yaml", lambda task: task.project.benchmark("b")),
     "sample": ("sample.csv", row_order),
     "solution": ("solution.csv", truth),
     "log": ("submissions/tiny/log.csv", _log),
-    "submission": ("submissions/tiny/001-both.csv", lambda job: (_add(job), _log(job))),
+    "submission": ("submissions/tiny/001-both.csv", lambda task: (_add(task), _log(task))),
     "made": ("submissions/tiny/001-both.json", _add),
 }
 YAML = ("competition", "models", "preprocess", "ensemble", "shared", "prompts", "dataset", "benchmark")
@@ -92,7 +103,7 @@ def attempt(root: Path, kind: str, content: bytes) -> bool:
     before = {path: path.read_bytes() for path in {root / file, *folder.glob("*")}}
     (root / file).write_bytes(content)
     try:
-        action(Job("tiny", Project(root)))
+        action(Task("tiny", Project(root)))
     except UserError:
         return False
     finally:
@@ -105,18 +116,79 @@ def attempt(root: Path, kind: str, content: bytes) -> bool:
 
 
 PIECES = [
-    "!!int ", "!!float '' ", "!!bool x", "!!timestamp x", "!!binary x",
-    "!!python/object/apply:os.system [id]", "!x ",
-    "&a ", "*a", "<<: ", "<<: *a", "= ", "\0", '"\\0"', '"\\ud800"', "\ufeff", "\r", "\t", "\n\t", "{", "[", "[" * 30,
-    "{a: " * 30, "- " * 30, "? ", "]", "}", ": ", "\n- ", "'", '"', "|\n", ">-\n ", "%YAML 9.9\n", "---\n", "...\n",
+    "!!int ",
+    "!!float '' ",
+    "!!bool x",
+    "!!timestamp x",
+    "!!binary x",
+    "!!python/object/apply:os.system [id]",
+    "!x ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "<<: *a",
+    "= ",
+    "\0",
+    '"\\0"',
+    '"\\ud800"',
+    "\ufeff",
+    "\r",
+    "\t",
+    "\n\t",
+    "{",
+    "[",
+    "[" * 30,
+    "{a: " * 30,
+    "- " * 30,
+    "? ",
+    "]",
+    "}",
+    ": ",
+    "\n- ",
+    "'",
+    '"',
+    "|\n",
+    ">-\n ",
+    "%YAML 9.9\n",
+    "---\n",
+    "...\n",
     "no",
     "on: ",
-    "~", ".nan", "-.inf", "1e999", "0x" + "f" * 5000, "9" * 5000, "1" + ":59" * 400 + ".5", "0b_", "0x_", "1_",
-    "2001-13-45", "2001-01-01t25:61:61", "2001-12-14 21:59:43.10 +99:99", "\u2028", "\x85", "{}", "{0.__class__}",
-    "{class_name!r}", "%s", "../../etc/passwd", "/etc/passwd", "id", "label", ",", ";", '""', '"a\nb"', "nan", "-1", 
+    "~",
+    ".nan",
+    "-.inf",
+    "1e999",
+    "0x" + "f" * 5000,
+    "9" * 5000,
+    "1" + ":59" * 400 + ".5",
+    "0b_",
+    "0x_",
+    "1_",
+    "2001-13-45",
+    "2001-01-01t25:61:61",
+    "2001-12-14 21:59:43.10 +99:99",
+    "\u2028",
+    "\x85",
+    "{}",
+    "{0.__class__}",
+    "{class_name!r}",
+    "%s",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "id",
+    "label",
+    ",",
+    ";",
+    '""',
+    '"a\nb"',
+    "nan",
+    "-1",
     "1_0",
-    "[" * 3000, "\U0001f409", "e\u0301", "\u202e",
-]  # fmt: skip
+    "[" * 3000,
+    "\U0001f409",
+    "e\u0301",
+    "\u202e",
+]
 
 
 def mutated(seed: bytes, rng: Random) -> bytes:

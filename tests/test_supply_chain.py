@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipeline import lock
+from tools import lock
 
 from .conftest import ROOT
 
@@ -159,8 +159,14 @@ def test_the_demo_needs_no_network(tmp_path):
     cut = isolated()
     code = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=5)"
     assert subprocess.run([*cut, sys.executable, "-c", code], capture_output=True).returncode == 1, "it is cut off"
-    result = subprocess.run([*cut, sys.executable, "-m", "pipeline", "submit"], cwd=root, env=environment() | {
-        "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=500)  # fmt: skip
+    result = subprocess.run(
+        [*cut, sys.executable, "-m", "pipeline", "submit"],
+        cwd=root,
+        env=environment() | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert result.returncode == 0, result.stderr
     assert float(re.search(r"accuracy (0\.\d+)", result.stdout)[1]) > 0.8
     assert (root / "submissions" / "demo" / "001-demo.csv").exists()

@@ -22,9 +22,13 @@ def tokenizer_files(folder: Path, limit: int = 16) -> int:
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing("[BOS] $A [EOS]", special_tokens=[("[BOS]", 2), ("[EOS]", 3)])
     PreTrainedTokenizerFast(
-        tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]", bos_token="[BOS]", eos_token="[EOS]",
+        tokenizer_object=words,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        bos_token="[BOS]",
+        eos_token="[EOS]",
         model_max_length=limit,
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(folder)
     return len(vocabulary)
 
 
@@ -39,8 +43,9 @@ def local_dir(folder: Path, model_cfg: dict, model: torch.nn.Module, **preproces
     folder.mkdir(parents=True, exist_ok=True)
     cfg = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "squash", **preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg, "preprocess_cfg": cfg}))
-    save_file({k: v.contiguous().clone() for k, v in model.state_dict().items()},
-              folder / "open_clip_model.safetensors")  # fmt: skip
+    save_file(
+        {k: v.contiguous().clone() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
     return folder
 
 

@@ -13,9 +13,15 @@ from PIL import Image
 HEIGHT, WIDTH = 9, 12
 ORIENTATION = 0x0112
 TURNED = {
-    1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 4: np.flipud, 5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: np.rot90(a, -1), 7: lambda a: np.rot90(a.swapaxes(0, 1), 2), 8: np.rot90,
-}  # fmt: skip
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a.swapaxes(0, 1), 2),
+    8: np.rot90,
+}
 
 
 class Specimen(NamedTuple):
@@ -65,11 +71,21 @@ def big_endian(values: np.ndarray) -> np.ndarray:
 
 def tiff(bits: int, photometric: int, data: bytes, size=(WIDTH, HEIGHT)) -> bytes:
     """A little-endian grey TIFF of one uncompressed strip, put together by hand."""
-    tags = [(256, 4, size[0]), (257, 4, size[1]), (258, 3, bits), (259, 3, 1), (262, 3, photometric),
-            (273, 4, 8), (277, 3, 1), (278, 4, size[1]), (279, 4, len(data))]  # fmt: skip
+    tags = [
+        (256, 4, size[0]),
+        (257, 4, size[1]),
+        (258, 3, bits),
+        (259, 3, 1),
+        (262, 3, photometric),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, size[1]),
+        (279, 4, len(data)),
+    ]
     data += b"\0" * (len(data) % 2)
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, value)
-                                                        for tag, kind, value in tags)  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(
+        struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags
+    )
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory + b"\0\0\0\0"
 
 
@@ -89,8 +105,10 @@ SMOOTH = np.asarray(Image.fromarray(noise(3, 3, 3)).resize((40, 30), Image.Resam
 
 def plain() -> dict[str, Specimen]:
     """Files without any policy: what Pillow's convert("RGB") gives."""
-    made = {f"rgb.{name}": Specimen(saved(RGB, kind), RGB) for name, kind in
-            (("png", "PNG"), ("bmp", "BMP"), ("ppm", "PPM"), ("tif", "TIFF"))}  # fmt: skip
+    made = {
+        f"rgb.{name}": Specimen(saved(RGB, kind), RGB)
+        for name, kind in (("png", "PNG"), ("bmp", "BMP"), ("ppm", "PPM"), ("tif", "TIFF"))
+    }
     made["rgb.webp"] = Specimen(saved(RGB, "WEBP", lossless=True), RGB)
     made["rgb.jp2"] = Specimen(saved(RGB, "JPEG2000"), RGB)
     made["rgb_packed.tif"] = Specimen(saved(RGB, "TIFF", compression="tiff_lzw"), RGB)
@@ -98,11 +116,15 @@ def plain() -> dict[str, Specimen]:
         content = saved(SMOOTH, "JPEG", quality=95, **options)
         made[f"rgb.{name}"] = Specimen(content, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
     made["rgb.avif"] = Specimen(saved(SMOOTH, "AVIF", quality=95), SMOOTH, 16)
-    made |= {f"grey.{name}": Specimen(saved(GREY, kind), grey(GREY)) for name, kind in
-             (("png", "PNG"), ("pgm", "PPM"), ("gif", "GIF"), ("bmp", "BMP"))}  # fmt: skip
+    made |= {
+        f"grey.{name}": Specimen(saved(GREY, kind), grey(GREY))
+        for name, kind in (("png", "PNG"), ("pgm", "PPM"), ("gif", "GIF"), ("bmp", "BMP"))
+    }
     bits = GREY > 127
-    made |= {f"one_bit.{name}": Specimen(saved(Image.fromarray(bits), kind), grey(255 * bits)) for name, kind in
-             (("png", "PNG"), ("tif", "TIFF"), ("pbm", "PPM"), ("bmp", "BMP"))}  # fmt: skip
+    made |= {
+        f"one_bit.{name}": Specimen(saved(Image.fromarray(bits), kind), grey(255 * bits))
+        for name, kind in (("png", "PNG"), ("tif", "TIFF"), ("pbm", "PPM"), ("bmp", "BMP"))
+    }
     few = Image.fromarray(RGB).quantize(8)
     colours = np.array(few.getpalette(), np.uint8).reshape(-1, 3)[np.asarray(few)]
     made |= {f"palette.{kind.lower()}": Specimen(saved(few, kind), colours) for kind in ("PNG", "GIF", "BMP", "TIFF")}
@@ -135,9 +157,15 @@ def turned() -> dict[str, Specimen]:
 def transparent() -> dict[str, Specimen]:
     """Alpha channels, transparent palette entries, and single colours that are transparent."""
     rgba, seen = np.dstack([RGB, ALPHA]), on_white(RGB, ALPHA)
-    made = {f"rgba.{name}": Specimen(saved(rgba, kind, **options), seen, 1) for name, kind, options in
-            (("png", "PNG", {}), ("webp", "WEBP", {"lossless": True, "exact": True}), ("tif", "TIFF", {}),
-             ("ico", "ICO", {"sizes": [(WIDTH, HEIGHT)]}))}  # fmt: skip
+    made = {
+        f"rgba.{name}": Specimen(saved(rgba, kind, **options), seen, 1)
+        for name, kind, options in (
+            ("png", "PNG", {}),
+            ("webp", "WEBP", {"lossless": True, "exact": True}),
+            ("tif", "TIFF", {}),
+            ("ico", "ICO", {"sizes": [(WIDTH, HEIGHT)]}),
+        )
+    }
     both = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])
     made["la.png"] = Specimen(saved(both, "PNG"), on_white(grey(GREY), ALPHA), 1)
     few = Image.fromarray(RGB).quantize(8)
@@ -183,8 +211,9 @@ def scaled() -> dict[str, Specimen]:
     upper = grey(DEEP >> 8)
     wide = Image.fromarray(DEEP)
     made = {"grey16.png": Specimen(saved(wide, "PNG"), upper), "grey16.tif": Specimen(saved(wide, "TIFF"), upper)}
-    made["grey16_big_endian.tif"] = Specimen(saved(Image.frombytes("I;16B", wide.size, DEEP.astype(">u2").tobytes()),
-                                                   "TIFF"), upper)  # fmt: skip
+    made["grey16_big_endian.tif"] = Specimen(
+        saved(Image.frombytes("I;16B", wide.size, DEEP.astype(">u2").tobytes()), "TIFF"), upper
+    )
     made["grey16.pgm"] = Specimen(b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + DEEP.astype(">u2").tobytes(), upper)
     dark = (DEEP >> 8).astype(np.uint16)
     made["grey16_dark.pgm"] = Specimen(b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + dark.astype(">u2").tobytes(), upper * 0)
@@ -203,8 +232,9 @@ def scaled() -> dict[str, Specimen]:
     made["float_of_255.tif"] = Specimen(saved(Image.fromarray(GREY.astype(np.float32)), "TIFF"), grey(GREY))
     holed = unit.copy()
     holed[2, 3], holed[5, 6] = np.nan, np.inf
-    made["float_with_holes.tif"] = Specimen(saved(Image.fromarray(holed), "TIFF"),
-                                            grey(np.where(np.isfinite(holed), GREY, 0)))  # fmt: skip
+    made["float_with_holes.tif"] = Specimen(
+        saved(Image.fromarray(holed), "TIFF"), grey(np.where(np.isfinite(holed), GREY, 0))
+    )
     return made
 
 
@@ -236,10 +266,20 @@ def moving() -> dict[str, Specimen]:
         "animated.webp": Specimen(saved(first, "WEBP", lossless=True, **rest), shown, 0, True),
         "animated.png": Specimen(saved(first, "PNG", **rest), shown, 0, True),
         "pages.tif": Specimen(saved(first, "TIFF", **rest), shown, 0, True),
-        "sequence.avif": Specimen(saved(Image.fromarray(SMOOTH), "AVIF", quality=95, save_all=True,
-                                        append_images=[Image.fromarray(255 - SMOOTH)]), SMOOTH, 16, True),
+        "sequence.avif": Specimen(
+            saved(
+                Image.fromarray(SMOOTH),
+                "AVIF",
+                quality=95,
+                save_all=True,
+                append_images=[Image.fromarray(255 - SMOOTH)],
+            ),
+            SMOOTH,
+            16,
+            True,
+        ),
         "mpo.jpg": _mpo(),
-    }  # fmt: skip
+    }
 
 
 def _mpo() -> Specimen:

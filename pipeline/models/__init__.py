@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ..cache import FileDigests
-from ..errors import UserError, did_you_mean
+from ..core.cache import FileDigests
+from ..core.errors import UserError, did_you_mean
 from ..recipes import HEAD, ModelEntry
 from . import hub
 
@@ -20,8 +20,19 @@ FAMILIES = ("declip", "evaclip", "open_clip", "timm", "transformers")  # a new o
 WITHOUT_TEXT = ("timm", HEAD)
 TRAINABLE = ("open_clip", "timm", "transformers")
 # what an entry says that holds for the same model with other weights as well
-KEPT = ("size", "mean", "std", "resize_mode", "context_length", "quick_gelu", "logit_scale", "parameters", "licence",
-        "options", "fp32_layers")  # fmt: skip
+KEPT = (
+    "size",
+    "mean",
+    "std",
+    "resize_mode",
+    "context_length",
+    "quick_gelu",
+    "logit_scale",
+    "parameters",
+    "licence",
+    "options",
+    "fp32_layers",
+)
 TRIAL = 8  # images
 USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
 
@@ -57,11 +68,15 @@ def _family(name: str, entry: ModelEntry):
 def check_text(name: str, entry: ModelEntry) -> None:
     """UserError when the family has no text tower; told before any image is encoded in vain."""
     if entry.family == HEAD:
-        raise UserError(f"{name} is a trained head: it gives the classes it was trained on, from cached features of "
-                        f"{entry.base}, and takes no prompts. It works in benchmarks and ensembles")  # fmt: skip
+        raise UserError(
+            f"{name} is a trained head: it gives the classes it was trained on, from cached features of "
+            f"{entry.base}, and takes no prompts. It works in benchmarks and ensembles"
+        )
     if entry.family in WITHOUT_TEXT:
-        raise UserError(f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
-                        "plots; prompts need a model with a text tower, e.g. of family open_clip")  # fmt: skip
+        raise UserError(
+            f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
+            "plots; prompts need a model with a text tower, e.g. of family open_clip"
+        )
 
 
 def identity(name: str, entry: ModelEntry, root: Path) -> dict:
@@ -116,8 +131,9 @@ def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: 
 def check_trainable(name: str, entry: ModelEntry) -> None:
     """UserError when weights of the family cannot be written back, told before anything slow."""
     if entry.family not in TRAINABLE:
-        raise UserError(f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: "
-                        f"{', '.join(TRAINABLE)}")  # fmt: skip
+        raise UserError(
+            f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {', '.join(TRAINABLE)}"
+        )
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dict:
@@ -130,8 +146,11 @@ def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dic
     kept = {key: getattr(entry, key) for key in KEPT}
     kept["allow"] = [check for check in entry.allow if check != "position_embedding"]
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
-    return {"family": entry.family, **{key: value for key, value in plain.items() if value not in (None, [], {}, "")},
-            **made}  # fmt: skip
+    return {
+        "family": entry.family,
+        **{key: value for key, value in plain.items() if value not in (None, [], {}, "")},
+        **made,
+    }
 
 
 def batch_size(model: Model, limit: int, device) -> int:

@@ -9,13 +9,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..errors import PromptsTooLong, UserError, did_you_mean
+from ..core.errors import PromptsTooLong, UserError, did_you_mean
 from ..recipes import ModelEntry
 
 TOLERANCE = 1e-4  # of mean and std: published configs round to 4 digits or more
 FEWER = 0.9  # an embedding may be padded: its tokenizer may have this share of its rows
-KEEP = {"context_length": "", "size": ", or have its positions interpolated (family open_clip): 'allow: "
-        "[position_embedding]'"}  # fmt: skip
+KEEP = {
+    "context_length": "",
+    "size": ", or have its positions interpolated (family open_clip): 'allow: [position_embedding]'",
+}
 SHOWN = 3  # prompts listed in an error message
 LONGEST_SHOWN = 200  # characters of each
 
@@ -25,8 +27,14 @@ def facts(entry: ModelEntry, checkpoint, where: str):
 
     A fact whose check is allowed is returned as the entry declares it.
     """
-    checks = {"size": "size", "mean": "mean", "std": "std", "resize_mode": "resize_mode",
-              "context_length": "context_length", "quick_gelu": "activation"}  # fmt: skip
+    checks = {
+        "size": "size",
+        "mean": "mean",
+        "std": "std",
+        "resize_mode": "resize_mode",
+        "context_length": "context_length",
+        "quick_gelu": "activation",
+    }
     own = {}
     for fact, check in checks.items():
         declared, found = getattr(entry, fact), getattr(checkpoint, fact)
@@ -34,8 +42,10 @@ def facts(entry: ModelEntry, checkpoint, where: str):
             continue
         if check not in entry.allow:
             other = KEEP.get(check, f", or keep it with 'allow: [{check}]'")
-            raise UserError(f"{where}: {check}: the entry says {fact}: {_shown(declared)}, the checkpoint was trained "
-                            f"with {_shown(found)}. Correct the entry{other}")  # fmt: skip
+            raise UserError(
+                f"{where}: {check}: the entry says {fact}: {_shown(declared)}, the checkpoint was trained "
+                f"with {_shown(found)}. Correct the entry{other}"
+            )
         own[fact] = declared
     return replace(checkpoint, **own)
 
@@ -54,8 +64,10 @@ def declared(entry: ModelEntry, facts: tuple[str, ...], where: str) -> None:
     """UserError when the entry of a bare weights file does not declare how the file was trained."""
     missing = [fact for fact in facts if getattr(entry, fact) is None]
     if missing:
-        raise UserError(f"{where}: a weights file does not say how it was trained; add {', '.join(missing)}, "
-                        "or the published 'tag' that it is a copy of")  # fmt: skip
+        raise UserError(
+            f"{where}: a weights file does not say how it was trained; add {', '.join(missing)}, "
+            "or the published 'tag' that it is a copy of"
+        )
 
 
 def recipe_resize_mode(ops: tuple[tuple[str, object], ...]) -> str | None:
@@ -77,20 +89,26 @@ def recipe(member: str, recipe, size: int | None, resize_mode: str | None, fitti
     model, _, name = member.partition("@")
     mode = recipe_resize_mode(recipe.ops)
     if size and recipe.size != size and "size" not in allow:
-        raise UserError(f"{member}: preprocess/{name}.yaml makes {recipe.size} pixels, {model} takes {size}. "
-                        f"Recipes of that size: {', '.join(fitting(size, None)) or 'none, write one'}")  # fmt: skip
+        raise UserError(
+            f"{member}: preprocess/{name}.yaml makes {recipe.size} pixels, {model} takes {size}. "
+            f"Recipes of that size: {', '.join(fitting(size, None)) or 'none, write one'}"
+        )
     if resize_mode and mode and mode != resize_mode and "resize_mode" not in allow:
         good = ", ".join(fitting(recipe.size, resize_mode)) or "none, write one"
-        raise UserError(f"{member}: preprocess/{name}.yaml resizes by {mode}, {model} was trained with {resize_mode}. "
-                        f"Recipes that do: {good}. To use it all the same: 'allow: [resize_mode]' in the model's "
-                        "entry")  # fmt: skip
+        raise UserError(
+            f"{member}: preprocess/{name}.yaml resizes by {mode}, {model} was trained with {resize_mode}. "
+            f"Recipes that do: {good}. To use it all the same: 'allow: [resize_mode]' in the model's "
+            "entry"
+        )
 
 
 def vocabulary(tokens: int, rows: int, where: str, allow: tuple[str, ...]) -> None:
     """The tokenizer must be the embedding's: never more ids than rows, nor far fewer."""
     if tokens > rows or (tokens < FEWER * rows and "vocabulary" not in allow):
-        raise UserError(f"{where}: vocabulary: the tokenizer has {tokens} tokens, the token embedding {rows} rows; "
-                        "it is another model's tokenizer. Give its own: 'tokenizer: folder or hub id'")  # fmt: skip
+        raise UserError(
+            f"{where}: vocabulary: the tokenizer has {tokens} tokens, the token embedding {rows} rows; "
+            "it is another model's tokenizer. Give its own: 'tokenizer: folder or hub id'"
+        )
 
 
 def prompts_cut(prompts: list[str], lengths: list[int], context: int, where: str, allow: tuple[str, ...]) -> None:
@@ -99,9 +117,11 @@ def prompts_cut(prompts: list[str], lengths: list[int], context: int, where: str
     if lost and "prompts_cut" not in allow:
         shown = "; ".join(f"{_beginning(prompt)} loses {tokens}" for tokens, prompt in lost[:SHOWN])
         more = f"; and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
-        raise PromptsTooLong(f"{where}: {len(lost)} of {len(prompts)} prompts are longer than the context of {context} "
-                             f"tokens: {shown}{more}. Shorten them, or cut them: 'allow: [prompts_cut]'",
-                             [prompt for _, prompt in lost])  # fmt: skip
+        raise PromptsTooLong(
+            f"{where}: {len(lost)} of {len(prompts)} prompts are longer than the context of {context} "
+            f"tokens: {shown}{more}. Shorten them, or cut them: 'allow: [prompts_cut]'",
+            [prompt for _, prompt in lost],
+        )
 
 
 def _beginning(prompt: str) -> str:
@@ -117,8 +137,10 @@ def overflow(module: nn.Module, run: Callable[[], Tensor], dtype: str) -> str:
     if found is None:
         return "the weights are damaged" if dtype == "fp32" else f"run it with DTYPE=fp32 instead of {dtype}"
     name, kind = found
-    return (f"{kind} ({name}) overflows first in {dtype}. Run that layer type in fp32, 'fp32_layers: [{kind}]' in the "
-            "entry (more types may follow), or all of it: DTYPE=fp32")  # fmt: skip
+    return (
+        f"{kind} ({name}) overflows first in {dtype}. Run that layer type in fp32, 'fp32_layers: [{kind}]' in the "
+        "entry (more types may follow), or all of it: DTYPE=fp32"
+    )
 
 
 def _first_broken(module: nn.Module, dtype: str) -> str | None:

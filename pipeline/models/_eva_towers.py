@@ -203,17 +203,23 @@ NAMES = {
         ("stem.token.", "text.token_embedding.", "text_model.embeddings.token_embedding."),
         ("stem.position", "text.positional_embedding", "text_model.embeddings.position_embedding.weight"),
         ("blocks.N.norm1.", "text.transformer.resblocks.N.ln_1.", "text_model.encoder.layers.N.layer_norm1."),
-        ("blocks.N.attn.[qkv].", "text.transformer.resblocks.N.attn.in_proj_",
-         "text_model.encoder.layers.N.self_attn.[qkv]_proj."),
-        ("blocks.N.attn.proj.", "text.transformer.resblocks.N.attn.out_proj.",
-         "text_model.encoder.layers.N.self_attn.out_proj."),
+        (
+            "blocks.N.attn.[qkv].",
+            "text.transformer.resblocks.N.attn.in_proj_",
+            "text_model.encoder.layers.N.self_attn.[qkv]_proj.",
+        ),
+        (
+            "blocks.N.attn.proj.",
+            "text.transformer.resblocks.N.attn.out_proj.",
+            "text_model.encoder.layers.N.self_attn.out_proj.",
+        ),
         ("blocks.N.norm2.", "text.transformer.resblocks.N.ln_2.", "text_model.encoder.layers.N.layer_norm2."),
         ("blocks.N.mlp.fc1.", "text.transformer.resblocks.N.mlp.c_fc.", "text_model.encoder.layers.N.mlp.fc1."),
         ("blocks.N.mlp.fc2.", "text.transformer.resblocks.N.mlp.c_proj.", "text_model.encoder.layers.N.mlp.fc2."),
         ("norm.", "text.ln_final.", "text_model.final_layer_norm."),
         ("head.weight", "text.text_projection", "text_projection.weight"),
     ),
-}  # fmt: skip
+}
 TRANSPOSED = {"text.text_projection"}  # stored as (W, D)
 
 

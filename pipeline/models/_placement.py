@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..core.errors import UserError
 from . import _preflight
 
 SHARE = 0.85  # of a GPU's free memory for weights; activations need the rest
@@ -62,8 +62,10 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
         if need <= room[first]:
             return {"": torch.device("cuda", first)}
         if device.index is not None:
-            raise UserError(f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room[first] / GIB:.1f} GiB "
-                            "are free for them; DEVICE=auto spreads them over all devices")  # fmt: skip
+            raise UserError(
+                f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room[first] / GIB:.1f} GiB "
+                "are free for them; DEVICE=auto spreads them over all devices"
+            )
         max_memory = {**room, "cpu": _host_memory()}
     return _spread(model, whole, max_memory)
 
@@ -76,8 +78,10 @@ def _spread(model: nn.Module, whole: tuple[str, ...], max_memory: dict) -> dict:
     limits = get_balanced_memory(model, dict(max_memory), no_split_module_classes=list(whole))
     where = dict(infer_auto_device_map(model, limits, no_split_module_classes=list(whole)))
     if set(where.values()) == {"disk"}:
-        raise UserError(f"the weights take {size_of(model) / GIB:.3g} GiB, and {max_memory} does not even hold "
-                        "one block; free some memory or take a smaller model")  # fmt: skip
+        raise UserError(
+            f"the weights take {size_of(model) / GIB:.3g} GiB, and {max_memory} does not even hold "
+            "one block; free some memory or take a smaller model"
+        )
     return where
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..cache import atomic_file
-from ..errors import UserError, prefixed
+from ..core.cache import atomic_file
+from ..core.errors import UserError, prefixed
 from ._weights import open_weights, some
 
 
@@ -59,8 +59,10 @@ def check(module: nn.Module, state: Mapping[str, Tensor], where: str, allow: tup
     unexpected = () if "unexpected_keys" in allow else set(state) - expected
     if missing or unexpected:
         hint = "" if missing else "; 'allow: [unexpected_keys]' ignores them"
-        raise UserError(f"{where}: the checkpoint is of another architecture: "
-                        f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}{hint}")  # fmt: skip
+        raise UserError(
+            f"{where}: the checkpoint is of another architecture: "
+            f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}{hint}"
+        )
     _check_shapes(module, state, where)
 
 
@@ -74,14 +76,19 @@ def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
             continue
         have, needed = tuple(state[key].shape), tuple(parameter.shape)
         if "token_embedding" in key or "word_embeddings" in key:
-            raise UserError(f"{where}: vocabulary: the file's token embedding has {have[0]} rows, the architecture's "
-                            f"{needed[0]}; another architecture or tokenizer belongs to it")  # fmt: skip
+            raise UserError(
+                f"{where}: vocabulary: the file's token embedding has {have[0]} rows, the architecture's "
+                f"{needed[0]}; another architecture or tokenizer belongs to it"
+            )
         if "pos" in key and "emb" in key:
-            raise UserError(f"{where}: position_embedding: {key} of the file is {have}, the image size or context "
-                            f"length asks for {needed}. Give the size the file was trained with (size: ...), or have "
-                            f"it interpolated: 'allow: [position_embedding]' (family open_clip)")  # fmt: skip
-        raise UserError(f"{where}: {key} is {have} in the file and {needed} in the architecture; "
-                        "they do not belong together")  # fmt: skip
+            raise UserError(
+                f"{where}: position_embedding: {key} of the file is {have}, the image size or context "
+                f"length asks for {needed}. Give the size the file was trained with (size: ...), or have "
+                f"it interpolated: 'allow: [position_embedding]' (family open_clip)"
+            )
+        raise UserError(
+            f"{where}: {key} is {have} in the file and {needed} in the architecture; they do not belong together"
+        )
 
 
 def assign(module: nn.Module, state: Mapping[str, Tensor], device: torch.device) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
-from ..zeroshot import normalise
+from ..core.errors import UserError
+from ..maths.zeroshot import normalise
 from . import _checks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -74,8 +74,10 @@ class Tower:
         """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
         size = tuple(pixels.shape[-2:])
         if size != (self.image_size, self.image_size) and "size" not in self.allow:
-            raise UserError(f"{self.where}: pixels of {size[0]} x {size[1]}, and the model takes {self.image_size} x "
-                            f"{self.image_size}; choose a preprocess recipe of that size")  # fmt: skip
+            raise UserError(
+                f"{self.where}: pixels of {size[0]} x {size[1]}, and the model takes {self.image_size} x "
+                f"{self.image_size}; choose a preprocess recipe of that size"
+            )
         scaled = pixels.to(self.device, non_blocking=True).float() / 255
         ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
         with self._precision():
@@ -104,8 +106,10 @@ class Tower:
         UserError for a tower that cannot be trained and written back.
         """
         if self.fused:
-            raise UserError(f"{self.where}: branches of training were put together when it was loaded: it cannot be "
-                            "trained further; take another model")  # fmt: skip
+            raise UserError(
+                f"{self.where}: branches of training were put together when it was loaded: it cannot be "
+                "trained further; take another model"
+            )
         assert self.dtype == "fp32", "weights are trained in float32; lower precision is autocast's"
         for tensor in (*self.module.parameters(), *self.module.buffers()):
             tensor.data = tensor.data.clone()
@@ -149,5 +153,6 @@ class Encoder(nn.Module):
                 except (AssertionError, ValueError, NotImplementedError):
                     break
                 return
-        raise UserError(f"{self.where}: this tower has no gradient checkpointing; leave it out, and save memory "
-                        "with 'accumulate'")  # fmt: skip
+        raise UserError(
+            f"{self.where}: this tower has no gradient checkpointing; leave it out, and save memory with 'accumulate'"
+        )

@@ -12,14 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import UserError
+from ..core.errors import UserError
 
-IN_FOLDER = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-)
+IN_FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model", "module")
 
 
@@ -90,8 +85,10 @@ class Shards(Mapping):
         shard = open_weights(self._find(file))
         listed = {name for name, where in self._file_of.items() if where == file}
         if listed != set(shard):
-            raise UserError(f"{self._index}: {file} holds other tensors than the index lists: "
-                            f"{some(listed ^ set(shard))}; index and shards are of different downloads")  # fmt: skip
+            raise UserError(
+                f"{self._index}: {file} holds other tensors than the index lists: "
+                f"{some(listed ^ set(shard))}; index and shards are of different downloads"
+            )
         return shard
 
     def __iter__(self) -> Iterator[str]:
@@ -108,16 +105,20 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
             zipped = file.read(2) != b"\x80\x02"  # what torch < 1.6 wrote is a bare pickle, which cannot be mapped
         content = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path}: holds more than tensors, and unpickling could run any code: refused "
-                        f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
-                        "saved by someone you trust") from None  # fmt: skip
+        raise UserError(
+            f"{path}: holds more than tensors, and unpickling could run any code: refused "
+            f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
+            "saved by someone you trust"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # damage makes the reader fail in many ways
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "TorchScript" in reason:
-            raise UserError(f"{path}: a TorchScript archive, which is code: refused. Take the .safetensors file, or a "
-                            "state dict of tensors") from None  # fmt: skip
+            raise UserError(
+                f"{path}: a TorchScript archive, which is code: refused. Take the .safetensors file, or a "
+                "state dict of tensors"
+            ) from None
         raise UserError(f"{path}: not a whole torch file ({reason}); fetch it again") from None
     while isinstance(content, dict) and (inner := [w for w in WRAPPERS if isinstance(content.get(w), dict)]):
         content = content[inner[0]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..core.errors import UserError
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, open_clip
 from ._placement import size_of

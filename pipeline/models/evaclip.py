@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError, did_you_mean, prefixed
+from ..core.errors import UserError, did_you_mean, prefixed
 from ..recipes import ModelEntry
 from . import _checks, _preflight, hub
 from . import _eva_towers as towers
@@ -61,14 +61,22 @@ def load(
         layout = _layout(weights, config, tower)
         device = place(module, _tensors(module, weights, tower, layout), device, WHOLE, max_memory)
     return Tower(
-        module.eval(), facts, where, device, dtype, _logit_scale(weights, entry),
-        forward_image=lambda module, pixels: module(pixels), forward_text=lambda module, text: module(text),
-        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers,
-    )  # fmt: skip
+        module.eval(),
+        facts,
+        where,
+        device,
+        dtype,
+        _logit_scale(weights, entry),
+        forward_image=lambda module, pixels: module(pixels),
+        forward_text=lambda module, text: module(text),
+        tokenizer=tokenizer,
+        allow=entry.allow,
+        fp32_layers=entry.fp32_layers,
+    )
 
 
 def _tokenizer(config: towers.EvaConfig, entry: ModelEntry, where: str) -> Tokenizer:
-    from .._torchvision import allow_import
+    from ..core._torchvision import allow_import
 
     allow_import()
     from open_clip import SimpleTokenizer
@@ -84,8 +92,9 @@ def _config(entry: ModelEntry, root: Path) -> towers.EvaConfig:
     """The sizes: those of the architecture, or of the folder's own eva_config.json."""
     published = towers.PUBLISHED.get(entry.architecture)
     if entry.architecture is not None and published is None:
-        raise UserError(f"unknown architecture {entry.architecture!r}."
-                        f"{did_you_mean(entry.architecture, towers.PUBLISHED)}")  # fmt: skip
+        raise UserError(
+            f"unknown architecture {entry.architecture!r}.{did_you_mean(entry.architecture, towers.PUBLISHED)}"
+        )
     own = root / entry.weights / CONFIG_FILE if entry.weights else None
     if own is None or not own.is_file():
         if published is None:
@@ -94,8 +103,10 @@ def _config(entry: ModelEntry, root: Path) -> towers.EvaConfig:
     config = _read_config(own)
     if published not in (None, config):
         differ = [key for key, value in asdict(config).items() if value != getattr(published, key)]
-        raise UserError(f"{own}: differs from architecture {entry.architecture} in {', '.join(differ)}; "
-                        "leave 'architecture' out if the file is right")  # fmt: skip
+        raise UserError(
+            f"{own}: differs from architecture {entry.architecture} in {', '.join(differ)}; "
+            "leave 'architecture' out if the file is right"
+        )
     return config
 
 
@@ -135,8 +146,10 @@ def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, tower: str)
     unexpected = names - set().union(*known[layout].values(), {towers.LOGIT_SCALE})
     if missing or unexpected:
         found = [f"missing: {some(missing)}"] * bool(missing) + [f"unexpected: {some(unexpected)}"] * bool(unexpected)
-        raise UserError(f"not the {tower} tower of this architecture. {'; '.join(found)}. "
-                        "Check 'architecture', or fetch the file again")  # fmt: skip
+        raise UserError(
+            f"not the {tower} tower of this architecture. {'; '.join(found)}. "
+            "Check 'architecture', or fetch the file again"
+        )
     return layout
 
 
@@ -153,8 +166,9 @@ def _tensors(module: nn.Module, weights: Mapping[str, Tensor], tower: str, layou
 def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> None:
     what = f"{source}: the file has {tuple(found.shape)}, the architecture {tuple(expected.shape)}"
     if name == "stem.position":
-        raise UserError(f"{what}. The checkpoint was made for another image size or context length; "
-                        "positions are not interpolated")  # fmt: skip
+        raise UserError(
+            f"{what}. The checkpoint was made for another image size or context length; positions are not interpolated"
+        )
     raise UserError(f"{what}. Check 'architecture'")
 
 

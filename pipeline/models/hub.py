@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..cache import atomic_file, read_memo, write_memo
-from ..errors import UserError
+from ..core.cache import atomic_file, read_memo, write_memo
+from ..core.errors import UserError
 from ..recipes import ModelEntry
 from . import _preflight
 
@@ -19,9 +19,13 @@ from . import _preflight
 WEIGHTS = {
     "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
     "timm": ("model.safetensors", "pytorch_model.bin"),
-    "transformers": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",
-                     "pytorch_model.bin.index.json"),
-}  # fmt: skip
+    "transformers": (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ),
+}
 SMALL_FILES = ("*.json", "*.txt", "*.model")  # configs and tokenizers
 
 
@@ -75,8 +79,11 @@ def _local_commit(entry: ModelEntry) -> str | None:
 
 @functools.cache
 def _say_moved(key: str, first: str, commit: str) -> None:
-    print(f"hub        {key} moved from {first[:12]} to {commit[:12]}: its features are computed again; "
-          f"'revision: {first}' keeps the old ones", flush=True)  # fmt: skip
+    print(
+        f"hub        {key} moved from {first[:12]} to {commit[:12]}: its features are computed again; "
+        f"'revision: {first}' keeps the old ones",
+        flush=True,
+    )
 
 
 def fetch(name: str, repo: str, file: str | tuple[str, ...], revision: str | None, gb: float | None) -> Path:
@@ -133,8 +140,10 @@ def _explained(name: str, repo: str, what: str) -> Iterator[None]:
         if not isinstance(error, OSError) and not library.startswith(clients):
             raise
         fix = "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can be reached"
-        raise UserError(f"model {name} is not on disk and could not be downloaded: {repo}/{what} to "
-                        f"{constants.HF_HUB_CACHE}. {_reason(error, repo)}. {fix}") from None  # fmt: skip
+        raise UserError(
+            f"model {name} is not on disk and could not be downloaded: {repo}/{what} to "
+            f"{constants.HF_HUB_CACHE}. {_reason(error, repo)}. {fix}"
+        ) from None
 
 
 def _reason(error: Exception, repo: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .._torchvision import allow_import
-from ..cache import atomic_file
-from ..errors import UserError, did_you_mean
+from ..core._torchvision import allow_import
+from ..core.cache import atomic_file
+from ..core.errors import UserError, did_you_mean
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of
@@ -27,8 +27,16 @@ from open_clip.model import convert_to_custom_text_state_dict, convert_weights_t
 from open_clip.transform import PreprocessCfg  # noqa: E402
 from open_clip.transformer import LayerNormFp32  # noqa: E402
 
-TEXT_PARTS = ("text", "text_decoder", "transformer", "token_embedding", "positional_embedding", "ln_final",
-              "text_projection", "attn_mask")  # fmt: skip
+TEXT_PARTS = (
+    "text",
+    "text_decoder",
+    "transformer",
+    "token_embedding",
+    "positional_embedding",
+    "ln_final",
+    "text_projection",
+    "attn_mask",
+)
 OWN_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 TRAINING = ("mean", "std", "resize_mode", "quick_gelu")
 
@@ -81,8 +89,13 @@ def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path)
     state = {key: tensor for key, tensor in state.items() if key in model.state_dict()}
     config = copy.deepcopy(source.config)
     config["vision_cfg"]["image_size"] = size
-    trained = {"size": size, "mean": list(tower.mean), "std": list(tower.std), "resize_mode": tower.resize_mode,
-               "interpolation": source.training.get("interpolation", "bicubic")}  # fmt: skip
+    trained = {
+        "size": size,
+        "mean": list(tower.mean),
+        "std": list(tower.std),
+        "resize_mode": tower.resize_mode,
+        "interpolation": source.training.get("interpolation", "bicubic"),
+    }
     if path and path.is_dir():
         hub.copy_small_files(path, folder)
     with atomic_file(folder / "open_clip_config.json") as temporary:
@@ -93,15 +106,25 @@ def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path)
     return {"weights": ".", **({"tokenizer": tokenizer} if tokenizer else {})}
 
 
-def make_tower(model, facts, entry, where, device, dtype, logit_scale, tokenizer, logit_bias=None,
-               fused=False) -> Tower:  # fmt: skip
+def make_tower(
+    model, facts, entry, where, device, dtype, logit_scale, tokenizer, logit_bias=None, fused=False
+) -> Tower:
     """A Tower around an open_clip model (families with other checkpoints of the same architecture use it too)."""
     return Tower(
-        model, facts, where, device, dtype, logit_scale,
+        model,
+        facts,
+        where,
+        device,
+        dtype,
+        logit_scale,
         forward_image=lambda module, pixels: module.encode_image(pixels),
         forward_text=lambda module, text: module.encode_text(text),
-        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers, logit_bias=logit_bias, fused=fused,
-    )  # fmt: skip
+        tokenizer=tokenizer,
+        allow=entry.allow,
+        fp32_layers=entry.fp32_layers,
+        logit_bias=logit_bias,
+        fused=fused,
+    )
 
 
 def find(entry: ModelEntry, path: Path | None, where: str) -> Source:
@@ -116,8 +139,10 @@ def find(entry: ModelEntry, path: Path | None, where: str) -> Source:
         return Source(config, {**training, "quick_gelu": _quick_gelu(config)}, f"local-dir:{path}")
     known = open_clip.list_models()
     if entry.architecture not in known:
-        raise UserError(f"{where}: open_clip has no architecture {entry.architecture!r}."
-                        f"{did_you_mean(entry.architecture or '', known)}")  # fmt: skip
+        raise UserError(
+            f"{where}: open_clip has no architecture {entry.architecture!r}."
+            f"{did_you_mean(entry.architecture or '', known)}"
+        )
     config = open_clip.get_model_config(entry.architecture)
     if entry.tag:
         return Source(config, _training(entry, where), entry.architecture)
@@ -143,9 +168,11 @@ def _facts(source: Source, model: nn.Module, entry: ModelEntry, where: str) -> F
     trained, built = bool(source.training["quick_gelu"]), _quick_gelu(source.config)
     if trained != built and "activation" not in entry.allow:
         other = "with '-quickgelu'" if trained else "without '-quickgelu'"
-        raise UserError(f"{where}: activation: the checkpoint was trained with {'QuickGELU' if trained else 'GELU'}, "
-                        f"{entry.architecture} computes the other; take the architecture {other}, or keep it with "
-                        "'allow: [activation]'")  # fmt: skip
+        raise UserError(
+            f"{where}: activation: the checkpoint was trained with {'QuickGELU' if trained else 'GELU'}, "
+            f"{entry.architecture} computes the other; take the architecture {other}, or keep it with "
+            "'allow: [activation]'"
+        )
     return Facts(
         size=_size(source.config, model, entry, where),
         mean=tuple(source.training["mean"]),
@@ -162,8 +189,10 @@ def _size(config: dict, model: nn.Module, entry: ModelEntry, where: str) -> int:
     patches = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
     size = _square(getattr(patches, "img_size", None) or model.visual.image_size)
     if size != said and entry.size != size and "position_embedding" not in entry.allow:
-        raise UserError(f"{where}: position_embedding: the config says image_size {said}, the positions are those of "
-                        f"{size}. Say which is right: 'size: {size}'")  # fmt: skip
+        raise UserError(
+            f"{where}: position_embedding: the config says image_size {said}, the positions are those of "
+            f"{size}. Say which is right: 'size: {size}'"
+        )
     return size
 
 
@@ -252,8 +281,10 @@ def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, 
             own = open_clip.get_tokenizer(source.tokenizer, context_length=facts.context_length)
     except (OSError, ValueError) as error:
         missing = text.get("hf_tokenizer_name", entry.tokenizer)
-        raise UserError(f"{where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
-                        f"'tokenizer: path'. {str(error).splitlines()[0]}") from None  # fmt: skip
+        raise UserError(
+            f"{where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
+            f"'tokenizer: path'. {str(error).splitlines()[0]}"
+        ) from None
     words = getattr(own, "tokenizer", None)
 
     def lengths(prompts: list[str]) -> list[int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from .._torchvision import allow_import
-from ..errors import UserError, did_you_mean
+from ..core._torchvision import allow_import
+from ..core.errors import UserError, did_you_mean
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of
@@ -36,8 +36,16 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     _checks.run_in_fp32(model, entry.fp32_layers, where)
     _preflight.memory(name, size_of(model), device, dtype)
     _skeleton.assign(model, state, device)
-    return Tower(model, facts, where, device, dtype, forward_image=lambda module, pixels: module(pixels),
-                 allow=entry.allow, fp32_layers=entry.fp32_layers)  # fmt: skip
+    return Tower(
+        model,
+        facts,
+        where,
+        device,
+        dtype,
+        forward_image=lambda module, pixels: module(pixels),
+        allow=entry.allow,
+        fp32_layers=entry.fp32_layers,
+    )
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path) -> dict:
@@ -45,8 +53,14 @@ def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path)
     where = f"models.yaml: {name}"
     state = _skeleton.read(_weights_file(name, entry, root), where)
     _skeleton.write(folder / "model.safetensors", state, tower.module.state_dict())
-    return {"architecture": entry.architecture, "weights": "model.safetensors", "size": tower.image_size,
-            "mean": list(tower.mean), "std": list(tower.std), "resize_mode": tower.resize_mode}  # fmt: skip
+    return {
+        "architecture": entry.architecture,
+        "weights": "model.safetensors",
+        "size": tower.image_size,
+        "mean": list(tower.mean),
+        "std": list(tower.std),
+        "resize_mode": tower.resize_mode,
+    }
 
 
 def _weights_file(name: str, entry: ModelEntry, root: Path) -> Path:
@@ -62,8 +76,10 @@ def _facts(entry: ModelEntry, where: str) -> Facts:
     if not timm.is_model(entry.architecture or ""):
         known = timm.list_models()
         hint = did_you_mean(entry.architecture or "", known)
-        raise UserError(f"{where}: timm has no architecture {entry.architecture!r}."
-                        f"{hint if 'mean' in hint else ' timm.list_models() lists them'}")  # fmt: skip
+        raise UserError(
+            f"{where}: timm has no architecture {entry.architecture!r}."
+            f"{hint if 'mean' in hint else ' timm.list_models() lists them'}"
+        )
     if not entry.tag:
         _checks.declared(entry, ("size", "mean", "std", "resize_mode"), where)
         return Facts(entry.size, entry.mean, entry.std, entry.resize_mode)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .._torchvision import allow_import
-from ..errors import UserError, did_you_mean
+from ..core._torchvision import allow_import
+from ..core.errors import UserError, did_you_mean
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of
@@ -94,16 +94,24 @@ KINDS = {
     "align": Kind("AlignModel", ("vision_model",), ("text_model", "text_projection"), _image, _text, 64),
     # features of all tokens are projected: the first one is the image's, or the sentence's
     "flava": Kind(
-        "FlavaModel", ("image_model", "image_projection"), ("text_model", "text_projection"),
-        lambda model, pixels: _image(model, pixels)[:, 0], lambda model, **tokens: _text(model, **tokens)[:, 0],
-        context_length=77, prefix="flava.",
+        "FlavaModel",
+        ("image_model", "image_projection"),
+        ("text_model", "text_projection"),
+        lambda model, pixels: _image(model, pixels)[:, 0],
+        lambda model, **tokens: _text(model, **tokens)[:, 0],
+        context_length=77,
+        prefix="flava.",
         larger=("image_codebook.", "mim_head.", "mlm_head.", "itm_head.", "mmm_image_head.", "mmm_text_head."),
     ),
     "blip-2": Kind(
-        "Blip2ForImageTextRetrieval", ("vision_model", "query_tokens", "qformer", "vision_projection"),
-        ("embeddings", "qformer", "text_projection"), _queries, _blip2_text, context_length=32,
+        "Blip2ForImageTextRetrieval",
+        ("vision_model", "query_tokens", "qformer", "vision_projection"),
+        ("embeddings", "qformer", "text_projection"),
+        _queries,
+        _blip2_text,
+        context_length=32,
     ),
-}  # fmt: skip
+}
 
 
 def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
@@ -124,11 +132,19 @@ def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.dev
     _skeleton.check(model, state, where, entry.allow)
     _skeleton.assign(part, state, device)
     return Tower(
-        part, facts, where, device, dtype, _logit_scale(state, entry),
-        forward_image=kind.image_features, forward_text=kind.text_features,
-        tokenizer=tokenizer, allow=entry.allow, fp32_layers=entry.fp32_layers,
+        part,
+        facts,
+        where,
+        device,
+        dtype,
+        _logit_scale(state, entry),
+        forward_image=kind.image_features,
+        forward_text=kind.text_features,
+        tokenizer=tokenizer,
+        allow=entry.allow,
+        fp32_layers=entry.fp32_layers,
         logit_bias=float(state["logit_bias"]) if "logit_bias" in state else None,
-    )  # fmt: skip
+    )
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path) -> dict:
@@ -171,8 +187,10 @@ def _facts(folder: Path, config, kind: Kind, tokens, entry: ModelEntry, where: s
     else:
         built = trained.size if config.model_type == "align" else vision.image_size
     if trained.size != built:
-        raise UserError(f"{where}: position_embedding: preprocessor_config.json asks for {trained.size} pixels, the "
-                        f"position embedding is one for {built}; the files do not belong together")  # fmt: skip
+        raise UserError(
+            f"{where}: position_embedding: preprocessor_config.json asks for {trained.size} pixels, the "
+            f"position embedding is one for {built}; the files do not belong together"
+        )
     text = getattr(config, "text_config", None)
     quick_gelu = text.hidden_act == "quick_gelu" if config.model_type == "clip" else None
     context = _context_length(config, kind, tokens, entry) if tokens else None
@@ -220,8 +238,10 @@ def _tokens(folder: Path, entry: ModelEntry, root: Path, where: str):
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"{where}: no tokenizer in {source}: {str(error).splitlines()[0]}. Bring its files, or say "
-                        "where they are: 'tokenizer: folder or hub id'") from None  # fmt: skip
+        raise UserError(
+            f"{where}: no tokenizer in {source}: {str(error).splitlines()[0]}. Bring its files, or say "
+            "where they are: 'tokenizer: folder or hub id'"
+        ) from None
 
 
 def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelEntry, where: str) -> Tokenizer:
@@ -235,8 +255,9 @@ def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelE
 
     def encode(prompts: list[str]) -> dict[str, Tensor]:
         padding = True if kind.masked else "max_length"
-        ids = tokens(cleaned(prompts), padding=padding, truncation=True, max_length=facts.context_length,
-                     return_tensors="pt")  # fmt: skip
+        ids = tokens(
+            cleaned(prompts), padding=padding, truncation=True, max_length=facts.context_length, return_tensors="pt"
+        )
         return {key: ids[key] for key in ("input_ids", "attention_mask")[: 2 if kind.masked else 1]}
 
     def lengths(prompts: list[str]) -> list[int]:

@@ -2,37 +2,39 @@
 
 from pathlib import Path
 
-from .. import page
-from ..errors import UserError
-from ..job import Job, say
+from ..chain.task import Task
+from ..core.console import say
+from ..core.errors import UserError
+from ..core.extras import need_packages
 from ..recipes import Benchmark
+from . import page
 
 
-def run(job: Job, number: int | None, ensemble: str | None) -> Path:
+def run(task: Task, number: int | None, ensemble: str | None) -> Path:
     """Write reports/<competition>/<NNN-recipe>.html about submission `number` (None: the newest), or an ensemble."""
     if number and ensemble:
         raise UserError("give N= for a submission or ENSEMBLE= for an ensemble as it is now, not both")
-    page.need_packages("report")
+    need_packages("report")
     from . import collect, sections
 
-    result = collect.of_ensemble(job, ensemble) if ensemble else collect.of_submission(job, number)
-    target = job.project.root / "reports" / job.competition_name / f"{result.stem}.html"
+    result = collect.of_ensemble(task, ensemble) if ensemble else collect.of_submission(task, number)
+    target = task.project.root / "reports" / task.competition_name / f"{result.stem}.html"
     page.write(target, result.title, result.subtitle, sections.cards(result), sections.every(result), result.notes)
     return _said(target)
 
 
-def of_benchmark(job: Job, recipe: Benchmark, name: str) -> Path | None:
+def of_benchmark(task: Task, recipe: Benchmark, name: str) -> Path | None:
     """Write reports/benchmarks/<name>.html, measuring first what is not yet measured (None: not the first process)."""
-    page.need_packages("report")
-    from .. import benchmark
+    need_packages("report")
+    from ..labelled import benchmark
     from . import cells
 
-    measured = benchmark.run(job, recipe, name)
-    if job.rank:
+    measured = benchmark.run(task, recipe, name)
+    if task.rank:
         return None
-    target = job.project.root / "reports" / "benchmarks" / f"{name}.html"
-    made = cells.provenance(job, recipe, name, measured)
-    page.write(target, f"Benchmark {name}", recipe.note, cells.cards(measured), cells.every(job, measured, made))
+    target = task.project.root / "reports" / "benchmarks" / f"{name}.html"
+    made = cells.provenance(task, recipe, name, measured)
+    page.write(target, f"Benchmark {name}", recipe.note, cells.cards(measured), cells.every(task, measured, made))
     return _said(target)
 
 

@@ -4,15 +4,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .. import benchmark, infer, submit
-from ..benchmark import SHOWN, Cell
-from ..job import Job
-from ..labelled import LabelledJob
-from ..metrics import Interval
-from ..page import Cell as Text
-from ..page import Details, Figure, Section, Table, charts, number
+from ..chain import infer, submit
+from ..chain.task import Task
+from ..labelled import benchmark
+from ..labelled.benchmark import SHOWN, Cell
+from ..labelled.task import LabelledTask
+from ..maths.metrics import Interval
 from ..recipes import Benchmark
 from . import collect, sections
+from .page import Cell as Text
+from .page import Details, Figure, Section, Table, charts, number
 
 
 def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
@@ -22,14 +23,19 @@ def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
     made = [(f"{len(cells):,}", "cells", f"{len({cell.member for cell in cells})} members, {images:,} images")]
     for cell in best:
         low, high = cell.metrics["acc1"][1:]
-        made.append((f"{cell.metrics['acc1'].value:.2%}", f"best acc1, {cell.dataset}",
-                     f"{cell.member}; 95 % interval {low:.1%} to {high:.1%}"))  # fmt: skip
+        made.append(
+            (
+                f"{cell.metrics['acc1'].value:.2%}",
+                f"best acc1, {cell.dataset}",
+                f"{cell.member}; 95 % interval {low:.1%} to {high:.1%}",
+            )
+        )
     return made
 
 
-def every(job: Job, cells: Sequence[Cell], made: dict) -> list[Section]:
+def every(task: Task, cells: Sequence[Cell], made: dict) -> list[Section]:
     """All sections in reading order."""
-    parts = [part for cell in benchmark.best(cells).values() for part in _part(job, cells, cell)]
+    parts = [part for cell in benchmark.best(cells).values() for part in _part(task, cells, cell)]
     return [table(cells), chart(cells), *parts, _provenance(made)]
 
 
@@ -38,10 +44,21 @@ def table(cells: Sequence[Cell]) -> Section:
     rows = []
     for cell, p in zip(cells, benchmark.p_values(cells), strict=True):
         against = number(1.0, "best") if p is None else number(p, f"{p:.2g}")
-        rows.append((f"{cell.dataset}, {cell.split}", number(cell.images), cell.member, cell.prompts, cell.pooling,
-                     *(_interval(cell.metrics[key]) for key in SHOWN), against))  # fmt: skip
-    note = ("In percent, below it the 95 % bootstrap interval over images. ECE: expected calibration error. "
-            "p: McNemar's exact test against the best cell of the data set.")  # fmt: skip
+        rows.append(
+            (
+                f"{cell.dataset}, {cell.split}",
+                number(cell.images),
+                cell.member,
+                cell.prompts,
+                cell.pooling,
+                *(_interval(cell.metrics[key]) for key in SHOWN),
+                against,
+            )
+        )
+    note = (
+        "In percent, below it the 95 % bootstrap interval over images. ECE: expected calibration error. "
+        "p: McNemar's exact test against the best cell of the data set."
+    )
     columns = ("data set, split", "images", "member", "prompts", "pooling", *SHOWN.values(), "p")
     return Section("All cells", note, [Table(columns, rows)])
 
@@ -67,9 +84,9 @@ def _name(cell: Cell) -> str:
     return f"{cell.member}, {cell.prompts}, {cell.pooling}"
 
 
-def _part(job: Job, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
+def _part(task: Task, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
     """The sections about a data set's best cell, with a heading of their own."""
-    result = collect.of_cell(LabelledJob.of(job, cell.dataset, cell.split, cell.prompts), cells, cell)
+    result = collect.of_cell(LabelledTask.of(task, cell.dataset, cell.split, cell.prompts), cells, cell)
     note = f"The best cell in detail: {_name(cell)}. Images and labels are those of split {cell.split!r}"
     chosen = sum((one.dataset, one.split) == (cell.dataset, cell.split) for one in cells) > 1
     note += "; it was chosen by the same labels, which flatters its accuracy a little." if chosen else "."
@@ -78,27 +95,31 @@ def _part(job: Job, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
         yield replace(section, part=cell.dataset)
 
 
-def provenance(job: Job, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
+def provenance(task: Task, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
     """How the page was made: enough to make it again."""
     datasets, members = {}, {}
     for cell in cells:
-        one = LabelledJob.of(job, cell.dataset, cell.split, cell.prompts)
+        one = LabelledTask.of(task, cell.dataset, cell.split, cell.prompts)
         known = datasets.setdefault(cell.dataset, _facts_of_data(one))
         known["prompts"][cell.prompts] = {"count": len(one.prompts.prompts), "digest": one.prompts.digest}
         known["features"][cell.member] = infer.features_artefact(one, cell.member).digest
         known["cells"][_name(cell)] = cell.file.stem
         members[cell.member] = submit.facts_of_member(one, cell.member)
-    return {"benchmark": {"name": name, **recipe.model_dump(mode="json")}, "datasets": datasets, "members": members,
-            **submit.surroundings(job.project.root)}  # fmt: skip
+    return {
+        "benchmark": {"name": name, **recipe.model_dump(mode="json")},
+        "datasets": datasets,
+        "members": members,
+        **submit.surroundings(task.project.root),
+    }
 
 
-def _facts_of_data(job: LabelledJob) -> dict:
+def _facts_of_data(task: LabelledTask) -> dict:
     """A data set and its measured split; the digests of prompts, features and cells are still to come."""
     return {
-        "recipe": job.dataset.model_dump(mode="json", exclude_none=True),
-        "data": job.source,
-        "split": job.split,
-        "images": {"count": len(job.images.ids), "digest": job.images_digest},
+        "recipe": task.dataset.model_dump(mode="json", exclude_none=True),
+        "data": task.source,
+        "split": task.split,
+        "images": {"count": len(task.images.ids), "digest": task.images_digest},
         "prompts": {},
         "features": {},
         "cells": {},
@@ -107,16 +128,29 @@ def _facts_of_data(job: LabelledJob) -> dict:
 
 def _provenance(made: dict) -> Section:
     recipe = made["benchmark"]
-    facts = {"benchmark": recipe["name"], "note": recipe["note"] or "none", "resamples": f"{recipe['resamples']:,}",
-             **sections.surroundings(made)}  # fmt: skip
+    facts = {
+        "benchmark": recipe["name"],
+        "note": recipe["note"] or "none",
+        "resamples": f"{recipe['resamples']:,}",
+        **sections.surroundings(made),
+    }
     rows = list(facts.items())
     for name, known in made["datasets"].items():
         images = known["images"]
-        rows.append((f"data set {name}", f"{known['data']}, labels of split {known['split']!r}, "
-                     f"{images['count']:,} images ({images['digest']})"))  # fmt: skip
-        rows += [(f"prompts {prompts} for {name}", f"{of['count']:,} ({of['digest']})")
-                 for prompts, of in known["prompts"].items()]  # fmt: skip
+        rows.append(
+            (
+                f"data set {name}",
+                f"{known['data']}, labels of split {known['split']!r}, {images['count']:,} images ({images['digest']})",
+            )
+        )
+        rows += [
+            (f"prompts {prompts} for {name}", f"{of['count']:,} ({of['digest']})")
+            for prompts, of in known["prompts"].items()
+        ]
     rows += [(f"member {name}", sections.how_seen(member)) for name, member in made["members"].items()]
     text = json.dumps(made, indent=1, ensure_ascii=False)
-    return Section("Provenance", "How this was made; enough to make it again.",
-                   [Table(("what", "value"), rows), Details("The whole JSON", text)])  # fmt: skip
+    return Section(
+        "Provenance",
+        "How this was made; enough to make it again.",
+        [Table(("what", "value"), rows), Details("The whole JSON", text)],
+    )

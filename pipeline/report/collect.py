@@ -12,124 +12,166 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from .. import benchmark, cache, decide, ensemble, infer, submit, threshold
-from ..benchmark import Cell
-from ..cache import Artefact
-from ..errors import UserError
-from ..job import Job
-from ..labelled import LabelledJob
+from ..chain import decide, ensemble, infer, submit, threshold
+from ..chain.submissions import flipped, number_of
+from ..chain.task import Task
+from ..core import cache
+from ..core.cache import Artefact
+from ..core.errors import UserError
+from ..labelled import benchmark
+from ..labelled.benchmark import Cell
+from ..labelled.task import LabelledTask
 from ..recipes import Ensemble
-from ..submissions import flipped, number_of
 from .result import Change, Member, PromptUse, Result, Space
 
 SAMPLE = 3000  # images in t-SNE and PCA
 MOST_PROMPTS = 2000  # of which each is left out in turn
 
 
-def of_submission(job: Job, number: int | None) -> Result:
+def of_submission(task: Task, number: int | None) -> Result:
     """Submission `number`, or the newest; its labels are those of the CSV, whatever the recipes are now."""
-    submissions = submit.submissions_of(job)
+    submissions = submit.submissions_of(task)
     files = submissions.files()
     if not files:
         raise UserError(f"no submissions in {submissions.folder} yet: make submit, or give ENSEMBLE=name")
     path = submissions.path(number) if number else files[-1]
     number, name, made = number_of(path), path.stem.partition("-")[2], submissions.made(number_of(path))
-    known = {value: label for label, value in enumerate(submit.label_values(job))}
+    known = {value: label for label, value in enumerate(submit.label_values(task))}
     values = submissions.read(path)
     try:
-        labels = np.array([known[values[i]] for i in submit.id_values(job)])
+        labels = np.array([known[values[i]] for i in submit.id_values(task)])
     except KeyError as error:
-        raise UserError(f"{path}: does not fit the images and classes of {job.where}: {error} is missing or unknown. "
-                        "Give the DATA= that it was made from") from None  # fmt: skip
+        raise UserError(
+            f"{path}: does not fit the images and classes of {task.where}: {error} is missing or unknown. "
+            "Give the DATA= that it was made from"
+        ) from None
     line = next((line for line in submissions.log() if int(line["number"]) == number), {})
-    final = _final(job, name, made) if made.get("images", {}).get("digest") == job.images_digest else None
-    gone = ("The probabilities behind this submission are no longer in the cache, and the recipes and images of today "
-            "give others: what needs them is left out.")  # fmt: skip
+    final = _final(task, name, made) if made.get("images", {}).get("digest") == task.images_digest else None
+    gone = (
+        "The probabilities behind this submission are no longer in the cache, and the recipes and images of today "
+        "give others: what needs them is left out."
+    )
     notes = () if final else (gone,)
-    return _result(job, f"Submission {number:03d} · {name}", path.stem, labels, final, made, line, notes)
+    return _result(task, f"Submission {number:03d} · {name}", path.stem, labels, final, made, line, notes)
 
 
-def of_ensemble(job: Job, name: str, features: bool = True) -> Result:
+def of_ensemble(task: Task, name: str, features: bool = True) -> Result:
     """An ensemble as it is now, computing what is not cached; without `features` its spaces are left out."""
-    decision = decide.run(job, name)
-    made = submit.provenance(job, name, decision, submit.histogram(job, decision.labels))
+    decision = decide.run(task, name)
+    made = submit.provenance(task, name, decision, submit.histogram(task, decision.labels))
     labels = np.array(decision.labels)
-    return _result(job, f"Ensemble {name}", name, labels, decision.probs, made, {}, (), features)
+    return _result(task, f"Ensemble {name}", name, labels, decision.probs, made, {}, (), features)
 
 
-def of_cell(job: LabelledJob, cells: Sequence[Cell], cell: Cell) -> Result:
+def of_cell(task: LabelledTask, cells: Sequence[Cell], cell: Cell) -> Result:
     """One cell of a benchmark, beside the `cells` that differ from it in the member alone."""
     rivals = [cell] + [one for one in cells if one is not cell and _setting(one) == _setting(cell)]
     labels = cell.predictions.top[:, 0]
-    features = {one.member: infer.run_features(job, one.member)[0] for one in rivals}  # a cell may outlive its features
-    probs = benchmark.class_probs(job, cell.member, cell.pooling)
-    shares = [probs(features[cell.member].rows("features", *rows)).numpy() for rows in ensemble.chunks(job)]
+    features = {
+        one.member: infer.run_features(task, one.member)[0] for one in rivals
+    }  # a cell may outlive its features
+    probs = benchmark.class_probs(task, cell.member, cell.pooling)
+    shares = [probs(features[cell.member].rows("features", *rows)).numpy() for rows in ensemble.chunks(task)]
     return Result(
-        title=f"{cell.dataset}, {cell.split}", subtitle=f"{cell.member}, {cell.prompts} prompts, {cell.pooling}",
-        stem=cell.dataset, ids=job.images.ids, open_image=opener(job), class_names=job.class_names, labels=labels,
-        truth=np.array(job.truth), shares=np.concatenate(shares), subject="best cell",
+        title=f"{cell.dataset}, {cell.split}",
+        subtitle=f"{cell.member}, {cell.prompts} prompts, {cell.pooling}",
+        stem=cell.dataset,
+        ids=task.images.ids,
+        open_image=opener(task),
+        class_names=task.class_names,
+        labels=labels,
+        truth=np.array(task.truth),
+        shares=np.concatenate(shares),
+        subject="best cell",
         members=[Member(one.member, None, one.predictions.top[:, 0]) for one in rivals] if len(rivals) > 1 else [],
-        spaces=[_space(job, member, own, infer.text_file(job, infer.split(member)[0]).stem,
-                       infer.columns_of(job, "prompts"))
-                for member, own in features.items() if not job.project.is_head(member)],
-        prompts=_prompts_of_cell(job, cell, features[cell.member]),
-    )  # fmt: skip
+        spaces=[
+            _space(
+                task, member, own, infer.text_file(task, infer.split(member)[0]).stem, infer.columns_of(task, "prompts")
+            )
+            for member, own in features.items()
+            if not task.project.is_head(member)
+        ],
+        prompts=_prompts_of_cell(task, cell, features[cell.member]),
+    )
 
 
 def _setting(cell: Cell) -> tuple[str, ...]:
     return cell.dataset, cell.split, cell.prompts, cell.pooling
 
 
-def _prompts_of_cell(job: LabelledJob, cell: Cell, features: Artefact) -> list[PromptUse]:
+def _prompts_of_cell(task: LabelledTask, cell: Cell, features: Artefact) -> list[PromptUse]:
     """Nothing where the classes' mean texts were compared, or for so many prompts that nobody would read them."""
-    if cell.pooling in ("embedding", benchmark.NO_POOLING) or len(job.prompts.prompts) > MOST_PROMPTS:
+    if cell.pooling in ("embedding", benchmark.NO_POOLING) or len(task.prompts.prompts) > MOST_PROMPTS:
         return []
-    columns = infer.columns_of(job, "prompts")
-    probs = benchmark.prompt_probs(job, cell.member)
-    uses, _ = _prompt_uses(job, lambda start, stop: probs(features.rows("features", start, stop)), columns,
-                           cell.pooling, np.array(job.truth))  # fmt: skip
+    columns = infer.columns_of(task, "prompts")
+    probs = benchmark.prompt_probs(task, cell.member)
+    uses, _ = _prompt_uses(
+        task,
+        lambda start, stop: probs(features.rows("features", start, stop)),
+        columns,
+        cell.pooling,
+        np.array(task.truth),
+    )
     return uses
 
 
-def _result(job: Job, title: str, stem: str, labels, final: Artefact | None, made: dict, line: dict, notes,
-            features: bool = True) -> Result:  # fmt: skip
-    truth, when = submit.truth(job), f", {line['time'][:16].replace('T', ' ')} UTC" if line.get("time") else ""
+def _result(
+    task: Task,
+    title: str,
+    stem: str,
+    labels,
+    final: Artefact | None,
+    made: dict,
+    line: dict,
+    notes,
+    features: bool = True,
+) -> Result:
+    truth, when = submit.truth(task), f", {line['time'][:16].replace('T', ' ')} UTC" if line.get("time") else ""
     known = Result(
-        title=title, subtitle=f"Competition {job.competition_name}, {len(labels):,} images{when}", stem=stem,
-        ids=job.images.ids, open_image=opener(job), class_names=job.class_names, labels=labels,
-        truth=None if truth is None else np.array(truth), made=made, notes=notes, changes=_changes(job, labels, line),
-        prior=None if job.prior is None else np.array(job.prior),
+        title=title,
+        subtitle=f"Competition {task.competition_name}, {len(labels):,} images{when}",
+        stem=stem,
+        ids=task.images.ids,
+        open_image=opener(task),
+        class_names=task.class_names,
+        labels=labels,
+        truth=None if truth is None else np.array(truth),
+        made=made,
+        notes=notes,
+        changes=_changes(task, labels, line),
+        prior=None if task.prior is None else np.array(task.prior),
         board={key: line[key] for key in ("public", "private", "flipped_previous") if line.get(key, "") != ""},
-    )  # fmt: skip
+    )
     if final is None:
         return known
     recipe = Ensemble.parse({key: value for key, value in made["recipe"].items() if key != "name"}, stem)
     columns, how = _columns(final), ensemble.pooling(recipe)
-    pooled = decide.pool(job, final, columns, how)
+    pooled = decide.pool(task, final, columns, how)
     uses, fragile = [], None
     if recipe.blend == "prompts" and recipe.pooling != "embedding":
         uses, fragile = _prompt_uses(
-            job, lambda start, stop: final.rows("probs", start, stop), columns, how, known.truth)  # fmt: skip
-    parts, weights, members, spaces = _member_probs(job, made), ensemble.members(recipe), [], []
-    flips = _flips_without_each(job, recipe, parts, columns, pooled.argmax(dim=1))
+            task, lambda start, stop: final.rows("probs", start, stop), columns, how, known.truth
+        )
+    parts, weights, members, spaces = _member_probs(task, made), ensemble.members(recipe), [], []
+    flips = _flips_without_each(task, recipe, parts, columns, pooled.argmax(dim=1))
     for name, part in parts.items():
         own = _columns(part)
-        said = decide.pool(job, part, own, how).argmax(dim=1).numpy()
+        said = decide.pool(task, part, own, how).argmax(dim=1).numpy()
         members.append(Member(name, weights[name], said, flips.get(name)))
         if "text" not in part.made_from:
             continue  # a trained head, whose features are its base's
-        seen = _cached(job, "features", name, part.made_from["features"]) if features else None
+        seen = _cached(task, "features", name, part.made_from["features"]) if features else None
         if recipe.pooling == "embedding":
-            own = infer.columns_of(job, "prompts", ensemble.weighted(job, recipe, name))
-        spaces += [_space(job, name, seen, part.made_from["text"], own)] if seen else []
-    shares = _shares(decide.refine(job, recipe, pooled, stem).numpy())
+            own = infer.columns_of(task, "prompts", ensemble.weighted(task, recipe, name))
+        spaces += [_space(task, name, seen, part.made_from["text"], own)] if seen else []
+    shares = _shares(decide.refine(task, recipe, pooled, stem).numpy())
     return replace(known, shares=shares, members=members, spaces=spaces, prompts=uses, fragile=fragile)
 
 
-def _changes(job: Job, labels: np.ndarray, line: dict) -> list[Change]:
+def _changes(task: Task, labels: np.ndarray, line: dict) -> list[Change]:
     """Against the newest earlier submission and the one with the best public score; `line` is the labels' own."""
-    submissions, values = submit.submissions_of(job), submit.label_values(job)
-    said = dict(zip(submit.id_values(job), (values[label] for label in labels), strict=True))
+    submissions, values = submit.submissions_of(task), submit.label_values(task)
+    said = dict(zip(submit.id_values(task), (values[label] for label in labels), strict=True))
     lines = {int(one["number"]): one for one in submissions.log()}
     own, best = int(line["number"]) if line else None, submissions.best()
     earlier = [number_of(path) for path in submissions.files() if own is None or number_of(path) < own]
@@ -138,50 +180,50 @@ def _changes(job: Job, labels: np.ndarray, line: dict) -> list[Change]:
         path = submissions.find(number)
         flips = flipped(submissions.read(path), said) if path and number != own else ""
         if flips != "":
-            board = job.competition.public_board or len(labels)
+            board = task.competition.public_board or len(labels)
             public = lines.get(number, {}).get("public", "")
             found.append(Change(number, path.stem.partition("-")[2], public, flips, len(labels), board))
     return found
 
 
-def _flips_without_each(job: Job, recipe: Ensemble, parts: dict, columns: dict, labels) -> dict[str, int]:
+def _flips_without_each(task: Task, recipe: Ensemble, parts: dict, columns: dict, labels) -> dict[str, int]:
     """How many labels, before refinement, change when a member is left out; nothing where one is alone or gone."""
     weights = ensemble.members(recipe)
     if len(weights) < 2 or parts.keys() != weights.keys():
         return {}
-    if recipe.blend == "classes" and any(parts[m].digest != ensemble.part(job, recipe, m).digest for m in weights):
+    if recipe.blend == "classes" and any(parts[m].digest != ensemble.part(task, recipe, m).digest for m in weights):
         return {}  # their columns are no longer known
     flips = {}
     for left_out in weights:
         rest = {name: use for name, use in recipe.members.items() if name in weights and name != left_out}
         others = recipe.model_copy(update={"members": rest})
-        pooled = decide.pool(job, decide.Live(job, others, parts), columns, ensemble.pooling(recipe))
+        pooled = decide.pool(task, decide.Live(task, others, parts), columns, ensemble.pooling(recipe))
         flips[left_out] = int((pooled.argmax(dim=1) != labels).sum())
     return flips
 
 
-def _final(job: Job, name: str, made: dict) -> Artefact | None:
+def _final(task: Task, name: str, made: dict) -> Artefact | None:
     """The thresholded blend that a submission was made from."""
-    if (job.project.root / "ensembles" / f"{name}.yaml").is_file():
+    if (task.project.root / "ensembles" / f"{name}.yaml").is_file():
         with contextlib.suppress(UserError):  # a recipe that is broken by now
-            if threshold.artefact(job, name).digest == made["digest"]:
-                return threshold.run(job, name)
-    return _cached(job, "threshold", name, made["digest"])
+            if threshold.artefact(task, name).digest == made["digest"]:
+                return threshold.run(task, name)
+    return _cached(task, "threshold", name, made["digest"])
 
 
-def _member_probs(job: Job, made: dict) -> dict[str, Artefact]:
+def _member_probs(task: Task, made: dict) -> dict[str, Artefact]:
     """The members' probabilities that are still in the cache, by name, in the recipe's order."""
-    found = {name: _cached(job, "probs", name, member["digest"]) for name, member in made["members"].items()}
+    found = {name: _cached(task, "probs", name, member["digest"]) for name, member in made["members"].items()}
     return {name: part for name, part in found.items() if part}
 
 
-def _cached(job: Job, stage: str, name: str, digest: str) -> Artefact | None:
+def _cached(task: Task, stage: str, name: str, digest: str) -> Artefact | None:
     """The complete artefact of a digest, if the cache has it."""
-    folder = job.cache / stage / name
+    folder = task.cache / stage / name
     for file in sorted((folder / digest).glob("*.pt"))[:1]:
         shard = cache.load(file, digest)
-        artefact = shard and Artefact(folder, json.loads(shard["made_from"]), job.images.ids)
-        if artefact and not artefact.missing(job.shard_rows):
+        artefact = shard and Artefact(folder, json.loads(shard["made_from"]), task.images.ids)
+        if artefact and not artefact.missing(task.shard_rows):
             return artefact
     return None
 
@@ -198,18 +240,18 @@ def _shares(class_probs: np.ndarray) -> np.ndarray:
     return np.clip(np.divide(class_probs, totals, out=equal, where=totals > 0), 0, 1)
 
 
-def _prompt_uses(job: Job, probs_of, columns: dict, how: str, truth) -> tuple[list[PromptUse], np.ndarray]:
+def _prompt_uses(task: Task, probs_of, columns: dict, how: str, truth) -> tuple[list[PromptUse], np.ndarray]:
     """What each prompt column did, and whose label hangs on one of them (N,), in one pass over the images.
 
     `probs_of(start, stop)` gives the columns of some images.
     """
-    from .. import zeroshot
+    from ..maths import zeroshot
 
-    where = columns["prompt_class"], columns["prompt_weight"], len(job.class_names)
+    where = columns["prompt_class"], columns["prompt_weight"], len(task.class_names)
     count = len(columns["prompts"])
     largest, total, flips, gain = np.zeros(count, int), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
-    fragile = np.zeros(len(job.images.ids), bool)
-    for start, stop in ensemble.chunks(job):
+    fragile = np.zeros(len(task.images.ids), bool)
+    for start, stop in ensemble.chunks(task):
         probs = probs_of(start, stop)
         scores, without = zeroshot.scores_without_each(probs, *where, how)
         before = scores.argmax(dim=1)
@@ -222,38 +264,45 @@ def _prompt_uses(job: Job, probs_of, columns: dict, how: str, truth) -> tuple[li
             right = np.array(truth[start:stop])[:, None]
             gain += (after.numpy() == right).sum(axis=0) - (before.numpy()[:, None] == right).sum(axis=0)
     return [
-        PromptUse(prompt, int(columns["prompt_class"][c]), float(columns["prompt_weight"][c]), int(largest[c]),
-                  float(total[c] / len(job.images.ids)), int(flips[c]), None if truth is None else int(gain[c]))
+        PromptUse(
+            prompt,
+            int(columns["prompt_class"][c]),
+            float(columns["prompt_weight"][c]),
+            int(largest[c]),
+            float(total[c] / len(task.images.ids)),
+            int(flips[c]),
+            None if truth is None else int(gain[c]),
+        )
         for c, prompt in enumerate(columns["prompts"])
-    ], fragile  # fmt: skip
+    ], fragile
 
 
-def _space(job: Job, member: str, features: Artefact, text: str, columns: dict) -> Space:
+def _space(task: Task, member: str, features: Artefact, text: str, columns: dict) -> Space:
     """Features of at most SAMPLE images, evenly spread, and of the classes' texts (`text`: the cache's digest)."""
-    total = len(job.images.ids)
+    total = len(task.images.ids)
     rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLE)).astype(int))
     parts = []
-    for start, stop in ensemble.chunks(job):
+    for start, stop in ensemble.chunks(task):
         here = rows[(rows >= start) & (rows < stop)] - start
         some = features.rows("features", start, stop)[here].float()
         some = some if some.ndim == 2 else some.flatten(1, -2).mean(dim=1)  # several views or vectors: their mean
         parts.append(some.numpy())
-    return Space(member, rows, np.concatenate(parts), _prototypes(job, member, text, columns))
+    return Space(member, rows, np.concatenate(parts), _prototypes(task, member, text, columns))
 
 
-def _prototypes(job: Job, member: str, digest: str, columns: dict) -> np.ndarray | None:
+def _prototypes(task: Task, member: str, digest: str, columns: dict) -> np.ndarray | None:
     """Mean text feature of each class, (C, D), if all its prompts are among those that were encoded."""
-    from .. import zeroshot
+    from ..maths import zeroshot
 
-    known = cache.load(job.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
+    known = cache.load(task.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])} if known else {}
     if not row.keys() >= set(columns["prompts"]):
         return None
     text = known["features"][[row[prompt] for prompt in columns["prompts"]]]
-    classes = len(job.class_names)
+    classes = len(task.class_names)
     return zeroshot.class_text_features(text, columns["prompt_class"], columns["prompt_weight"], classes).numpy()
 
 
-def opener(job: Job) -> Callable[[int, int], Image.Image]:
-    """(row, side) -> the picture of a row as the job's policy has it; UserError where there is none."""
-    return lambda row, side: job.images.open(row, side, job.policy).image
+def opener(task: Task) -> Callable[[int, int], Image.Image]:
+    """(row, side) -> the picture of a row as the task's policy has it; UserError where there is none."""
+    return lambda row, side: task.images.open(row, side, task.policy).image

@@ -10,8 +10,8 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from .. import metrics
-from ..metrics import ECE_BINS as BINS
+from ..maths import metrics
+from ..maths.metrics import ECE_BINS as BINS
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,17 @@ class Change:
         """What the board can see of it, in words."""
         if not self.flipped:
             return "no label differs, the board would show the same"
-        on_board, share = round(self.flipped * self.board / self.images), metrics.share_to_see(
-            self.flipped, self.images, self.board)  # fmt: skip
+        on_board, share = (
+            round(self.flipped * self.board / self.images),
+            metrics.share_to_see(self.flipped, self.images, self.board),
+        )
         text = f"{self.flipped:,} labels differ, about {on_board:,} of the {self.board:,} on the public board"
         if share > 1:
             return f"{text}: too few to be seen through its noise, whatever they are"
-        return (f"{text}: seen through its noise (2 standard errors, {2 * self.noise:.5f}) only if at least "
-                f"{share:.0%} of them are for the better")  # fmt: skip
+        return (
+            f"{text}: seen through its noise (2 standard errors, {2 * self.noise:.5f}) only if at least "
+            f"{share:.0%} of them are for the better"
+        )
 
 
 @dataclass(frozen=True)
@@ -146,9 +150,11 @@ class Result:
         """Precision, recall, F1 and number of true images by class; (4, C)."""
         from sklearn.metrics import precision_recall_fscore_support
 
-        return np.array(precision_recall_fscore_support(
-            self.truth, self.labels, labels=range(len(self.class_names)), zero_division=0
-        ))  # fmt: skip
+        return np.array(
+            precision_recall_fscore_support(
+                self.truth, self.labels, labels=range(len(self.class_names)), zero_division=0
+            )
+        )
 
     @cached_property
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -7,23 +7,10 @@ from functools import partial
 import numpy as np
 import yaml
 
-from .. import metrics
-from ..page import (
-    Details,
-    Figure,
-    Grid,
-    Matrix,
-    Section,
-    Table,
-    Tile,
-    charts,
-    histogram,
-    number,
-    percent,
-    small_picture,
-)
+from ..chain.rules import WORDS
+from ..maths import metrics
 from ..recipes import Ensemble
-from ..rules import WORDS
+from .page import Details, Figure, Grid, Matrix, Section, Table, Tile, charts, histogram, number, percent, small_picture
 from .result import Result, embedded, explained_variance
 
 TILES = 24
@@ -59,8 +46,19 @@ def cards(result: Result) -> list[tuple[str, str, str]]:
 
 def every(result: Result) -> list[Section]:
     """All sections that the result knows enough for, in reading order."""
-    makers = (classes, confusion, advice, pictures, mistakes, uncertain, members, reliability, features, prompts,
-              provenance)  # fmt: skip
+    makers = (
+        classes,
+        confusion,
+        advice,
+        pictures,
+        mistakes,
+        uncertain,
+        members,
+        reliability,
+        features,
+        prompts,
+        provenance,
+    )
     return [section for make in makers if (section := make(result))]
 
 
@@ -72,10 +70,16 @@ def classes(result: Result) -> Section:
         return Section("Classes", "How often each class is predicted; the truth is not known here.", [table])
     precision, recall, f1, true = result.per_class
     rows = [
-        (name, number(int(true[c])), number(int(result.counts[c])), percent(recall[c]),
-         percent(precision[c], bar=False), percent(f1[c], bar=False))
+        (
+            name,
+            number(int(true[c])),
+            number(int(result.counts[c])),
+            percent(recall[c]),
+            percent(precision[c], bar=False),
+            percent(f1[c], bar=False),
+        )
         for c, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     note = (
         "Recall is the share of a class's images that are found, precision the share of its predictions that are right."
     )
@@ -110,8 +114,12 @@ def advice(result: Result) -> Section | None:
     columns = ("class", "predicted", "expected", "off", *["fragile"] * (result.fragile is not None))
     rows = []
     for c, name in enumerate(names):
-        row = [name, number(int(result.counts[c])), number(round(float(result.expected[c]))),
-               number(result.off_prior[c], f"{result.off_prior[c]:+.1f}")]  # fmt: skip
+        row = [
+            name,
+            number(int(result.counts[c])),
+            number(round(float(result.expected[c]))),
+            number(result.off_prior[c], f"{result.off_prior[c]:+.1f}"),
+        ]
         hang = [] if result.fragile is None else [number(int((result.fragile & (result.labels == c)).sum()))]
         rows.append((*row, *hang))
     blocks = [Table(columns, rows)]
@@ -124,10 +132,12 @@ def advice(result: Result) -> Section | None:
         blocks.append(Matrix(names, names, texts, shades.tolist(), corner="label ↓ a member says →"))
     top = result.doubtful[:TILES]
     details = [f"lead {result.margin[row]:.0%}, {result.dissent[row]:.0%} dissent" for row in top]
-    note = (f"No label was looked at. Expected: {result.expectation}. Off: standard errors of a random sample; "
-            f"{result.moved_by_prior:,} labels at least would have to change. Fragile: images whose label changes when "
-            "some one prompt is left out. The matrix: images that a member labels otherwise. Below, the smallest "
-            "leads, those that members dispute first.")  # fmt: skip
+    note = (
+        f"No label was looked at. Expected: {result.expectation}. Off: standard errors of a random sample; "
+        f"{result.moved_by_prior:,} labels at least would have to change. Fragile: images whose label changes when "
+        "some one prompt is left out. The matrix: images that a member labels otherwise. Below, the smallest "
+        "leads, those that members dispute first."
+    )
     return Section("Advice", note, [*blocks, _grid(result, top, details)])
 
 
@@ -136,8 +146,11 @@ def pictures(result: Result) -> Section:
     each = max(1, 2 * TILES // len(result.class_names))
     found = [np.flatnonzero(result.labels == label) for label in range(len(result.class_names))]
     rows = [own[np.linspace(0, len(own) - 1, min(each, len(own))).astype(int)] for own in found]
-    return Section("Images", f"{_how(result)}, evenly picked from every predicted class.",
-                   [_grid(result, np.concatenate(rows)[: 4 * TILES])])  # fmt: skip
+    return Section(
+        "Images",
+        f"{_how(result)}, evenly picked from every predicted class.",
+        [_grid(result, np.concatenate(rows)[: 4 * TILES])],
+    )
 
 
 def mistakes(result: Result) -> Section | None:
@@ -156,10 +169,13 @@ def uncertain(result: Result) -> Section | None:
         return None
     rows = np.argsort(result.margin, kind="stable")[:TILES]
     second = np.argsort(-result.shares[rows], axis=1, kind="stable")[:, :2]
-    details = ["\n".join(f"{result.class_names[c]} {result.shares[row, c]:.0%}" for c in best)
-               for row, best in zip(rows, second, strict=True)]  # fmt: skip
-    return Section("Least certain", "The smallest lead of the best class over the second.",
-                   [_grid(result, rows, details)])  # fmt: skip
+    details = [
+        "\n".join(f"{result.class_names[c]} {result.shares[row, c]:.0%}" for c in best)
+        for row, best in zip(rows, second, strict=True)
+    ]
+    return Section(
+        "Least certain", "The smallest lead of the best class over the second.", [_grid(result, rows, details)]
+    )
 
 
 def members(result: Result) -> Section | None:
@@ -210,9 +226,11 @@ def reliability(result: Result) -> Section | None:
     rows = [
         (percent(c, bar=False), percent(r), number(int(n))) for c, r, n in zip(confidence, right, counts, strict=True)
     ]
-    note = (f"Confidence is the predicted class's share of the pooled probabilities. Below the diagonal the "
-            f"{result.subject} is too sure, above it too cautious. Expected calibration error "
-            f"{result.calibration_error:.2%}.")  # fmt: skip
+    note = (
+        f"Confidence is the predicted class's share of the pooled probabilities. Below the diagonal the "
+        f"{result.subject} is too sure, above it too cautious. Expected calibration error "
+        f"{result.calibration_error:.2%}."
+    )
     figure = Figure(charts.reliability(confidence.tolist(), right.tolist(), counts.tolist()), width=440)
     return Section("Reliability", note, [figure, Table(("confidence", "right", "images"), rows)])
 
@@ -228,15 +246,21 @@ def features(result: Result) -> Section | None:
     labels = (result.labels if result.truth is None else result.truth)[space.rows]
     what = "predicted" if result.truth is None else "true"
     drawn = "" if len(space.rows) == len(result.labels) else f" {len(space.rows):,} of {len(result.labels):,} images."
-    caption = (f"t-SNE of {space.member}: a dot is an image in the colour of its {what} class, a diamond the mean text "
-               f"feature of a class (both sides centred).{drawn}")  # fmt: skip
+    caption = (
+        f"t-SNE of {space.member}: a dot is an image in the colour of its {what} class, a diamond the mean text "
+        f"feature of a class (both sides centred).{drawn}"
+    )
     svg = charts.scatter(points, labels, prototypes, result.class_names)
     curves = {space.member: explained_variance(space.features) for space in spaces}
     note = "Groups far from their diamond are images that the prompts do not describe."
-    return Section("Features", note, [
-        Figure(svg, caption, width=720),
-        Figure(charts.elbow(curves), "How many principal components the image features use.", width=480),
-    ])  # fmt: skip
+    return Section(
+        "Features",
+        note,
+        [
+            Figure(svg, caption, width=720),
+            Figure(charts.elbow(curves), "How many principal components the image features use.", width=480),
+        ],
+    )
 
 
 def prompts(result: Result) -> Section | None:
@@ -251,13 +275,20 @@ def prompts(result: Result) -> Section | None:
     columns[2:2] = ["weight"] * unequal
     most, rows = max(use.mean for use in shown) or 1.0, []
     for use in shown:
-        row = [result.class_names[use.label], use.prompt, number(use.largest),
-               number(use.mean, f"{use.mean:.2%}", use.mean / most), number(use.flips)]  # fmt: skip
+        row = [
+            result.class_names[use.label],
+            use.prompt,
+            number(use.largest),
+            number(use.mean, f"{use.mean:.2%}", use.mean / most),
+            number(use.flips),
+        ]
         row[2:2] = [number(use.weight, f"{use.weight:.3f}")] * unequal
         rows.append(row if use.gain is None else [*row, number(use.gain, f"{use.gain:+d}")])
     note = "Weight: in its class's mean. " * unequal
-    note += ("Largest in: images for which this is the largest of all columns. Mean: its probability over all images. "
-            "Flips without: labels that change when it is left out of its class's pool")  # fmt: skip
+    note += (
+        "Largest in: images for which this is the largest of all columns. Mean: its probability over all images. "
+        "Flips without: labels that change when it is left out of its class's pool"
+    )
     note += "." if result.truth is None else "; right without: how many more are right then."
     return Section("Prompts", note, [Table(columns, rows)])
 
@@ -271,15 +302,20 @@ def provenance(result: Result) -> Section | None:
         "recipe": made["recipe"]["name"],
         **_recipe(made["recipe"]),
         "uses": ", ".join(WORDS[use] for use in made.get("uses", [])) or "not noted",
-        "data": made["data"], "images": f"{made['images']['count']:,} ({made['images']['digest']})",
-        "prompts": f"{made['prompts']['count']:,} ({made['prompts']['digest']})", "digest": made["digest"],
+        "data": made["data"],
+        "images": f"{made['images']['count']:,} ({made['images']['digest']})",
+        "prompts": f"{made['prompts']['count']:,} ({made['prompts']['digest']})",
+        "digest": made["digest"],
         **surroundings(made),
-    }  # fmt: skip
+    }
     rows = [(key, str(value)) for key, value in facts.items()]
     rows += [(f"member {name}", f"{how_seen(member)}, {member['digest']}") for name, member in made["members"].items()]
     text = json.dumps(made, indent=1, ensure_ascii=False)
-    return Section("Provenance", "How this was made; enough to make it again.",
-                   [Table(("what", "value"), rows), Details("The whole JSON", text)])  # fmt: skip
+    return Section(
+        "Provenance",
+        "How this was made; enough to make it again.",
+        [Table(("what", "value"), rows), Details("The whole JSON", text)],
+    )
 
 
 def _recipe(recipe: dict) -> dict:
@@ -312,8 +348,11 @@ def how_seen(member: dict) -> str:
 
 
 def _how(result: Result) -> str:
-    return "Predicted class" + ("" if result.truth is None else " (true class)") + (
-        " with its share of the probabilities" if result.shares is not None else "")  # fmt: skip
+    return (
+        "Predicted class"
+        + ("" if result.truth is None else " (true class)")
+        + (" with its share of the probabilities" if result.shares is not None else "")
+    )
 
 
 def _grid(result: Result, rows: Sequence[int], details: Sequence[str] | None = None) -> Grid:

@@ -1,0 +1,1 @@
+"""The main job: images and prompts to a checked CSV, a stage after the other."""

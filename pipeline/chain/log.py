@@ -1,0 +1,103 @@
+"""Verbs log, score and diff: what was submitted, what the leaderboard said, and whether it means anything."""
+
+import math
+
+from ..core.console import say
+from ..core.errors import UserError
+from ..core.tables import table
+from ..maths import metrics
+from .submissions import Submissions, number_of
+from .submit import label_values, submissions_of
+from .task import Task
+
+
+def run(task: Task) -> None:
+    """Print the log of a competition."""
+    submissions = submissions_of(task)
+    lines = submissions.log()
+    if not lines:
+        say("log", task.competition_name, "no submissions yet; make submit writes the first")
+        return
+    best = submissions.best()
+    header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "uses", "")
+    best_path = submissions.find(int(best["number"])) if best else None
+    if best_path:  # scores arrive after the uploads, so what was the best then is not what is best now
+        of_best = submissions.read(best_path)
+        known = {number_of(path): path for path in submissions.files()}
+        for line in lines:
+            line["flipped_best"] = submissions.flipped(known.get(int(line["number"])), of_best)
+    marks = ["<- best public" if best and line["number"] == best["number"] else "" for line in lines]
+    uses = [", ".join(submissions.made(int(line["number"])).get("uses", [])) for line in lines]
+    print(table(header, [[*row.values(), *more] for row, *more in zip(lines, uses, marks, strict=True)]))
+
+
+def score(task: Task, number: int, public: float | None, private: float | None) -> None:
+    """Record leaderboard scores (shares of right answers, 0 to 1) of a submission."""
+    given = {"public": public, "private": private}
+    if public is None and private is None:
+        raise UserError("give PUBLIC= or PRIVATE=, e.g. make score N=12 PUBLIC=0.92024")
+    for name, value in given.items():
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{name.upper()}={value}: a score is a share between 0 and 1")
+    submissions = submissions_of(task)
+    with submissions.locked():
+        submissions.path(number)
+        lines = submissions.log()
+        line = next((line for line in lines if int(line["number"]) == number), None)
+        if line is None:
+            raise UserError(f"submission {number} is not in {submissions.log_path}")
+        replaced = [f"{k} was {line[k]}" for k, v in given.items() if v is not None and line[k] not in ("", str(v))]
+        line.update({name: str(value) for name, value in given.items() if value is not None})
+        submissions.write_log(lines)
+    now = ", ".join(f"{name} {line[name]}" for name in given if line[name])
+    say("score", f"{number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
+
+
+def diff(task: Task, a: int, b: int) -> None:
+    """Print how many labels flipped from submission a to b, between which classes, and what the board can see."""
+    submissions, values = submissions_of(task), label_values(task)
+    labels = {value: label for label, value in enumerate(values)}
+    before, after = (submissions.read(submissions.path(number)) for number in (a, b))
+    if before.keys() != after.keys():
+        raise UserError(f"submissions {a} and {b} are about different images")
+    try:
+        pairs = [(labels[before[i]], labels[after[i]]) for i in after]
+    except KeyError as error:
+        raise UserError(f"label {error} of submission {a} or {b} is no class of {task.where}") from None
+    moved = metrics.flips([p[0] for p in pairs], [p[1] for p in pairs])
+    total = sum(moved.values())
+    print(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")
+    if moved:
+        names = task.class_names
+        print(table(("from", "to", "rows"), [(names[x], names[y], n) for (x, y), n in moved.most_common()]))
+    print(_on_the_board(task, submissions, (a, b), total, len(pairs)))
+
+
+def public_board(task: Task, images: int) -> tuple[int, str]:
+    """How many of the `images` the public board scores, and that in words."""
+    board = task.competition.public_board or images
+    stated = "" if task.competition.public_board else f" (all; give public_board in {task.where} if it shows fewer)"
+    return board, f"On {board} public images{stated}"
+
+
+def noise_in_words(noise: float, board: int) -> str:
+    """What two standard errors mean."""
+    return f"a difference in score below {2 * noise:.5f} ({2 * noise * board:.0f} images) would be noise"
+
+
+def _on_the_board(task: Task, submissions: Submissions, numbers: tuple[int, int], flipped: int, images: int) -> str:
+    board, seen = public_board(task, images)
+    noise = metrics.difference_noise(flipped, images, board)
+    lines = {int(line["number"]): line for line in submissions.log()}
+    scores = [float(lines[n]["public"]) if n in lines and lines[n]["public"] else None for n in numbers]
+    if None in scores:
+        return f"{seen} {noise_in_words(noise, board)}. Record scores with: make score N=.. PUBLIC=.."
+    change = scores[1] - scores[0]
+    if abs(change) * board > flipped + 0.5:
+        return (
+            f"{seen} the scores differ by {abs(change) * board:.0f} images, but only {flipped} labels differ: "
+            "one of the scores is mistyped, or public_board is wrong"
+        )
+    ratio = abs(change) / noise if noise else math.inf if change else 0.0
+    verdict = "larger than noise (2 standard errors)" if ratio > 2 else "within noise (2 standard errors)"
+    return f"{seen} the score went {change:+.5f} ({change * board:+.0f} images), {ratio:.1f} standard errors: {verdict}"

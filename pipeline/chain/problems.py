@@ -1,0 +1,162 @@
+"""What was wrong with images and what was done about it: recorded while they are decoded, told in problems.csv.
+
+The record is an artefact beside the pixels, so that it is known as well when pixels, or what follows from them, are
+reused; where it is lost and something may depend on it, the images are decoded again for it.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from ..core import cache
+from ..core.cache import Artefact, atomic_file
+from ..core.console import say, warn
+from ..core.errors import UserError
+from ..images.decoding import DamagedImage, Decoded, Unreadable
+from ..images.ops import UNREADABLE
+from .submissions import csv_text
+from .task import Task
+
+EXIT_STATUS = 3  # of a submission that was written although images were damaged
+COLUMNS = ("row", "image", "problem", "done")
+NAMED = 20  # damaged images in a message; problems.csv has all
+FILLED, FALLBACK, SEVERAL, STOPPED = "filled", "fallback", "first", "stopped"
+DONE = {
+    FILLED: "filled: the part that can be decoded is used",
+    FALLBACK: "fallback: not used; gets the label predicted most often",
+    STOPPED: "the run stopped",
+}
+
+
+class Problem(NamedTuple):
+    """One image: its row, what was done (FILLED, FALLBACK, SEVERAL, STOPPED), and what is wrong with it."""
+
+    row: int
+    done: str
+    why: str
+
+
+def artefact(task: Task, recipe_name: str) -> Artefact:
+    """The record that comes with the pixels of a recipe: `found`, a list of [row, done, why] per shard."""
+    recipe = task.project.preprocess(recipe_name)
+    made_from = {
+        "stage": "problems",
+        "format": cache.FORMAT,
+        "images": task.images_digest,
+        "decode": task.policy.content(),
+        "preprocess": recipe.content(),
+    }
+    return Artefact(task.cache / "problems" / recipe_name, made_from, task.images.ids)
+
+
+def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
+    """An image as the task's policy has it, without a picture where that falls back; DamagedImage where it does not.
+
+    A file that was readable when the run began and no longer is stops the run under every policy: what is computed
+    is kept under the digest of its content, and must be of that.
+    """
+    try:
+        return task.images.open(row, draft_size, task.policy)
+    except DamagedImage as damage:
+        if isinstance(damage, Unreadable) and task.contents[row] != UNREADABLE:
+            raise UserError(
+                f"{damage.name}: {damage.why}, though it could be read when the run began. "
+                "Put it back, or run again without it"
+            ) from None
+        if not task.policy.fallback:
+            raise
+        return Decoded(None, damage=damage.why)
+
+
+def of_picture(row: int, seen: Decoded) -> list[Problem]:
+    """What there is to record of one decoded image."""
+    found = [Problem(row, FALLBACK if seen.image is None else FILLED, seen.damage)] if seen.damage else []
+    return found + ([Problem(row, SEVERAL, "")] if seen.several else [])
+
+
+def save(task: Task, recipe_name: str, start: int, stop: int, found: Iterable[Problem]) -> None:
+    """Record the images start..stop."""
+    artefact(task, recipe_name).save(start, stop, found=[list(one) for one in found])
+
+
+def recorded(task: Task, recipe_names: Iterable[str]) -> list[Problem]:
+    """The record of all images, each problem once, in row order; decodes again what is missing and may matter."""
+    found: set[Problem] = set()
+    for name in dict.fromkeys(recipe_names):
+        result = artefact(task, name)
+        for start, stop in result.missing(task.shard_rows) if task.policy.fill or task.policy.fallback else []:
+            _decode_again(task, name, start, stop)
+        for *_, file in result.shards():
+            found |= {Problem(*one) for one in cache.load(file, result.digest)["found"]}
+    return sorted(found)
+
+
+def _decode_again(task: Task, recipe_name: str, start: int, stop: int) -> None:
+    draft_size = task.project.preprocess(recipe_name).draft_size
+    with ThreadPoolExecutor(task.threads) as pool:
+        seen = pool.map(lambda row: of_picture(row, picture(task, row, draft_size)), range(start, stop))
+        save(task, recipe_name, start, stop, [problem for found in seen for problem in found])
+
+
+def without_picture(task: Task, recipe_names: Iterable[str]) -> list[int]:
+    """The rows that have no picture and so no prediction of their own."""
+    if not task.policy.fallback:
+        return []
+    return sorted({problem.row for problem in recorded(task, recipe_names) if problem.done == FALLBACK})
+
+
+def report(task: Task, recipe_names: Iterable[str]) -> int:
+    """Tell what the record says and write problems.csv, or remove it; returns the number of damaged images."""
+    found = recorded(task, recipe_names)
+    several = [task.images.ids[problem.row] for problem in found if problem.done == SEVERAL]
+    if several:
+        say(
+            "images",
+            task.competition_name,
+            f"of {len(several)} with several frames or pages the first is used: {_some(several)}",
+        )
+    damaged = [problem for problem in found if problem.done != SEVERAL]
+    _write(task, damaged)
+    if damaged:
+        counts = ", ".join(
+            f"{sum(p.done == done for p in damaged)} {done}"
+            for done in (FILLED, FALLBACK)
+            if any(p.done == done for p in damaged)
+        )
+        names = _some([task.images.ids[problem.row] for problem in damaged])
+        warn(
+            f"{len(damaged)} of {len(task.images.ids)} images are damaged ({counts}): {names}. "
+            f"{task.reports / 'problems.csv'} says what is wrong with each"
+        )
+    return len({problem.row for problem in damaged})
+
+
+def refusal(task: Task, errors: Iterable[tuple[int, UserError]]) -> UserError:
+    """One error for all (row, error) of a run that stops, NAMED of them word for word; all are in problems.csv."""
+    errors = list(errors)
+    damaged = [Problem(row, STOPPED, error.why) for row, error in errors if isinstance(error, DamagedImage)]
+    lines = list(dict.fromkeys(str(error) for _, error in errors))
+    more = [f"... and {len(lines) - NAMED} more"] if len(lines) > NAMED else []
+    counted = [f"{len(errors)} images failed"] if errors[1:] else []
+    if damaged:
+        _write(task, damaged)
+        choices = ("fill", "fallback") if task.where.startswith("competitions/") else ("fill",)
+        keys = " or ".join(f"'damaged_images: {choice}'" for choice in choices)
+        counted.append(
+            f"{task.reports / 'problems.csv'} lists them. To go on in spite of them, give {keys} in {task.where}"
+        )
+    return UserError("\n".join([*lines[:NAMED], *more, *counted]))
+
+
+def _write(task: Task, problems: list[Problem]) -> None:
+    target = task.reports / "problems.csv"
+    if not problems:
+        target.unlink(missing_ok=True)
+        return
+    rows = [(row, task.images.ids[row], why, DONE[done]) for row, done, why in problems]
+    with atomic_file(target) as temporary:
+        temporary.write_text(csv_text(COLUMNS, rows), encoding="utf-8", errors="surrogateescape")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")

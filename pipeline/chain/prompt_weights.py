@@ -1,0 +1,119 @@
+"""How much each prompt counts when its class is pooled: the registered values of a recipe's `prompt_weights`.
+
+To add one, write it here with `@weighting`: a function of a prompt set, and of the logits of all images under its
+prompts, that returns a weight per prompt. One that looks at the logits declares `uses="test_set"`.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+
+from ..core.errors import UserError
+from ..core.registry import find, register
+from ..recipes import Ensemble
+from ..recipes.prompts import PromptSet
+from . import infer, problems
+from .task import Task
+
+Weights = tuple[float, ...]
+Logits = Callable[[], Iterable]  # each call yields the logits (n, P) of all images anew, some at a time
+
+WEIGHTINGS: dict[str, Callable[[PromptSet, Logits], Weights]] = {}
+weighting = functools.partial(register, WEIGHTINGS)
+
+
+@weighting(uses="image")
+def given(prompts: PromptSet, logits: Logits) -> Weights:
+    """Those of the YAML files."""
+    return prompts.weights
+
+
+@weighting(uses="image")
+def uniform(prompts: PromptSet, logits: Logits) -> Weights:
+    """1 for every prompt that is not left out (by a weight of 0)."""
+    return tuple(float(weight > 0) for weight in prompts.weights)
+
+
+@weighting(uses="test_set")
+def zpe(prompts: PromptSet, logits: Logits) -> Weights:
+    """Zero-shot Prompt Ensembling: one weight per template that all classes share (prompt_scores.zpe)."""
+    return _scored("zpe", prompts, logits)
+
+
+@weighting(uses="test_set")
+def carprt(prompts: PromptSet, logits: Logits) -> Weights:
+    """Class-aware reweighting: a weight per prompt of each class (prompt_scores.carprt)."""
+    return _scored("carprt", prompts, logits)
+
+
+def _scored(method: str, prompts: PromptSet, logits: Logits) -> Weights:
+    import torch
+
+    from ..maths import prompt_scores
+
+    labels, known = torch.tensor(prompts.prompt_class), torch.tensor(prompts.weights)
+    found = prompt_scores.weights(method, logits, labels, prompts.templates, known, len(prompts.class_names))
+    return tuple(found.tolist())
+
+
+def prompts_of(task: Task, recipe: Ensemble, member: str | None = None) -> PromptSet:
+    """The prompts of a member, to be weighted as the recipe asks; without `member` those that all members share.
+
+    Weights that are found from the images are not found yet: see `weighted`. UserError for weights that the recipe's
+    pooling cannot use.
+    """
+    use = recipe.members.get(member) if member else next(m for m in recipe.members.values() if m.weight)
+    name = use.prompts if use and use.prompts else task.prompts_set
+    prompts = task.prompts_of(name)
+    function = find(WEIGHTINGS, "prompt weighting", recipe.prompt_weights, "prompt_weights")
+    if function.uses != "image":
+        return replace(prompts, weighting=recipe.prompt_weights)
+    weights = function(prompts, tuple)
+    if recipe.pooling in ("median", "max") and len(set(weights) - {0.0}) > 1:
+        raise UserError(
+            f"prompts/{name}: prompt weights need pooling 'mean' or 'embedding', not {recipe.pooling!r}; "
+            "or write 'prompt_weights: uniform' in the ensemble"
+        )
+    return prompts if weights == prompts.weights else replace(prompts, weights=weights)
+
+
+def weighted(task: Task, recipe: Ensemble, member: str | None = None) -> PromptSet:
+    """`prompts_of` with the weights found; those that members share are the members' own, averaged by their weights."""
+    prompts = prompts_of(task, recipe, member)
+    if not prompts.weighting:
+        return prompts
+    uses = {member: 1.0} if member else {name: use.weight for name, use in recipe.members.items() if use.weight > 0}
+    found = [
+        (weight / sum(uses.values()), of_member(task, name, prompts, prompts.weighting))
+        for name, weight in uses.items()
+    ]
+    weights = (sum(share * own[p] for share, own in found) for p in range(len(prompts.prompts)))
+    return replace(prompts, weights=tuple(weights))
+
+
+@functools.cache
+def of_member(task: Task, member: str, prompts: PromptSet, method: str) -> Weights:
+    """The weights that a weighting gives a member's prompts, whatever the recipe says."""
+    features, _ = infer.run_features(task, member)
+    text, _ = infer.run_text(task, infer.split(member)[0], prompts.prompts)
+    return WEIGHTINGS[method](prompts, functools.partial(_logits, task, member, features, text))
+
+
+def _logits(task: Task, member: str, features, text: infer.Text) -> Iterator:
+    """The logits of all images of which there is a picture, shard by shard.
+
+    Where views are kept apart each counts as an image.
+    """
+    import torch
+
+    from ..maths import zeroshot
+
+    recipe = infer.split(member)[1]
+    views = task.project.preprocess(recipe).view_pooling == "confident"
+    whole = torch.ones(len(features.ids), dtype=torch.bool)
+    whole[problems.without_picture(task, [recipe])] = False
+    for start in range(0, len(features.ids), task.shard_rows):
+        stop = min(start + task.shard_rows, len(features.ids))
+        rows = features.rows("features", start, stop)[whole[start:stop]]
+        for some in (rows.flatten(0, 1) if views else rows).split(4096):
+            yield zeroshot.prompt_logits(some, text.features, text.logit_scale)

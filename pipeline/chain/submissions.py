@@ -1,0 +1,237 @@
+"""The submissions folder of a competition: numbered CSVs, how each was made, and log.csv.
+
+submissions/<competition>/001-<recipe>.csv    what is uploaded
+submissions/<competition>/001-<recipe>.json   how it was made
+submissions/<competition>/log.csv             one line each, with the leaderboard's answer
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+from ..core.cache import atomic_file, lock
+from ..core.errors import UserError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
+LOG_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
+NUMBERED = re.compile(r"(\d{3,9})-.+\.(?:csv|json)", re.ASCII)
+TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path in it may be no UTF-8
+WHOLE = re.compile(r"\d{1,9}", re.ASCII)
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence]) -> str:
+    """CSV with LF line ends; fields are quoted only where they must be."""
+    return csv_lines([header, *rows])
+
+
+def csv_lines(rows: Iterable[Sequence]) -> str:
+    """Rows as CSV, without a header."""
+    lines: list[str] = []
+    # a field with a lone CR is quoted only where CR is in the line end
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def formulas(values: Iterable[str]) -> list[str]:
+    """Those that a spreadsheet program would run instead of showing; a plain number such as -1 is none."""
+    return [value for value in dict.fromkeys(values) if value.startswith(FORMULA) and not _is_number(value)]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV; UserError when it is no table."""
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+    except csv.Error as error:
+        raise UserError(f"{where}: not a CSV file: {error}") from None
+    if not lines:
+        raise UserError(f"{where}: is empty")
+    if any(len(line) != len(lines[0]) for line in lines):
+        raise UserError(f"{where}: not a table; every line needs the header's columns")
+    return lines[0], lines[1:]
+
+
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file; UserError when it is absent or no table."""
+    try:
+        return parse_csv(path.read_bytes().decode("utf-8-sig"), str(path))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error.reason}") from None
+
+
+def predictions(header: list[str], rows: list[list[str]], columns: tuple[str, str], where: str) -> dict[str, str]:
+    """{id: value} of the (id, label) columns; UserError names a missing column or a repeated id."""
+    for name in columns:
+        if name not in header:
+            raise UserError(f"{where}: no column {name!r}; it has {', '.join(header)}")
+    at_id, at_label = (header.index(name) for name in columns)
+    values = {row[at_id]: row[at_label] for row in rows}
+    if len(values) != len(rows):
+        raise UserError(f"{where}: ids in {columns[0]!r} are not unique")
+    return values
+
+
+def read_predictions(path: Path, columns: tuple[str, str]) -> dict[str, str]:
+    """{id: value} of a submission, sample submission or solution file."""
+    return predictions(*read_csv(path), columns, str(path))
+
+
+def _is_score(text: str) -> bool:
+    return not text or _is_number(text)
+
+
+def number_of(path: Path) -> int:
+    """12 for 012-winner.csv."""
+    return int(path.name.partition("-")[0])
+
+
+def flipped(before: dict[str, str], after: dict[str, str]) -> int | str:
+    """Rows with another value; '' when the two are about different images."""
+    if before.keys() != after.keys():
+        return ""
+    return sum(before[i] != after[i] for i in after)
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """One competition's folder; `columns` are the names of its id and label columns."""
+
+    folder: Path
+    columns: tuple[str, str]
+
+    def locked(self) -> AbstractContextManager:
+        """Hold while numbering or rewriting the log: two runs never take one number or lose a line."""
+        return lock(self.folder / ".lock")
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "log.csv"
+
+    def log(self) -> list[dict[str, str]]:
+        """The lines of log.csv, oldest first."""
+        if not self.log_path.exists():
+            return []
+        header, rows = read_csv(self.log_path)
+        if tuple(header) != LOG_COLUMNS:
+            raise UserError(f"{self.log_path}: the columns must be {','.join(LOG_COLUMNS)}")
+        lines = [dict(zip(header, row, strict=True)) for row in rows]
+        self._check_log(lines)
+        return lines
+
+    def _check_log(self, lines: list[dict[str, str]]) -> None:
+        seen = set()
+        for line in lines:
+            for column, is_good in (("number", WHOLE.fullmatch), ("public", _is_score), ("private", _is_score)):
+                if not is_good(line[column]):
+                    raise UserError(f"{self.log_path}: {column} {line[column]!r} is no number; mend or remove the line")
+            number = int(line["number"])
+            if number in seen:
+                raise UserError(f"{self.log_path}: submission {number} is there twice; remove one of the lines")
+            seen.add(number)
+
+    def write_log(self, lines: list[dict]) -> None:
+        with atomic_file(self.log_path) as temporary:
+            temporary.write_bytes(csv_text(LOG_COLUMNS, [[line[c] for c in LOG_COLUMNS] for line in lines]).encode())
+
+    def files(self) -> list[Path]:
+        """All CSVs, by number."""
+        return sorted((path for path in self._numbered() if path.suffix == ".csv" and path.is_file()), key=number_of)
+
+    def _numbered(self) -> Iterator[Path]:
+        return (path for path in self.folder.glob("*") if NUMBERED.fullmatch(path.name))
+
+    def find(self, number: int) -> Path | None:
+        """The CSV of a number, if it is still there."""
+        return next((path for path in self.files() if number_of(path) == number), None)
+
+    def path(self, number: int) -> Path:
+        """The CSV of a number; UserError names the known ones."""
+        path = self.find(number)
+        if path:
+            return path
+        known = ", ".join(str(number_of(path)) for path in self.files()) or "none yet"
+        raise UserError(f"no submission {number} in {self.folder}. Known: {known}")
+
+    def read(self, path: Path) -> dict[str, str]:
+        """{id: predicted value} of a submission."""
+        return read_predictions(path, self.columns)
+
+    def flipped(self, path: Path | None, values: dict[str, str]) -> int | str:
+        """Rows of `values` that another submission has otherwise; '' when there is none to compare with.
+
+        That one may be of other images, have other columns, or be no submission at all: the log goes on.
+        """
+        try:
+            return "" if path is None else flipped(self.read(path), values)
+        except UserError:
+            return ""
+
+    def made(self, number: int) -> dict:
+        """How a submission was made: its JSON, or nothing when that is gone."""
+        try:
+            made = json.loads(self.path(number).with_suffix(".json").read_text(**TEXT))
+        except (UserError, OSError, ValueError, RecursionError):
+            return {}
+        return made if isinstance(made, dict) else {}
+
+    def best(self) -> dict[str, str] | None:
+        """The log line with the highest public score."""
+        scored = [line for line in self.log() if line["public"]]
+        return max(scored, key=lambda line: float(line["public"]), default=None)
+
+    def same_as(self, text: str) -> Path | None:
+        """The submission with this very content."""
+        content = text.encode()
+        return next((path for path in self.files() if path.read_bytes() == content), None)
+
+    def add(self, recipe: str, text: str, made: dict) -> Path:
+        """Write the next number's JSON, CSV and log line; call under `locked()`."""
+        used = [number_of(path) for path in self._numbered()]
+        number = max([0, *used, *(int(line["number"]) for line in self.log())]) + 1
+        path = self.folder / f"{number:03d}-{recipe}.csv"
+        # both are written before either gets its name; of a kill between the names a JSON alone is what remains
+        with atomic_file(path) as table, atomic_file(path.with_name(f"{path.stem}.json")) as how:
+            table.write_bytes(text.encode())
+            how.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", **TEXT)
+        self.note(path)
+        return path
+
+    def note(self, path: Path) -> dict:
+        """The log line of a submission; added when it is not there (a run may have died before it)."""
+        lines, number = self.log(), number_of(path)
+        for line in lines:
+            if int(line["number"]) == number:
+                return line
+        content, best = path.read_bytes(), self.best()
+        best_path = self.find(int(best["number"])) if best else None
+        values = self.read(path)
+        earlier = [file for file in self.files() if number_of(file) < number]
+        line = {
+            "number": number,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "recipe": path.stem.partition("-")[2],
+            "digest": hashlib.blake2b(content, digest_size=6).hexdigest(),
+            "flipped_previous": self.flipped(earlier[-1] if earlier else None, values),
+            "flipped_best": self.flipped(best_path, values),
+            "public": "",
+            "private": "",
+        }
+        self.write_log([*lines, line])
+        return line

@@ -1,0 +1,1 @@
+"""One verb per make target: its arguments and its run."""

@@ -1,0 +1,103 @@
+"""Verb predict: labels and scores of a folder of images, without a competition."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..chain.submissions import csv_lines
+from ..chain.submit import warn_of_formulas
+from ..chain.task import Task
+from ..core.cache import atomic_file
+from ..core.console import progress, say, warn
+from ..core.errors import UserError
+from ..core.tables import table
+from ..images.decoding import decode
+from ..images.ops import list_images
+from .new import names_from
+
+SHOWN = 10  # images in the terminal's table
+NAMED = 20  # damaged images in the last line
+
+
+def run(task: Task, model: str, images: str, labels: str, template: str | None, top: int, out: str) -> Path:
+    """Write `out` (.csv or .jsonl) for the images of a folder or glob in natural order.
+
+    Damaged images are warned of and left out; they make a UserError once everything else is written.
+    """
+    from ..classifier import TEMPLATE, Classifier
+
+    root = task.project.root
+    target, names = root / out, names_from(root, labels, "LABELS")
+    if target.suffix not in (".csv", ".jsonl"):
+        raise UserError(f"OUT={out}: must end in .csv or .jsonl")
+    if target.exists():
+        raise UserError(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
+    files = list_images(str(root / images), "IMAGES")
+    classifier = Classifier(task, model, None)
+    damaged, first, counts = [], [], Counter()
+    text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with atomic_file(target) as temporary, open(temporary, "w", **text) as file:
+        write = _csv_writer(file) if target.suffix == ".csv" else _jsonl_writer(file)
+        for name, found in _classified(task, classifier, files, (names, template or TEMPLATE, top)):
+            if isinstance(found, UserError):
+                warn(str(found))
+                damaged.append(name)
+                continue
+            write(name, found)
+            counts[found[0]["label"]] += 1
+            if len(first) < SHOWN:
+                first.append((name, found[0]["label"], f"{found[0]['score']:.4f}"))
+        if not counts:
+            raise UserError(f"IMAGES={images}: none of the {len(damaged)} images could be read; nothing is written")
+    _print(first, counts)
+    if target.suffix == ".csv":
+        warn_of_formulas([*files.ids, *names])
+    say("predict", model, f"{counts.total()} images, {len(names)} labels: {target}")
+    if damaged:
+        more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
+        raise UserError(
+            f"{len(damaged)} of {len(files.ids)} images could not be read and are not in {target}: "
+            f"{', '.join(damaged[:NAMED])}{more}"
+        )
+    return target
+
+
+def _classified(task: Task, classifier, files, question: tuple) -> Iterator[tuple[str, list | UserError]]:
+    """(id, what the classifier says or why the image cannot be read), holding one batch at a time."""
+
+    def read(path: str):
+        try:
+            image = decode(path)
+        except UserError as error:
+            return error
+        return classifier.pixels(image)
+
+    paths = files.paths()
+    with ThreadPoolExecutor(task.threads) as pool, progress("predict", "image", len(paths)) as bar:
+        for start in range(0, len(paths), task.batch):
+            pixels = list(pool.map(read, paths[start : start + task.batch]))
+            answers = iter(classifier.classify([p for p in pixels if not isinstance(p, UserError)], *question))
+            for name, read_as in zip(files.ids[start : start + task.batch], pixels, strict=True):
+                yield name, read_as if isinstance(read_as, UserError) else next(answers)
+            bar.update(len(pixels))
+
+
+def _csv_writer(file):
+    file.write(csv_lines([("image", "rank", "label", "score")]))
+    return lambda name, found: file.write(
+        csv_lines((name, rank, one["label"], f"{one['score']:.6g}") for rank, one in enumerate(found, 1))
+    )
+
+
+def _jsonl_writer(file):
+    return lambda name, found: file.write(json.dumps({"image": name, "labels": found}, ensure_ascii=False) + "\n")
+
+
+def _print(first: list[tuple], counts: Counter) -> None:
+    print(table(("image", "label", "score"), first))
+    if counts.total() > len(first):
+        print(f"... {counts.total() - len(first)} more")
+    print()
+    print(table(("label", "images"), counts.most_common()))

@@ -1,0 +1,1 @@
+"""Foundations: errors, cached artefacts, what a run says, tables, registries. Imports nothing of the package."""

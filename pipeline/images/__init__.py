@@ -1,0 +1,1 @@
+"""Image files: listing, decoding, pixel ops, test-time views. Imports core and recipes."""

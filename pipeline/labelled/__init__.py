@@ -1,0 +1,1 @@
+"""Labelled data sets: readers, benchmarks, prompt ranking, sweeps."""

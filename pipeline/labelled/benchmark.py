@@ -1,0 +1,308 @@
+"""Verb benchmark: models x prompts x poolings on labelled data sets, each cell measured once and kept."""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..chain import infer, problems
+from ..chain.task import Task
+from ..core import cache
+from ..core.cache import atomic_file, digest_of
+from ..core.console import say
+from ..core.errors import UserError
+from ..core.tables import table
+from ..maths import metrics
+from ..maths.metrics import Interval, Predictions
+from ..recipes import Benchmark, Project
+from .task import LabelledTask
+
+NO_POOLING = "head"  # where a table names the pooling
+CHUNK = 1024  # images pooled at a time
+SHOWN = {"acc1": "acc1", "acc5": "acc5", "macro_f1": "macro F1", "mean_per_class_recall": "recall", "ece": "ECE"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement: a member's predictions for one split of a data set, and how good they are."""
+
+    dataset: str
+    split: str
+    member: str
+    prompts: str
+    pooling: str
+    images: int
+    class_names: tuple[str, ...]
+    metrics: dict[str, Interval]
+    file: Path
+
+    @cached_property
+    def predictions(self) -> Predictions:
+        """What was predicted, row by row as in the data set's split."""
+        stored = cache.load(self.file)
+        if stored is None:
+            raise UserError(f"{self.file} was damaged or removed while it was in use; run the same command again")
+        return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
+
+
+def run(task: Task, recipe: Benchmark, name: str) -> list[Cell]:
+    """Measure what is not yet measured; write and print the tables of all cells.
+
+    Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
+    """
+    tasks = [LabelledTask.of(task, dataset, recipe.split, prompts) for dataset, prompts in _pairs(task.project, recipe)]
+    members = [task.project.member(model) for model in recipe.models]
+    for one in tasks:  # mistakes in recipes and data are told before hours of inference
+        _ = one.truth, [_check(one, member) for member in members]
+    if task.rank:
+        for one, member in itertools.product(tasks, members):
+            infer.run_features(one, member)
+        return []
+    cells = [
+        cell(one, member, pooling, recipe.resamples)
+        for one in tasks
+        for member in members
+        for pooling in _poolings(task.project, recipe, one, member)
+    ]
+    for one in {one.competition_name: one for one in tasks}.values():
+        problems.report(one, [infer.split(member)[1] for member in members])
+    folder = task.project.root / "cache" / "benchmarks"
+    for suffix, text in (("csv", to_csv(cells)), ("md", to_markdown(cells))):
+        with atomic_file(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_bytes(text.encode())
+    print(table(HEADER, rows(cells)))
+    say("benchmark", name, f"{len(cells)} cells: {folder / name}.csv, .md")
+    return cells
+
+
+def _pairs(project: Project, recipe: Benchmark) -> list[tuple[str, str]]:
+    """(data set, prompt set), each once."""
+    pairs = [
+        (dataset, project.dataset(dataset).prompts if prompts == "own" else prompts)
+        for dataset in recipe.datasets
+        for prompts in recipe.prompts
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def _check(task: LabelledTask, member: str) -> None:
+    """UserError for what a member cannot be measured with: no text tower, prompts that are wrong, other classes."""
+    if task.project.is_head(member):
+        infer.head_columns(task, member)
+    else:
+        _ = task.prompts, infer.text_made_from(task, infer.split(member)[0])
+
+
+def _poolings(project: Project, recipe: Benchmark, task: LabelledTask, member: str) -> tuple[str, ...]:
+    """The recipe's; for a trained head, which knows neither prompts nor pooling, one of each data set."""
+    if not project.is_head(member):
+        return recipe.poolings
+    first = next(prompts for dataset, prompts in _pairs(project, recipe) if dataset == task.competition_name)
+    return (NO_POOLING,) if task.prompts_set == first else ()
+
+
+def cell(task: LabelledTask, member: str, pooling: str, resamples: int = 1000) -> Cell:
+    """One cell, from the cache if it is there."""
+    made_from = _made_from(task, member, pooling, resamples)
+    file = task.cache / "cells" / member / f"{digest_of(made_from)}.pt"
+    stored = cache.load_or_discard(file, digest_of(made_from))
+    if stored is None:
+        predictions = predict(task, member, pooling)
+        _save(file, made_from, predictions, metrics.intervals(predictions, resamples))
+        stored = cache.load(file)
+    measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
+    return Cell(
+        task.competition_name,
+        task.split,
+        member,
+        task.prompts_set,
+        pooling,
+        len(task.truth),
+        task.class_names,
+        measured,
+        file,
+    )
+
+
+def features_digest(file: Path) -> str | None:
+    """Of which features a stored cell is; None for a damaged one."""
+    stored = cache.load(file)
+    return json.loads(stored["made_from"])["features"] if stored else None
+
+
+def _made_from(task: LabelledTask, member: str, pooling: str, resamples: int) -> dict:
+    if task.project.is_head(member):
+        return {
+            "stage": "cell",
+            "format": cache.FORMAT,
+            "features": infer.features_artefact(task, member).digest,
+            **infer.head_made_from(task, member),
+            "truth": digest_of({"labels": task.truth}),
+            "resamples": resamples,
+        }
+    text = digest_of(infer.text_made_from(task, infer.split(member)[0]))
+    return {
+        "stage": "cell",
+        "format": cache.FORMAT,
+        "features": infer.features_artefact(task, member).digest,
+        "text": text,
+        "prompts": task.prompts.digest,
+        "truth": digest_of({"labels": task.truth}),
+        "pooling": pooling,
+        "resamples": resamples,
+        **infer.kept_views(task, member),
+    }
+
+
+def _save(file: Path, made_from: dict, predictions: Predictions, measured: dict[str, Interval]) -> None:
+    import torch
+
+    values = {key: torch.from_numpy(getattr(predictions, key)) for key in ("truth", "top", "confidence")}
+    cache.save(file, made_from, metrics=json.dumps(measured), **values)
+
+
+def predict(task: LabelledTask, member: str, pooling: str) -> Predictions:
+    """The five best labels of each image and the first one's probability."""
+    import torch
+
+    features, encoded = infer.run_features(task, member)
+    probs = class_probs(task, member, pooling)
+    tops, confidences = [], []
+    for start in range(0, len(features.ids), CHUNK):
+        best = probs(features.rows("features", start, min(start + CHUNK, len(features.ids)))).topk(
+            min(5, len(task.class_names)), dim=1
+        )
+        tops.append(best.indices)
+        confidences.append(best.values[:, 0])
+    how = "classes" if pooling == NO_POOLING else f"{task.prompts_set} prompts, {pooling}"
+    say(
+        "benchmark",
+        f"{task.competition_name} {member}",
+        f"{how}: {encoded} images encoded, {len(features.ids) - encoded} reused",
+    )
+    return Predictions(
+        np.array(task.truth), torch.cat(tops).numpy(), torch.cat(confidences).numpy(), len(task.class_names)
+    )
+
+
+def class_probs(task: LabelledTask, member: str, pooling: str):
+    """A function from image features (n, ...) to class probabilities (n, C), with the task's prompts or of a head."""
+    from ..maths import zeroshot
+
+    if task.project.is_head(member):
+        return infer.head_probs(task, member)
+    columns, classes = infer.columns_of(task, "prompts"), len(task.class_names)
+    if pooling == "embedding":
+        text, _ = infer.run_text(task, infer.split(member)[0], task.prompts.prompts)
+        means = zeroshot.class_text_features(text.features, columns["prompt_class"], columns["prompt_weight"], classes)
+        return lambda features: infer.member_probs(task, member, features, means, text.logit_scale)
+
+    of_prompts = prompt_probs(task, member)
+
+    def probs(features):
+        try:
+            return zeroshot.class_probs(
+                of_prompts(features), columns["prompt_class"], columns["prompt_weight"], classes, pooling
+            )
+        except ValueError as error:
+            raise UserError(f"prompts/{task.prompts_set}: {error}") from None
+
+    return probs
+
+
+def prompt_probs(task: LabelledTask, member: str):
+    """A function from image features (n, ...) to probabilities of the task's prompts (n, P)."""
+    text, _ = infer.run_text(task, infer.split(member)[0], task.prompts.prompts)
+    return lambda features: infer.member_probs(task, member, features, text.features, text.logit_scale)
+
+
+def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+    """The cell with the highest accuracy of each data set and split."""
+    winners: dict[tuple[str, str], Cell] = {}
+    for one in cells:
+        known = winners.setdefault((one.dataset, one.split), one)
+        if one.metrics["acc1"].value > known.metrics["acc1"].value:
+            winners[one.dataset, one.split] = one
+    return winners
+
+
+def p_values(cells: Sequence[Cell]) -> list[float | None]:
+    """McNemar's p of each cell against the best of its data set; None for the best itself."""
+    winners = [best(cells)[one.dataset, one.split] for one in cells]
+    return [
+        None if one is winner else metrics.mcnemar(one.predictions.right, winner.predictions.right)
+        for one, winner in zip(cells, winners, strict=True)
+    ]
+
+
+HEADER = ("data set", "split", "images", "classes", "model", "prompts", "pooling", *SHOWN.values(), "p")
+
+
+def rows(cells: Sequence[Cell]) -> list[list[str]]:
+    """The table's text, a row per cell: values with half the width of their interval, p against the best."""
+    lines = []
+    for one, p in zip(cells, p_values(cells), strict=True):
+        values = [f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in (one.metrics[key] for key in SHOWN)]
+        prompts = "-" if one.pooling == NO_POOLING else one.prompts
+        lines.append(
+            [
+                one.dataset,
+                one.split,
+                str(one.images),
+                str(len(one.class_names)),
+                one.member,
+                prompts,
+                one.pooling,
+                *values,
+                "best" if p is None else f"{p:.2g}",
+            ]
+        )
+    return lines
+
+
+def to_markdown(cells: Sequence[Cell]) -> str:
+    """The table, with the accuracy of the best of each data set in bold."""
+    at = HEADER.index("acc1")
+    lines = rows(cells)
+    for line in lines:
+        if line[-1] == "best":
+            line[at] = f"**{line[at]}**"
+    body = [HEADER, ["---"] * len(HEADER), *lines]
+    note = (
+        "± is half the width of the 95 % bootstrap interval over images; p is McNemar's exact test against the "
+        "best of the data set."
+    )
+    return "\n".join(f"| {' | '.join(line)} |" for line in body) + f"\n\n{note}\n"
+
+
+def to_csv(cells: Sequence[Cell]) -> str:
+    """Tidy: a line per cell and measure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        (
+            "dataset",
+            "split",
+            "images",
+            "classes",
+            "model",
+            "prompts",
+            "pooling",
+            "p_against_best",
+            "measure",
+            "value",
+            "low",
+            "high",
+        )
+    )
+    for one, p in zip(cells, p_values(cells), strict=True):
+        head = (one.dataset, one.split, one.images, len(one.class_names), one.member, one.prompts, one.pooling)
+        for measure, value in one.metrics.items():
+            writer.writerow((*head, "" if p is None else f"{p:.6g}", measure, *(f"{v:.6f}" for v in value)))
+    return buffer.getvalue()

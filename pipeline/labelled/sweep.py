@@ -1,0 +1,264 @@
+"""Verb sweep: many variants of an ensemble recipe beside each other, from cached features, nothing encoded again.
+
+On a development split of a labelled data set they are ranked by accuracy, on a competition, which has no labels, by
+stability: how many labels change when something else changes a little.
+"""
+
+import csv
+import io
+import math
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ..chain import ensemble, infer, rules
+from ..chain.task import Task
+from ..core.cache import atomic_file
+from ..core.console import progress, say, warn
+from ..core.errors import UserError
+from ..core.tables import table
+from ..recipes import Ensemble, Sweep, prompts
+from . import search
+from .prompts_rank import picked, refuse_test_labels
+from .ranking import SHOWN, Ranking, by_accuracy, by_stability
+from .search import Space
+from .task import LabelledTask
+from .trial import Trials
+
+MOST = 100_000  # candidates
+KEPT = ("accuracy", "95 % interval", "flips near it")  # measures that the chosen recipe's comment says
+
+# keys of a grid: what costs most to change comes first, and so changes least often
+ORDER = ("prompts", "blend", "match", "space", "weights", "pooling", "prompt_weights", "threshold", "refine")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One variant: its place in the grid, its values there (nothing for the base itself), and the whole recipe."""
+
+    place: tuple[int, ...]
+    values: dict
+    recipe: Ensemble
+
+    @property
+    def words(self) -> str:
+        return ", ".join(f"{key} {_word(value)}" for key, value in self.values.items()) or "the base as it is"
+
+
+def run(task: Task, name: str, test_labels: bool = False, overwrite: bool = False) -> Path:
+    """Try all candidates of sweeps/<name>.yaml, print and keep the ranking, write the chosen recipe.
+
+    An interruption ranks what was tried, and writes no recipe.
+    """
+    sweep = task.project.sweep(name)
+    task = _source(task, sweep, test_labels)
+    if sweep.out:
+        _refuse_overwriting(task, sweep, overwrite)
+    space = space_of(task, sweep, task.cache / "sweeps" / name)
+    tried = candidates(task, name, sweep, space)
+    labels, seconds, interrupted = _labels(task, tried)
+    tried = tried[: len(labels)]
+    ranking = _ranked(task, sweep, space, tried, labels)
+    path = _keep(task, name, sweep, ranking, tried)
+    say("sweep", name, f"{len(tried):,} candidates, {60 * len(tried) / seconds:,.0f} a minute: {path}")
+    if interrupted:
+        raise KeyboardInterrupt
+    _write_out(task, name, sweep, tried[ranking.order[0]], ranking)
+    return path
+
+
+def _source(task: Task, sweep: Sweep, test_labels: bool) -> Task:
+    """The images that are looked at; UserError for labels that must not be."""
+    if sweep.competition:
+        return replace(task, competition_name=sweep.competition)
+    split = sweep.split or task.project.dataset(sweep.dataset).dev
+    labelled = LabelledTask.of(task, sweep.dataset, split)
+    refuse_test_labels(labelled, test_labels, "'split: {}' in the sweep", "'competition:' instead of 'dataset:'")
+    return labelled
+
+
+def _refuse_overwriting(task: Task, sweep: Sweep, overwrite: bool) -> None:
+    path, prompt_set = task.project.root / "ensembles" / f"{sweep.out}.yaml", task.project.root / "prompts" / sweep.out
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; give another 'out:', or OVERWRITE=1")
+    if sweep.vary.templates and prompt_set.exists() and not (overwrite and prompts.is_subset(prompt_set)):
+        raise UserError(f"{prompt_set} exists, where a subset of templates would be written; give another 'out:'")
+
+
+def space_of(task: Task, sweep: Sweep, folder: Path) -> Space:
+    """What is varied: {key: values}. Subsets of templates are written below `folder`, as prompt sets of their own."""
+    vary = sweep.vary
+    weights = _weights(sweep, len(task.project.ensemble(sweep.base).members))
+    values = {key: getattr(vary, key) for key in ORDER if getattr(vary, key)}
+    values |= {"weights": weights} if weights else {}
+    if vary.templates:
+        sets = values.get("prompts") or (task.prompts_set,)
+        values["prompts"] = tuple(p for name in sets for p in (name, *_subsets(task, name, sweep, folder / "prompts")))
+    space = Space({key: tuple(values[key]) for key in ORDER if key in values})
+    if sweep.random is None and space.size > MOST:
+        raise UserError(f"vary: {space.size:,} combinations are too many; draw some of them, e.g. random: 5000")
+    return space
+
+
+def _weights(sweep: Sweep, members: int) -> Sequence[tuple[float, ...]]:
+    """The member weights that are tried; none where they are not varied."""
+    steps = sweep.vary.weight_steps
+    if steps:
+        count = math.comb(steps + members - 1, members - 1)
+        if count > MOST:
+            raise UserError(f"vary.weight_steps: {count:,} ways to share among {members} members; give fewer steps")
+        return search.simplex(members, steps)
+    wrong = [weights for weights in sweep.vary.weights if len(weights) != members]
+    if wrong:
+        raise UserError(f"vary.weights: {list(wrong[0])} is not of the {members} members of {sweep.base}")
+    return sweep.vary.weights
+
+
+def _subsets(task: Task, name: str, sweep: Sweep, folder: Path) -> list[str]:
+    """Names of prompt sets with random subsets of the templates of another; they are written below `folder`."""
+    source = task.project.prompts_folder(name)
+    if not set(task.prompts_of(name).templates) - {""}:
+        raise UserError(f"vary.templates: {source} has no templates to choose from")
+    templates = prompts.Shared.read(source / "_shared.yaml").templates
+    generator, kept = random.Random(f"{sweep.seed} {name}"), []
+    for number in range(sweep.vary.templates.number):
+        keep = generator.sample(templates, max(1, round(sweep.vary.templates.share * len(templates))))
+        kept.append(f"{name}.subset-{number + 1:03d}")
+        prompts.write_subset(source, folder / kept[-1], task.class_names, keep)
+        task.project.made_prompts[kept[-1]] = folder / kept[-1]
+    return kept
+
+
+def candidates(task: Task, name: str, sweep: Sweep, space: Space) -> list[Candidate]:
+    """The base and then all others; combinations that no recipe may have are left out, and that is said.
+
+    UserError for what the rules forbid, and where no combination is left.
+    """
+    base, path = task.project.ensemble(sweep.base), task.project.path("sweeps", name)
+    rules.check(task, sweep.base)
+    found, refused = [Candidate((), {}, base)], []
+    for place in space.candidates(sweep.random, sweep.seed):
+        values = space.of(place)
+        try:
+            recipe = task.project.complete(Ensemble.parse(varied(base, values), str(path)), path)
+            ensemble.check(task, recipe)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        rules.check_recipe(task, recipe, path, "vary")
+        found.append(Candidate(place, values, recipe))
+    if len(found) == 1:
+        raise UserError(refused[0])
+    if refused:
+        say("sweep", name, f"{len(refused)} combinations that no recipe may have are left out, e.g. {refused[0]}")
+    return found
+
+
+def varied(base: Ensemble, values: dict) -> dict:
+    """The base's content with other values."""
+    content = base.model_dump(mode="json")
+    content["members"] = {
+        member: use if isinstance(use, dict) else {"weight": use} for member, use in content["members"].items()
+    }
+    for key, value in values.items():
+        if key == "weights":
+            for use, weight in zip(content["members"].values(), value, strict=True):
+                use["weight"] = float(weight)
+        elif key == "prompts":
+            for use in content["members"].values():
+                use["prompts"] = value
+        else:
+            content[key] = value
+    if content["match"] != "temperature":
+        for use in content["members"].values():
+            use.pop("temperature", None)
+    return content
+
+
+def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, bool]:
+    """Labels (K, N) of the candidates as far as it came, the seconds it took, and whether it was interrupted."""
+    rows, trials, found, interrupted = picked(task), Trials(task), [], False
+    for member in {member for one in tried for member in one.recipe.members}:
+        infer.run_features(task, member)
+    began = time.perf_counter()
+    try:
+        with progress("sweep", "candidate", len(tried)) as bar:
+            kind = np.min_scalar_type(len(task.class_names))
+            for one in tried:
+                probs = trials.class_probs(one.recipe)
+                found.append(probs.argmax(dim=1).numpy()[rows].astype(kind))
+                bar.update()
+    except KeyboardInterrupt:
+        if len(found) < 2:
+            raise
+        warn(f"interrupted: only the first {len(found)} of {len(tried)} candidates are ranked, no recipe is written")
+        interrupted = True
+    return np.stack(found), time.perf_counter() - began, interrupted
+
+
+def _ranked(task: Task, sweep: Sweep, space: Space, tried: Sequence[Candidate], labels: np.ndarray) -> Ranking:
+    if not isinstance(task, LabelledTask):
+        return by_stability(labels, space, [one.place for one in tried[1:]])
+    content = [one.recipe.model_dump(mode="json") for one in tried]
+    differences = [sum(content[0][key] != own[key] for key in own) for own in content]
+    return by_accuracy(labels, np.array(task.truth)[picked(task)], differences, sweep.resamples)
+
+
+def _keep(task: Task, name: str, sweep: Sweep, ranking: Ranking, tried: Sequence[Candidate]) -> Path:
+    """Print the head of the ranking; write it as Markdown and all of it as CSV beside the cached features."""
+    header = (*ranking.header, "candidate")
+    shown = dict.fromkeys([*list(ranking.twins)[:SHOWN], 0])
+    more = {k: f" (and {n} that label alike)" if n else "" for k, n in ranking.twins.items()}
+    rows = [[*ranking.lines[k], tried[k].words + more.get(k, "")] for k in shown]
+    print(table(header, rows))
+    print(ranking.summary)
+    folder, buffer = task.cache / "sweeps", io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(
+        [header, *([*ranking.lines[k], tried[k].words] for k in ranking.order)]
+    )
+    split = f"split {task.split!r} of " if isinstance(task, LabelledTask) else ""
+    head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {split}{task.where}; seed {sweep.seed}."
+    lines = [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
+    text = "\n\n".join([head, "\n".join(lines), ranking.summary]) + "\n"
+    for suffix, content in (("csv", buffer.getvalue()), ("md", text)):
+        with atomic_file(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    return folder / f"{name}.md"
+
+
+def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ranking: Ranking) -> None:
+    """Write the chosen recipe, and its prompt set when that is a subset of another's templates."""
+    if not sweep.out:
+        return
+    root, content = task.project.root, best.recipe.model_dump(mode="json", exclude_defaults=True)
+    subset = task.project.made_prompts.get(best.values.get("prompts"))
+    if subset:
+        shutil.rmtree(root / "prompts" / sweep.out, ignore_errors=True)
+        shutil.copytree(subset, root / "prompts" / sweep.out)
+        for use in content["members"].values():
+            use["prompts"] = sweep.out
+    split = f"split {task.split!r} of " if isinstance(task, LabelledTask) else ""
+    line = zip(ranking.header, ranking.lines[ranking.order[0]], strict=True)
+    measured = ", ".join(f"{key} {value}" for key, value in line if key in KEPT)
+    head = f"# Chosen by `make sweep RECIPE=sweeps/{name}.yaml` on {split}{task.where}: {measured}.\n"
+    path = root / "ensembles" / f"{sweep.out}.yaml"
+    with atomic_file(path) as temporary:
+        temporary.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    say("sweep", name, f"{best.words}: {path}")
+
+
+def _word(value) -> str:
+    """A value in a table; lists as in YAML."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple):
+        return "/".join(f"{v:.3g}" for v in value)
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).strip()

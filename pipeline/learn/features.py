@@ -1,0 +1,121 @@
+"""What training learns from: cached image features with labels, and the captions of the classes."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from ..chain import infer
+from ..chain.task import Task
+from ..core.cache import digest_of
+from ..core.errors import UserError
+from ..labelled.task import LabelledTask
+from ..maths import zeroshot
+from ..models import WITHOUT_TEXT
+from ..models.heads import Captions, Examples
+from .recipe import Training
+
+
+def examples(task: LabelledTask, member: str) -> Examples:
+    """Features and labels of a split; images are encoded only where their features are not cached."""
+    artefact, _ = infer.run_features(task, member)
+    features = artefact.rows("features", 0, len(artefact.ids)).float()
+    if features.ndim != 2:
+        raise UserError(
+            f"{member}: training needs one feature per image, and this member has several; take a "
+            "preprocess recipe without 'view_pooling: confident', and a model with one vector"
+        )
+    return Examples(features, torch.tensor(task.truth))
+
+
+def captions(task: LabelledTask, model: str) -> Captions:
+    """Mean text feature of each class's prompts, the classifier of CLIP, and the logit scale."""
+    text, _ = infer.run_text(task, model, task.prompts.prompts)
+    columns = infer.columns_of(task, "prompts")
+    means = zeroshot.class_text_features(
+        text.features, columns["prompt_class"], columns["prompt_weight"], len(task.class_names)
+    )
+    return Captions(means, text.logit_scale)
+
+
+def encode(task: Task, recipe: Training) -> None:
+    """Features of all splits of a recipe: what the processes that a launcher starts share."""
+    named = [recipe.validation] if isinstance(recipe.validation, str) else []
+    for split in (recipe.split, None, *named):
+        infer.run_features(LabelledTask.of(task, recipe.dataset, split), task.project.member(recipe.model))
+
+
+class Source:
+    """The labelled images of a recipe. Only its split and, if named, its validation split are ever opened."""
+
+    def __init__(self, task: Task, recipe: Training):
+        self.recipe, self.project = recipe, task.project
+        self.member = task.project.member(recipe.model)
+        self.task = LabelledTask.of(task, recipe.dataset, recipe.split, recipe.prompts)
+        named = isinstance(recipe.validation, str)
+        self.validation_task = (
+            LabelledTask.of(task, recipe.dataset, recipe.validation, recipe.prompts) if named else None
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.task.class_names
+
+    @property
+    def caption_model(self) -> str | None:
+        """The model whose text tower captions the classes: the recipe's, or the member's own if it has one."""
+        model = self.recipe.captions or infer.split(self.member)[0]
+        if not self.recipe.captions and self.project.model(model).family in WITHOUT_TEXT:
+            return None
+        return model
+
+    @cached_property
+    def captions(self) -> Captions | None:
+        return captions(self.task, self.caption_model) if self.caption_model else None
+
+    @cached_property
+    def examples(self) -> Examples:
+        return examples(self.task, self.member)
+
+    def made_from(self, captioned: bool) -> dict:
+        """What decides the result of training, besides the recipe; JSON-able. `captioned`: by a method with text."""
+        made = {
+            "features": infer.features_artefact(self.task, self.member).digest,
+            "classes": list(self.class_names),
+            "labels": digest_of({"labels": self.task.truth}),
+        }
+        if self.validation_task:
+            made |= {
+                "validation": infer.features_artefact(self.validation_task, self.member).digest,
+                "validation_labels": digest_of({"labels": self.validation_task.truth}),
+            }
+        if captioned and self.caption_model:
+            made |= {
+                "text": digest_of(infer.text_made_from(self.task, self.caption_model)),
+                "prompts": self.task.prompts.digest,
+            }
+        return made
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of the split that are trained on, and those of it that only choose, by share, shots and seed."""
+        from . import sampling
+
+        labels, recipe, held = np.array(self.task.truth), self.recipe, np.zeros(len(self.task.truth), bool)
+        if not self.validation_task:
+            held = sampling.held_out(labels, recipe.validation, recipe.seed)
+        train, validation = np.flatnonzero(~held), np.flatnonzero(held)
+        if recipe.shots:
+            train = train[sampling.shots(labels[train], recipe.shots, recipe.seed)]
+        return torch.from_numpy(train), torch.from_numpy(validation)
+
+    def parts(self) -> tuple[Examples, Examples]:
+        """(what is trained on, what only chooses)."""
+        train, validation = self.rows()
+        named = self.validation_task
+        chosen = examples(named, self.member) if named else self.examples.take(validation)
+        return self.examples.take(train), chosen
+
+
+def counts(labels: torch.Tensor, classes: int) -> np.ndarray:
+    """Images per class (C,)."""
+    return torch.bincount(labels, minlength=classes).numpy()

@@ -1,0 +1,273 @@
+"""Method finetune: an image tower trained on the images of a recipe, and what becomes of it.
+
+    trained/<name>/            a dual encoder with the trained image tower (loss: contrastive), or the head (likelihood)
+    trained/<name>-tower/      the tower of that head
+    trained/<name>/checkpoint/ while it is trained: the last state and the best one
+
+Epoch and alpha are chosen on validation images. The towers are checkpoints of their own family, and load as such.
+"""
+
+import bisect
+import importlib.util
+import shutil
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .. import models
+from ..chain import infer, preprocess
+from ..chain.task import Task
+from ..core import cache
+from ..core.cache import FORMAT, Artefact, digest_of
+from ..core.console import say
+from ..core.errors import UserError
+from ..labelled.task import LabelledTask
+from ..models import heads
+from ..models.heads import Data, Head
+from ..models.heads._choice import Choice
+from ..recipes import NAME, Project
+from . import evaluate, features, measure, seen_unseen, train
+from .evaluate import Measured
+from .features import Source
+from .finetune import settings as finetune_settings
+from .finetune.loop import Images, Judge, Loop
+from .finetune.network import Network, mixed
+from .finetune.settings import Finetune
+from .listener import Bar
+from .recipe import Training
+from .train import FOLDER, Trained
+
+PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}  # as accelerate calls them
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """uint8 pixels of single images, from the memory-mapped shards of an artefact."""
+
+    starts: list[int]
+    shards: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, artefact: Artefact) -> "Pixels":
+        parts = artefact.shards()
+        return cls([start for start, _, _ in parts], [cache.load(file)["pixels"] for _, _, file in parts])
+
+    def __call__(self, row: int) -> torch.Tensor:
+        shard = bisect.bisect_right(self.starts, row) - 1
+        return self.shards[shard][row - self.starts[shard]]
+
+
+def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
+    """Train what a recipe says, go on with it, or reuse it. All processes of a launcher train, the first one writes."""
+    if not NAME.fullmatch(name):
+        raise UserError(f"{where}: {name!r} is no name: letters, digits, '.', '_' and '-' only")
+    settings = _checked(task, recipe, where)
+    source, precision = Source(task, recipe), _precision(task, settings, where)
+    made_from = {
+        "format": FORMAT,
+        "recipe": recipe.model_dump(mode="json"),
+        "precision": precision,
+        "settings": settings.model_dump(mode="json"),
+        **source.made_from(settings.loss == "contrastive"),
+    }
+    names = [name, f"{name}-tower"] if settings.loss == "likelihood" else [name]
+    train.check_names(task.project, names, where)
+    folder = task.project.root / FOLDER / name
+    known = [train.finished(folder.with_name(one), digest_of(made_from), where) for one in names]
+    if all(known):
+        say("train", name, f"{folder} reused: same recipe, same data")
+        return known[:1]
+    accelerator = _accelerator(task, precision)
+    network, tower = _network(source, settings, accelerator.device, f"{where}: method")
+    loop = _loop(source, settings, network, accelerator, folder / "checkpoint", made_from, name)
+    best = loop.run()
+    sweep = loop.sweep(best)
+    loop.listener.close()
+    chosen = max(sweep, key=lambda one: (one[recipe.metric], -one["loss"]))
+    network.load_state_dict(mixed(loop.initial, best, chosen["alpha"]))
+    accelerator.wait_for_everyone()
+    record = {
+        "digest": digest_of(made_from),
+        "made_from": made_from,
+        "from": source.member,
+        "averages": sweep,
+        "history": loop.progress.history,
+        **_chosen(loop, chosen, recipe.metric),
+    }
+    record["classes"] = train.classes(source, *source.parts())
+    if task.rank:
+        return [Trained(name, folder, record)]
+    return [_written(source, settings, network, tower, folder, record)]
+
+
+def _checked(task: Task, recipe: Training, where: str) -> Finetune:
+    """The settings; UserError for everything that could be known before images are read."""
+    recipe.check(task.project.dataset(recipe.dataset), where)
+    settings = finetune_settings.read(recipe.method[1], f"{where}: method.finetune")
+    model, pixels = infer.split(task.project.member(recipe.model))
+    models.check_trainable(model, task.project.model(model))
+    if settings.loss == "contrastive":
+        models.check_text(model, task.project.model(model))
+    if recipe.captions or recipe.unseen:
+        key = "captions" if recipe.captions else "unseen"
+        raise UserError(f"{where}: {key}: not with method finetune; cosine and clip_adapter take it")
+    if task.project.preprocess(pixels).views:
+        raise UserError(
+            f"{where}: model: preprocess/{pixels}.yaml has views; a tower is trained on single images, "
+            "which 'augment' changes"
+        )
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UserError(
+            f"method finetune needs tensorboard. Install: {sys.executable} -m pip install -r requirements-train.txt"
+        )
+    return settings
+
+
+def _precision(task: Task, settings: Finetune, where: str) -> str:
+    """fp32 on a CPU and bf16 elsewhere, unless one was asked for."""
+    on_cpu = task.device.type == "cpu"
+    if settings.precision == "fp16" and on_cpu:
+        raise UserError(f"{where}: precision: fp16 needs a GPU; take bf16 or fp32")
+    return settings.precision if settings.precision != "auto" else "fp32" if on_cpu else "bf16"
+
+
+def _accelerator(task: Task, precision: str):
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
+    if task.device.index is not None and task.world == 1:
+        torch.cuda.set_device(task.device)
+    accelerator = Accelerator(cpu=task.device.type == "cpu", mixed_precision=PRECISIONS[precision])
+    assert accelerator.num_processes == task.world, "accelerate and the launcher count processes differently"
+    return accelerator
+
+
+def _network(source: Source, settings: Finetune, device, where: str) -> tuple[Network, object]:
+    """The tower with what it starts from on top of it: captions, a linear probe or zeros."""
+    model, root = infer.split(source.member)[0], source.project.root
+    head = start(source, settings, where)
+    tower = models.load(model, source.project.model(model), root, "image", device, "fp32")
+    infer.check_recipe(source.project, source.member, tower.image_size, tower.resize_mode)
+    encoder = tower.trainable()
+    if settings.gradient_checkpointing:
+        encoder.checkpoint_gradients()
+    if settings.loss == "contrastive":
+        return Network.of_captions(encoder, source.captions), tower
+    return Network(encoder, head.weight, head.bias, trained=True), tower
+
+
+def start(source: Source, settings: Finetune, where: str) -> Head:
+    """What training starts from: the captions, a linear probe of the frozen features, or a head of zeros.
+
+    A probe first, so that the first steps do not distort the features: LP-FT (Kumar et al. 2022, arXiv:2202.10054).
+    """
+    if settings.loss == "contrastive":
+        return seen_unseen.zero_shot(source.captions)
+    known, validation = source.parts()
+    data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
+    if settings.head == "zero":
+        head = heads.module("linear_probe").Head(data.classes, known.features.shape[1])
+        head.bias[data.trained] = 0.0
+        return head
+    train.check_classes(source.recipe, data, source.class_names)
+    weighted = "none" if source.recipe.balance == "none" else "weights"
+    choice = Choice(measure.on(validation), (source.recipe.metric,))
+    heads.fit(("linear_probe", None), replace(data, balance=weighted), choice, where)
+    return choice.head()
+
+
+def _loop(
+    source: Source, settings: Finetune, network: Network, accelerator, folder: Path, made_from: dict, name: str
+) -> Loop:
+    task, pixel_recipe = source.task, infer.split(source.member)[1]
+    rows, held = source.rows()
+    known, validation = source.parts()
+    pixels = Pixels.of(preprocess.run(task, pixel_recipe))
+    other = source.validation_task
+    held_pixels = Pixels.of(preprocess.run(other, pixel_recipe)) if other else pixels
+    held = torch.arange(len(validation)) if other else held
+    data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
+    parts = settings.accumulate * accelerator.num_processes
+    if min(len(rows), settings.batch) < 2 * parts:
+        raise UserError(
+            f"{name}: {len(rows)} training images in batches of {settings.batch} are too few for {parts} "
+            "parts of at least two; lower 'accumulate' or the number of processes"
+        )
+    listener = Bar(task, name)
+    loop = Loop(
+        network,
+        Images(pixels, rows, data),
+        Judge(held_pixels, held, validation.labels, measure.of, source.recipe.metric),
+        settings,
+        accelerator,
+        folder,
+        made_from,
+        listener,
+        task.workers or (task.threads if task.device.type == "cuda" else 0),
+    )
+    weights = sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
+    where = f"{accelerator.num_processes} x {accelerator.device}, {made_from['precision']}"
+    say(
+        "train",
+        name,
+        f"{settings.loss} on {source.member}: {weights:.1f} M weights, {len(rows)} images, at most "
+        f"{settings.epochs} epochs of {loop.per_epoch} steps, batch {settings.batch}, on {where}; {len(held)} "
+        f"validation images choose; checkpoints in {folder}",
+    )
+    return loop
+
+
+def _chosen(loop: Loop, average: dict[str, float], metric: str) -> dict:
+    """Best epoch and alpha, with the validation measures of what they give."""
+    history = loop.progress.history
+    best = max(history, key=lambda entry: (entry[metric], -entry["loss"]))
+    return {
+        "setting": {"epoch": best["epoch"], "alpha": average["alpha"]},
+        "validation": {key: value for key, value in average.items() if key != "alpha"},
+    }
+
+
+def _written(source: Source, settings: Finetune, network: Network, tower, folder: Path, record: dict) -> Trained:
+    """Write tower and head as models; the checkpoints are no longer needed."""
+    recipe, root, name = source.recipe, source.project.root, folder.name
+    model, pixels = infer.split(source.member)
+    with_head = settings.loss == "likelihood"
+    place = folder.with_name(f"{name}-tower") if with_head else folder
+    record["base"] = f"{place.name}@{pixels}"
+    network.cpu()
+    entry = models.export(model, source.project.model(model), root, tower, place)
+    train.finish(place, {**entry, "preprocess": pixels}, recipe, record)
+    if with_head:
+        heads.save(folder / "head.safetensors", "linear_probe", network.head(), source.class_names)
+        train.finish(folder, train.head_entry(name, record["base"]), recipe, record)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    chosen = ", ".join(f"{key} {value:g}" for key, value in record["setting"].items())
+    measures = ", ".join(f"{key} {value:.3f}" for key, value in record["validation"].items() if key != "loss")
+    say("train", name, f"finetune, {settings.loss} ({chosen}) of {source.member}; validation: {measures}; {folder}")
+    return Trained(name, folder, record)
+
+
+def measured(task: Task, recipe: Training, trained: Trained, where: str) -> list[Measured]:
+    """The trained tower and what it started from, on the split that is reported; printed."""
+    task = replace(task, project=Project(task.project.root))  # which now has the trained models
+    source, settings = Source(task, recipe), finetune_settings.read(recipe.method[1], where)
+    test_task = LabelledTask.of(task, recipe.dataset, None, recipe.prompts)
+    if settings.loss == "contrastive":
+        head = seen_unseen.zero_shot(features.captions(test_task, infer.split(trained.record["base"])[0]))
+        first = "zero-shot"
+    else:
+        head = heads.load(trained.folder / "head.safetensors", str(trained.folder))
+        first = "linear probe" if settings.head == "probe" else "zeros"
+    before = start(source, settings, where)
+    found = [
+        Measured(trained.name, test_task, features.examples(test_task, trained.record["base"]), head),
+        Measured(first, test_task, features.examples(test_task, source.member), before),
+    ]
+    evaluate.show(found)
+    say(
+        "train", trained.name, f"measured on {len(test_task.truth)} images of {recipe.dataset}, split {test_task.split}"
+    )
+    return found

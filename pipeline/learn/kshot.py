@@ -1,0 +1,215 @@
+"""Verb kshot: accuracy over k training images per class, for several methods and seeds, beside zero-shot.
+
+A part of the training split is held out, and min(k, 4) images of each class of it choose settings and epochs, the
+protocol of CoOp (Zhou et al. 2021, arXiv:2109.01134); k images of each class of the rest are trained on. The split that
+is reported is only measured. A finished fit is kept and not repeated.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from ..chain import infer
+from ..chain.task import Task
+from ..core import cache
+from ..core.cache import digest_of
+from ..core.console import progress
+from ..core.errors import UserError, did_you_mean
+from ..labelled.task import LabelledTask
+from ..maths.metrics import Interval
+from ..models import heads
+from ..models.heads import Captions, Data, Examples
+from ..models.heads._choice import Choice
+from . import features, measure, sampling, seen_unseen
+from .features import Source
+from .recipe import Training
+
+KS = (1, 2, 4, 8, 16, 32, 64, 128)
+METHODS = ("linear_probe", "mlp", "tip_adapter", "tip_adapter_f", "clip_adapter")
+MEASURES = ("acc1", "macro_f1", "mean_per_class_recall")
+CHOOSING = 4  # validation images of each class, at most
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True)
+class Result:
+    """`values[method][k]` are dicts of measures, one per seed; `distinct[k]` the fewest and most images of a class."""
+
+    dataset: str
+    member: str
+    images: int
+    values: dict[str, dict[int, list[dict[str, float]]]]
+    zero_shot: dict[str, float] | None
+    distinct: dict[int, tuple[int, int, int]]
+    classes: int
+
+    def interval(self, method: str, k: int, name: str) -> Interval:
+        return mean_interval([seed[name] for seed in self.values[method][k]])
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean over seeds with its 95 % interval (Student's t); of one seed without width."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(values)), len(values)
+    half = t.ppf(0.975, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Interval(mean, mean - half, mean + half)
+
+
+def run(
+    task: Task,
+    model: str,
+    dataset: str,
+    methods: Sequence[str] = (),
+    shots: Sequence[str | int] = KS,
+    seeds: int = 5,
+    prompts: str | None = None,
+) -> Result | None:
+    """Fit and measure what is not yet measured.
+
+    Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
+    """
+    content = {"model": model, "dataset": dataset, "method": "linear_probe", "prompts": prompts}
+    recipe = Training.parse(content, "kshot")
+    recipe.check(task.project.dataset(dataset), f"datasets/{dataset}.yaml")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise UserError(f"SEEDS={seeds}: give 1 to {MOST_SEEDS}")
+    ks = _numbers(shots or KS)
+    if task.rank:
+        features.encode(task, recipe)
+        return None
+    source, test_task = Source(task, recipe), LabelledTask.of(task, dataset, None, prompts)
+    methods = _methods(methods, source.caption_model is not None)
+    known = source.examples
+    test = partial(features.examples, test_task, source.member)
+    values: dict = {method: {k: [] for k in ks} for method in methods}
+    with progress(f"kshot {source.member}", "fit", len(methods) * len(ks) * seeds) as bar:
+        for method in methods:
+            for k in ks:
+                for seed in range(seeds):
+                    values[method][k].append(_cell(source, test_task, known, test, method, k, seed))
+                    bar.update()
+    return Result(
+        dataset,
+        source.member,
+        len(test_task.truth),
+        values,
+        _zero_shot(source.captions, test),
+        _distinct(known, ks),
+        len(source.class_names),
+    )
+
+
+def _numbers(written: Sequence[str | int]) -> list[int]:
+    wrong = [text for text in written if not str(text).isdecimal() or not 1 <= int(text) <= 100_000]
+    if wrong:
+        raise UserError(f"SHOTS: {wrong[0]!r} is not a positive whole number, e.g. SHOTS='1 4 16'")
+    return sorted({int(text) for text in written})
+
+
+def _methods(asked: Sequence[str], with_text: bool) -> list[str]:
+    for name in asked:
+        if name not in heads.METHODS:
+            raise UserError(f"METHODS: unknown method {name!r}.{did_you_mean(name, heads.METHODS)}")
+        if name in heads.NEED_TEXT and not with_text:
+            raise UserError(f"METHODS: {name} needs a text tower, and the model has none")
+    return list(asked or [name for name in METHODS if with_text or name not in heads.NEED_TEXT])
+
+
+def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
+    """(k images of each class, at most four others of each that choose)."""
+    held = torch.from_numpy(sampling.held_out(known.labels.numpy(), 0.25, seed))
+    pool, rest = known.take(~held), known.take(held)
+    train = pool.take(torch.from_numpy(sampling.shots(pool.labels.numpy(), k, seed)))
+    return train, rest.take(torch.from_numpy(sampling.at_most(rest.labels.numpy(), min(k, CHOOSING), seed)))
+
+
+def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
+    """Measures of one fit, from the cache if they are there."""
+    captioned = method in heads.NEED_TEXT
+    made_from = {
+        "stage": "kshot",
+        "format": cache.FORMAT,
+        "method": method,
+        "k": k,
+        "seed": seed,
+        "features": infer.features_artefact(test_task, source.member).digest,
+        "test_labels": digest_of({"labels": test_task.truth}),
+        "source": source.made_from(captioned),
+    }
+    file = test_task.cache / "cells" / source.member / f"{digest_of(made_from)}.pt"
+    stored = cache.load(file, digest_of(made_from))
+    if stored is None:
+        train, validation = parts(known, k, seed)
+        choice = Choice(measure.on(validation), ("macro_f1",))
+        data = Data(train, len(source.class_names), source.captions if captioned else None, seed=seed)
+        heads.fit((method, None), data, choice, "kshot")
+        cache.save(file, made_from, metrics=json.dumps(measure.of(choice.head(), test())))
+        stored = cache.load(file)
+    return json.loads(stored["metrics"])
+
+
+def _zero_shot(captions: Captions | None, test) -> dict[str, float] | None:
+    return measure.of(seen_unseen.zero_shot(captions), test()) if captions else None
+
+
+def _distinct(known: Examples, ks: Sequence[int]) -> dict[int, tuple[int, int, int]]:
+    """{k: (classes with fewer than k images to draw from, and the fewest and most of those)}."""
+    held = torch.from_numpy(sampling.held_out(known.labels.numpy(), 0.25, 0))
+    images = np.bincount(known.labels[~held].numpy())
+    short = {k: images[(images < k) & (images > 0)] for k in ks}
+    return {k: (len(few), int(few.min()), int(few.max())) if len(few) else (0, k, k) for k, few in short.items()}
+
+
+def replaced(result: Result, k: int) -> str:
+    """What was drawn with replacement for this k, in words; nothing where no class had fewer images."""
+    classes, fewest, most = result.distinct[k]
+    span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{classes} of {result.classes} classes ({span} images)" if classes else ""
+
+
+def rows(result: Result, name: str = "acc1") -> list[list[str]]:
+    """A row per k: mean over seeds and half the width of its interval, by method; what was drawn more than once."""
+    lines = []
+    for k in result.distinct:
+        found = [result.interval(method, k, name) for method in result.values]
+        lines.append([str(k), *(f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in found), replaced(result, k)])
+    return lines
+
+
+def header(result: Result) -> list[str]:
+    return ["k", *result.values, "drawn with replacement"]
+
+
+def to_markdown(result: Result) -> str:
+    """Tables of accuracy and macro F1."""
+    text = []
+    for name in ("acc1", "macro_f1"):
+        head = [f"k ({name})", *header(result)[1:]]
+        body = [head, ["---"] * len(head), *rows(result, name)]
+        text += [*(f"| {' | '.join(row)} |" for row in body), ""]
+    if result.zero_shot:
+        text.append(f"Zero-shot: acc1 {result.zero_shot['acc1']:.3f}, macro F1 {result.zero_shot['macro_f1']:.3f}.")
+    return "\n".join(text).strip() + "\n"
+
+
+def to_csv(result: Result) -> str:
+    """Tidy: a line per method, k, seed and measure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(("dataset", "model", "method", "k", "seed", "measure", "value"))
+    for method, by_k in result.values.items():
+        for k, seeds in by_k.items():
+            for seed, found in enumerate(seeds):
+                for name in MEASURES:
+                    writer.writerow((result.dataset, result.member, method, k, seed, name, f"{found[name]:.6f}"))
+    for name in MEASURES if result.zero_shot else ():
+        writer.writerow((result.dataset, result.member, "zero-shot", 0, 0, name, f"{result.zero_shot[name]:.6f}"))
+    return buffer.getvalue()

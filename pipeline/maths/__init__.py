@@ -1,0 +1,1 @@
+"""Tensors and numbers only: zero-shot probabilities, metrics, refinement. Imports core."""

@@ -1,0 +1,55 @@
+"""Registered steps over class probabilities: `refine:` of an ensemble recipe, in the order they are written.
+
+A step is a short pure function `step(probs_NC, evidence, argument...) -> probs_NC` in a file of its own. It may look
+at all images together, so it declares what it `uses`; its annotations are what a recipe's argument is checked against.
+
+Shape suffixes: N images, C classes, D feature dimensions, K neighbours.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...core.registry import register
+from ..zeroshot import TINY
+
+STEPS: dict[str, Callable[..., Tensor]] = {}
+step = functools.partial(register, STEPS)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a step may look at beside the probabilities.
+
+    `image_features_ND` and `text_features_CD` (the classes' mean prompts) are those of all members with a text tower,
+    side by side: member m, L2-normalised, times the root of its weight, so that products are the weighted mean of the
+    members' cosines; `widths` says how many dimensions are whose (empty: one member). `member_probs` are all members'
+    class probabilities (N, C).
+    """
+
+    image_features_ND: Tensor
+    text_features_CD: Tensor
+    member_probs: tuple[Tensor, ...] = ()
+    class_names: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
+
+
+class NotConverged(Exception):
+    """A step's iteration has not settled: its result is not one of the method. The message says what and when."""
+
+
+def unit_rows(probs_NC: Tensor) -> Tensor:
+    """Rows that sum to 1, float32, nowhere 0; a row of zeros (all under the threshold) becomes uniform."""
+    positive_NC = probs_NC.float().clamp_min(TINY)
+    return positive_NC / positive_NC.sum(dim=1, keepdim=True)
+
+
+def histogram(probs_NC: Tensor) -> Tensor:
+    """How many images have each class as their label, (C,)."""
+    return torch.bincount(probs_NC.argmax(dim=1), minlength=probs_NC.shape[1])
+
+
+from . import discriminant, frolic, mixture, prior, propagate  # noqa: E402, F401  (they register themselves)

@@ -1,0 +1,226 @@
+"""Heads: what is trained on frozen image features, one file per method. Tensors only, no files but a head's own.
+
+A method is one module with `fit(data, choice, argument...)` and a `Head`; the arguments' annotations are what a recipe
+may set. It shows every state that may be the result to `choice`, which keeps the best. To add one, write the module
+and its name.
+
+Shape suffixes: N images, C classes, K classes trained on, D feature dimensions, P examples kept as keys.
+"""
+
+import importlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...core.cache import atomic_file
+from ...core.errors import UserError, did_you_mean
+from ...core.registry import bind
+
+METHODS = ("clip_adapter", "cosine", "linear_probe", "mlp", "tip_adapter", "tip_adapter_f")
+NEED_TEXT = ("clip_adapter", "cosine", "tip_adapter", "tip_adapter_f")
+ONE_SPACE = ("clip_adapter", "tip_adapter", "tip_adapter_f")  # image and text features of one model
+FOR_UNSEEN = ("clip_adapter", "cosine", "tip_adapter")  # classes without a training image are known by their text
+UNSAMPLED = ("linear_probe", "tip_adapter")
+REFIT = ("linear_probe",)  # once its setting is chosen, it is fitted again with the validation images
+KEY = "head"  # one key: with several, safetensors writes them in any order and bytes differ from run to run
+
+# what the arguments of methods may be
+Count = Annotated[int, Field(gt=0, le=1_000_000)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Balance = Literal["none", "sampling", "weights"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Image features (N, D) float32, L2-normalised, and their labels (N,) int64."""
+
+    features: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor) -> "Examples":
+        return Examples(self.features[rows], self.labels[rows])
+
+    def joined(self, other: "Examples") -> "Examples":
+        return Examples(torch.cat([self.features, other.features]), torch.cat([self.labels, other.labels]))
+
+
+@dataclass(frozen=True)
+class Captions:
+    """A text tower's side of the classes: mean text features (C, D), L2-normalised, and its logit scale."""
+
+    features: Tensor
+    logit_scale: float
+
+
+@dataclass(frozen=True)
+class Data:
+    """All that a method may learn from. `classes` is C; labels are below it, but not each one need occur."""
+
+    train: Examples
+    classes: int
+    captions: Captions | None = None
+    balance: Balance = "none"
+    seed: int = 0
+
+    @property
+    def counts(self) -> Tensor:
+        """Training images per class (C,)."""
+        return torch.bincount(self.train.labels, minlength=self.classes)
+
+    @property
+    def trained(self) -> Tensor:
+        """The classes that have a training image (K,), ascending."""
+        return self.counts.nonzero()[:, 0]
+
+    @property
+    def class_weights(self) -> Tensor:
+        """Weights (C,) that make each class count the same, 1 on average over images; ones unless asked for."""
+        if self.balance != "weights":
+            return torch.ones(self.classes)
+        weights = len(self.train) / (len(self.trained) * self.counts)
+        return weights.where(self.counts > 0, 0.0)
+
+
+class Head(nn.Module):
+    """Class logits of image features. Subclasses are built from numbers alone, and filled from a file by name.
+
+    `seen_bias` (C,) is subtracted from the logits: calibrated stacking (Chao et al. 2016, arXiv:1605.04253).
+    """
+
+    def __init__(self, classes: int, **config):
+        super().__init__()
+        self.config = {"classes": classes, **config}
+        self.register_buffer("seen_bias", torch.zeros(classes))
+
+    def logits(self, features_ND: Tensor) -> Tensor:
+        """(N, D) -> (N, C), before the bias."""
+        raise NotImplementedError
+
+    def forward(self, features_ND: Tensor) -> Tensor:
+        return self.logits(features_ND.float()) - self.seen_bias
+
+    @torch.no_grad()
+    def probs(self, features_ND: Tensor) -> Tensor:
+        """Class probabilities (N, D) -> (N, C), rows sum to 1."""
+        self.eval()
+        return torch.cat([self(rows) for rows in features_ND.split(4096)]).softmax(dim=1)
+
+
+def module(method: str):
+    """The module of a method."""
+    return importlib.import_module(f".{method}", __name__)
+
+
+def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None:
+    """UserError for balanced sampling where nothing is sampled."""
+    if balance == "sampling" and method[0] in UNSAMPLED:
+        raise UserError(
+            f"{where}: balance: {method[0]} looks at all images at once and samples none; write 'balance: weights'"
+        )
+
+
+def fit(method: tuple[str, Any], data: Data, choice, where: str) -> None:
+    """Run a method; what it makes is in `choice`. Its random numbers depend on `data.seed` alone."""
+    name, argument = method
+    check(method, where)
+    if name in NEED_TEXT and data.captions is None:
+        without = [known for known in METHODS if known not in NEED_TEXT]
+        raise UserError(
+            f"{where}: method {name} needs a text tower, and the model has none; methods without: {', '.join(without)}"
+        )
+    if name in ONE_SPACE and data.captions.features.shape[1] != data.train.features.shape[1]:
+        raise UserError(
+            f"{where}: method {name} compares images with captions of the same model; for captions of "
+            "another one take cosine"
+        )
+    function = module(name).fit
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(data.seed)
+        function(data, choice, **bind(function, 2, name, argument, where))
+
+
+def refit(
+    method: tuple[str, Any], data: Data, validation: Examples, settings: list[dict], where: str, tell
+) -> list[Head]:
+    """The heads of chosen settings, fitted on training and validation images together."""
+    from ._choice import Replay
+
+    replay = Replay(settings, tell)
+    fit(method, replace(data, train=data.train.joined(validation)), replay, where)
+    return replay.heads
+
+
+def check(method: tuple[str, Any], where: str) -> None:
+    """UserError for an unknown method or a wrong argument, before anything slow."""
+    name, argument = method
+    if name not in METHODS:
+        raise UserError(f"{where}: unknown method {name!r}.{did_you_mean(name, METHODS)}")
+    bind(module(name).fit, 2, name, argument, where)
+
+
+def save(path: Path, method: str, head: Head, class_names: tuple[str, ...]) -> None:
+    """Write a head as safetensors; equal heads give equal bytes."""
+    from safetensors.torch import save_file
+
+    described = {"method": method, "config": head.config, "class_names": list(class_names)}
+    tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, {KEY: json.dumps(described, sort_keys=True)})
+
+
+def describe(path: Path, where: str) -> dict:
+    """Method, config and class names of a saved head, without its tensors. UserError when it is none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})[KEY])
+    except FileNotFoundError:
+        raise UserError(f"{where}: no head at {path}; train it again") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"{where}: {path} is no whole head ({error}); remove its folder and train again") from None
+
+
+def load(path: Path, where: str) -> Head:
+    """A saved head, ready for `probs`."""
+    from safetensors.torch import load_file
+
+    described = describe(path, where)
+    if described["method"] not in METHODS:
+        raise UserError(f"{where}: {path} is of method {described['method']!r}, which is not known here")
+    head = module(described["method"]).Head(**described["config"])
+    head.load_state_dict(load_file(path))
+    return head.eval()
+
+
+def columns(trained_on: list[str], wanted: tuple[str, ...], where: str) -> list[int]:
+    """Which of a head's columns are the wanted classes, by name; capitals do not matter.
+
+    UserError unless the two have the same classes, in any order.
+    """
+    known = {name.casefold(): number for number, name in enumerate(trained_on)}
+    absent = [name for name in wanted if name.casefold() not in known]
+    extra = [name for name in trained_on if name.casefold() not in {name.casefold() for name in wanted}]
+    if absent or extra:
+        raise UserError(
+            f"{where}: a head gives the classes it was trained on. Not among them: {absent[:5]}; not asked "
+            f"for: {extra[:5]}. Train on data with the same classes, or give the data set's "
+            "'classes: {published: name}'"
+        )
+    return [known[name.casefold()] for name in wanted]
+
+
+def with_bias(head: Head, seen: Tensor, bias: float) -> Head:
+    """The head with `bias` subtracted from the logits of the seen classes (a mask (C,))."""
+    head.seen_bias = bias * seen.float()
+    return head

@@ -1,0 +1,63 @@
+"""Stochastic gradient descent on features in memory, as the trained methods share it."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import Data, Head
+
+
+def epochs(
+    head: Head,
+    data: Data,
+    optimiser: torch.optim.Optimizer,
+    *,
+    number: int,
+    batch: int,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    schedule=None,
+) -> Iterator[tuple[int, float]]:
+    """Yield (epoch, mean training loss) after each epoch; `loss(features, labels)` is cross-entropy by default."""
+    loss = loss or cross_entropy(head, data)
+    for epoch in range(1, number + 1):
+        head.train()
+        total = images = 0
+        for rows in batches(data, batch):
+            optimiser.zero_grad()
+            value = loss(data.train.features[rows], data.train.labels[rows])
+            value.backward()
+            optimiser.step()
+            if schedule:
+                schedule.step()
+            total, images = total + float(value.detach()) * len(rows), images + len(rows)
+        yield epoch, total / images
+
+
+def batches(data: Data, size: int, least: int = 2) -> list[Tensor]:
+    """Rows of one epoch, in a random order; with `balance: sampling` drawn with replacement, each class as often.
+
+    A last batch of fewer than `least` rows joins the one before it: batch normalisation needs two.
+    """
+    rows = balanced_rows(data) if data.balance == "sampling" else torch.randperm(len(data.train))
+    parts = list(rows.split(size))
+    if len(parts) > 1 and len(parts[-1]) < least:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def balanced_rows(data: Data) -> Tensor:
+    """As many rows as there are images, drawn with replacement: every class with a training image equally likely."""
+    weights = 1.0 / data.counts[data.train.labels].double()
+    return torch.multinomial(weights, len(data.train), replacement=True)
+
+
+def cross_entropy(head: Head, data: Data) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy over the classes trained on; others have no part in it. Class weights as `data` says."""
+    trained, weights = data.trained, data.class_weights[data.trained]
+
+    def loss(features: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(head(features)[:, trained], torch.searchsorted(trained, labels), weight=weights)
+
+    return loss

@@ -1,0 +1,91 @@
+"""Verb advise: what to look at before a submission is spent. No label is looked at, nothing is encoded again."""
+
+import numpy as np
+
+from ..chain.task import Task
+from ..core.console import say
+from ..core.tables import table
+from . import collect
+from .result import Result
+
+FEW = 5  # rows of each table
+WIDE = 6  # more classes than this are listed by pairs
+
+
+def run(task: Task, name: str) -> Result:
+    """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
+    result = collect.of_ensemble(task, name, features=False)
+    print("\n\n".join(block for block in blocks(result) if block))
+    say(
+        "advise",
+        name,
+        f"{len(result.labels):,} images, no label looked at; make report ENSEMBLE={name} shows the images",
+    )
+    return result
+
+
+def blocks(result: Result) -> list[str]:
+    """The parts of the table, at most 40 lines together; '' for what is not known."""
+    return [_members(result), _pairs(result), _prompts(result), _classes(result), _images(result), _changes(result)]
+
+
+def _members(result: Result) -> str:
+    if len(result.members) < 2:
+        return ""
+    shown = sorted(result.members, key=lambda member: -(member.flips or 0))[:FEW]
+    rows = [
+        (m.name, f"{m.weight:.3f}", f"{(m.labels != result.labels).mean():.2%}", "" if m.flips is None else m.flips)
+        for m in shown
+    ]
+    apart = int((result.dissent > 0).sum())
+    head = ("member", "weight", "dissents", "labels that flip without it")
+    return f"{table(head, rows)}\nmembers disagree about {apart:,} images ({apart / len(result.labels):.1%})"
+
+
+def _pairs(result: Result) -> str:
+    """Where they disagree: all pairs of a few classes, the commonest pairs of many."""
+    if len(result.members) < 2 or not result.two_way.any():
+        return ""
+    names, found = result.class_names, result.two_way
+    if len(names) <= WIDE:
+        rows = [(name, *found[c]) for c, name in enumerate(names)]
+        return table(("label \\ a member says", *(name[:12] for name in names)), rows)
+    pairs = [divmod(int(cell), len(names)) for cell in np.argsort(-found, axis=None, kind="stable")[:FEW]]
+    rows = [(names[label], names[said], found[label, said]) for label, said in pairs if found[label, said]]
+    return table(("label", "a member says", "images"), rows)
+
+
+def _prompts(result: Result) -> str:
+    if not result.prompts:
+        return ""
+    shown = sorted(result.prompts, key=lambda use: (-use.flips, -use.largest))[:FEW]
+    rows = [(use.flips, result.class_names[use.label], use.prompt[:70]) for use in shown]
+    return table(("flip without it", "class", "prompt"), rows)
+
+
+def _classes(result: Result) -> str:
+    """The classes furthest from the prior; with how many of their images hang on one prompt."""
+    known = result.fragile is not None
+    hang = np.bincount(result.labels[result.fragile], minlength=len(result.class_names)) if known else ()
+    shown = np.argsort(-np.abs(result.off_prior), kind="stable")[:WIDE]
+    rows = [
+        (
+            result.class_names[c],
+            result.counts[c],
+            f"{result.expected[c]:.0f}",
+            f"{result.off_prior[c]:+.1f}",
+            *([hang[c]] if known else []),
+        )
+        for c in shown
+    ]
+    head = ("class", "predicted", "expected", "standard errors off", *(["hang on a prompt"] if known else []))
+    return f"{table(head, rows)}\nexpected: {result.expectation}; at least {result.moved_by_prior:,} labels away"
+
+
+def _images(result: Result) -> str:
+    top = result.doubtful[: 2 * FEW]
+    return f"look at: {', '.join(str(result.ids[row]) for row in top)}"
+
+
+def _changes(result: Result) -> str:
+    return "\n".join(f"against {change.against}: {change.seen}" for change in result.changes)

@@ -1,0 +1,182 @@
+"""The rules gate: what a recipe uses is declared, refused where it is forbidden, and stamped where it is not."""
+
+import json
+
+import pytest
+import yaml
+
+from pipeline import report
+from pipeline.chain import decide, log, rules, submit
+from pipeline.chain.match import MATCHES
+from pipeline.chain.prompt_weights import WEIGHTINGS
+from pipeline.cli import plan
+from pipeline.core.errors import UserError
+from pipeline.core.registry import register
+from pipeline.images.ops import OPS
+from pipeline.images.views import VIEWS
+from pipeline.labelled.task import LabelledTask
+from pipeline.maths import refine
+from pipeline.recipes import Project
+
+from ..conftest import ROOT, fresh, pipeline, write_yaml
+
+
+@pytest.fixture
+def flip():
+    """A registered step that looks at all images."""
+    seen = []
+
+    def flip(probs_NC, evidence, by: int = 1):
+        """Everyone the next class."""
+        seen.append(evidence)
+        return probs_NC.roll(by, dims=1)
+
+    register(refine.STEPS, uses="test_set")(flip)
+    yield seen
+    del refine.STEPS["flip"]
+
+
+def allow(root, **allowed) -> None:
+    path = root / "competitions" / "tiny.yaml"
+    write_yaml(path, {**yaml.safe_load(path.read_text()), "rules": allowed})
+
+
+def train(root) -> None:
+    entries = yaml.safe_load((root / "models.yaml").read_text())
+    write_yaml(root / "trained" / "mine" / "model.yaml", {"mine": {**entries["vit"], "trained_on": ["pets:train"]}})
+    write_yaml(root / "ensembles" / "t.yaml", {"members": {"mine": 1}})
+
+
+def test_everything_registered_says_what_it_uses():
+    for registry in (OPS, VIEWS):
+        assert {function.uses for function in registry.values()} == {"image"}
+    assert {name: function.uses for name, function in MATCHES.items()} == {
+        "none": "image",
+        "temperature": "image",
+        "confidence": "test_set",
+    }
+    assert WEIGHTINGS["given"].uses == WEIGHTINGS["uniform"].uses == "image"
+    with pytest.raises(AssertionError):
+        register({}, uses="everything")
+
+
+def recipe(root, kind: str) -> str:
+    """Write a recipe of a kind; what its refusal says."""
+    if kind == "labels":
+        train(root)
+        return (
+            "trained/mine/model.yaml: line 5: trained_on: mine@tiny uses labelled images, which "
+            "competitions/tiny.yaml forbids; if its rules allow it, write 'rules: {labels: true}' there"
+        )
+    way = {"match": "match: confidence", "refine": "refine:\n  - flip: 2"}[kind]
+    (root / "ensembles" / "t.yaml").write_text(f"# mine\nmembers: {{vit: 1}}\n{way}\n")
+    line, what = {"match": (3, "match: confidence"), "refine": (4, "refine: flip")}[kind]
+    return (
+        f"ensembles/t.yaml: line {line}: {what} uses the unlabelled test images, which "
+        "competitions/tiny.yaml forbids; if its rules allow it, write 'rules: {test_set: true}' there"
+    )
+
+
+@pytest.mark.parametrize("kind", ["match", "refine", "labels"])
+def test_what_is_forbidden_is_refused_before_anything_is_computed(project_root, flip, kind):
+    message = recipe(project_root, kind)
+    allow(project_root, **{"labels": True} if kind != "labels" else {"test_set": True})
+    before = sorted(project_root.rglob("*"))
+    for act in (submit.run, decide.run, plan.run, lambda task, name: report.run(task, None, name)):
+        with pytest.raises(UserError) as error:
+            act(fresh(project_root), "t")
+        assert str(error.value) == message
+    assert sorted(project_root.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["preprocess", "infer", "ensemble", "threshold", "submit", "plan"])
+def test_every_verb_of_the_chain_refuses(project_root, verb, monkeypatch, capsys):
+    from pipeline.cli.main import main
+
+    message = recipe(project_root, "match")
+    monkeypatch.chdir(project_root)
+    assert main([verb, "--competition", "tiny", "--ensemble", "t"]) == 1
+    assert capsys.readouterr().err == f"error: {message}\n"
+    assert not (project_root / "cache").exists()
+
+
+def test_refused_as_a_process(project_root):
+    message = recipe(project_root, "labels")
+    result = pipeline(project_root, "submit", "--competition", "tiny", "--ensemble", "t")
+    assert (result.returncode, result.stderr) == (1, f"error: {message}\n")
+
+
+def test_what_was_used_is_stamped_and_shown(project_root, flip, capsys):
+    submit.run(fresh(project_root), "both")
+    recipe(project_root, "refine")
+    allow(project_root, test_set=True)
+    path = submit.run(fresh(project_root), "t")
+    made = json.loads(path.with_suffix(".json").read_text())
+    assert made["uses"] == ["image", "test_set"]
+    assert made["recipe"]["refine"] == [{"flip": 2}]
+    capsys.readouterr()
+    log.run(fresh(project_root))
+    header, first, second = capsys.readouterr().out.splitlines()
+    column = header.index("uses")
+    assert (first[column:].strip(), second[column:].strip()) == ("image", "image, test_set")
+    page = report.run(fresh(project_root), 2, None).read_text()
+    assert "one image at a time, the unlabelled test images" in page
+    assert "[flip: 2]" in page or "[{flip: 2}]" in page
+
+
+def test_steps_are_applied_in_their_order_with_evidence(project_root, flip):
+    allow(project_root, test_set=True)
+    write_yaml(
+        project_root / "ensembles" / "t.yaml",
+        {"members": {"vit": 1}, "refine": ["flip", {"flip": {"by": 2}}], "guards": False},
+    )
+    decision = decide.run(fresh(project_root), "t")
+    assert (decision.refined == decision.pooled).all(), "three steps around three classes"
+    assert len(flip) == 2
+    assert flip[0] is flip[1]
+    write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"vit": 1}, "refine": ["flip"], "guards": False})
+    decision = decide.run(fresh(project_root), "t")
+    assert (decision.refined == decision.pooled.roll(1, dims=1)).all()
+    assert decision.labels == decision.refined.argmax(dim=1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"refine": ["flp"]}, "t.yaml: refine.0: unknown step 'flp'. Did you mean 'flip'"),
+        ({"refine": [{"flip": {"by": "x"}}]}, "t.yaml: refine.0: flip: by: "),
+        ({"refine": [{"flip": {"too": 1}}]}, "t.yaml: refine.0: flip has no argument 'too'"),
+    ],
+)
+def test_mistakes_in_steps_are_told_before_anything_is_computed(project_root, flip, content, message):
+    allow(project_root, test_set=True)
+    write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"vit": 1}, **content})
+    with pytest.raises(UserError, match=message):
+        submit.run(fresh(project_root), "t")
+    assert not list(project_root.rglob("*.pt"))
+
+
+def test_labelled_data_allow_everything_and_uses_are_in_order(project_root):
+    train(project_root)
+    recipes = {"members": {"mine": 1}, "match": "confidence"}
+    write_yaml(project_root / "ensembles" / "t.yaml", recipes)
+    rules.check(LabelledTask("none", Project(project_root)), "t")
+    assert rules.uses(Project(project_root), "t") == ["image", "test_set", "labels"]
+    assert rules.uses(Project(project_root), "both") == ["image"]
+    allow(project_root, test_set=True, labels=True)
+    rules.check(fresh(project_root), "t")
+
+
+def test_a_trained_member_of_weight_zero_uses_nothing(project_root):
+    train(project_root)
+    write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"mine": 0, "vit": 1}})
+    rules.check(fresh(project_root), "t")
+
+
+def test_the_projects_competitions_say_what_they_allow():
+    project = Project(ROOT)
+    assert project.competition("demo").rules.model_dump() == {"test_set": True, "labels": True}
+    assert project.competition("scene").rules.model_dump() == {"test_set": False, "labels": False}
+    for name in project.names("ensembles"):
+        expected = ["image", "test_set"] if name == "demo-refined" else ["image"]
+        assert rules.uses(project, name) == expected, "the recipes that come along use no test set silently"

@@ -1,0 +1,177 @@
+"""Guards: a step that helps is kept, one that collapses is not, whatever the order of images; nothing needs a label."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pipeline.chain import decide, submit
+from pipeline.maths import refine
+from pipeline.maths.refine import STEPS, Evidence, NotConverged, guards
+from pipeline.maths.zeroshot import normalise
+
+from ..conftest import fresh, pipeline, write_yaml
+
+
+def scene(shares=(1, 1, 1, 1), n=400, seed=0, tilt=0.35):
+    """Clusters of images, and texts that are off in one direction: zero-shot labels are wrong at the borders."""
+    draw = torch.Generator().manual_seed(seed)
+    centres = normalise(torch.randn(len(shares), 24, generator=draw))
+    counts = [round(n * share / sum(shares)) for share in shares]
+    label_N = torch.cat([torch.full((count,), label) for label, count in enumerate(counts)])
+    images = normalise(centres[label_N] + 0.16 * torch.randn(len(label_N), 24, generator=draw))
+    texts = normalise(
+        centres + tilt * torch.randn(24, generator=draw) + 0.4 * torch.randn(centres.shape, generator=draw)
+    )
+    probs = (6 * images @ texts.T).softmax(dim=1)
+    return probs, Evidence(images, texts, (probs,), ("a", "b", "c", "d")), label_N
+
+
+def run(name, probs, given, **arguments):
+    return guards.guarded(name, lambda: STEPS[name](probs, given, **arguments), probs, given)
+
+
+def accuracy(probs, label_N):
+    return float((probs.argmax(dim=1) == label_N).float().mean())
+
+
+def test_a_step_that_finds_the_clusters_is_kept():
+    probs, given, label_N = scene()
+    found, outcome = run("discriminant", probs, given)
+    assert outcome.refused == "" and accuracy(found, label_N) > accuracy(probs, label_N) + 0.05
+    assert outcome.changed == int((found.argmax(dim=1) != probs.argmax(dim=1)).sum()) > 0
+    assert outcome.before == tuple(refine.histogram(probs).tolist())
+    assert outcome.after == tuple(refine.histogram(found).tolist()) and sum(outcome.after) == len(probs)
+
+
+@pytest.mark.parametrize("name", sorted(STEPS))
+@pytest.mark.parametrize("shares", [(1, 1, 0, 0), (10, 4, 2, 1), (1, 1, 1, 1)])
+def test_no_step_does_harm(name, shares):
+    probs, given, label_N = scene(shares)
+    found, _ = run(name, probs, given)
+    assert accuracy(found, label_N) >= accuracy(probs, label_N) - 0.003
+
+
+def test_an_even_prior_on_an_uneven_mix_splits_clusters_and_is_refused():
+    probs, given, _ = scene((10, 4, 2, 1))
+    found, outcome = run("prior", probs, given)
+    assert found is probs and outcome.changed > 0
+    assert "labels of similar images agree no better" in outcome.refused
+
+
+def test_every_member_must_gain():
+    """A second member in whose features the images lie in another way: what it knew would be lost."""
+    probs, given, _ = scene()
+    found = STEPS["discriminant"](probs, given)
+    draw = torch.Generator().manual_seed(1)
+    other = torch.nn.functional.one_hot(probs.argmax(dim=1), 4) + 0.1 * torch.randn(probs.shape, generator=draw)
+    other = normalise(other)  # its clusters are the labels as they were
+    both = replace(given, image_features_ND=torch.cat([given.image_features_ND, other], dim=1), widths=(24, 4))
+    assert guards.no_gain(probs, found, given) == ""
+    assert "in the features of one of the members agree no better" in guards.no_gain(probs, found, both)
+
+
+def test_few_classes_in_effect():
+    probs, given, _ = scene((1, 0, 0, 0), tilt=0.0)
+    turned = probs.roll(1, dims=1)
+    found, outcome = guards.guarded("any", lambda: turned, probs, given)
+    assert found is probs and "classes in effect, of 4" in outcome.refused
+
+
+def test_a_class_that_vanishes_or_swallows_is_named():
+    probs, given, label_N = scene()
+    perfect = torch.nn.functional.one_hot(label_N, 4).float()
+    given = replace(given, member_probs=(perfect, perfect))
+    swallowed = perfect[torch.where(label_N == 1, 0, torch.arange(len(label_N)))]
+    swallowed[label_N == 2] = perfect[0]
+    found, outcome = guards.guarded("any", lambda: swallowed, perfect, given)
+    assert found is perfect
+    assert "a from 25.0% to 75.0%, b from 25.0% to 0.0%, c from 25.0% to 0.0%" in outcome.refused
+
+
+def test_a_lost_class_that_comes_back_is_no_collapse():
+    _, given, label_N = scene()
+    perfect = torch.nn.functional.one_hot(label_N, 4).float()
+    lost = perfect.clone()
+    lost[label_N == 3] = perfect[0]
+    assert guards.collapse(lost, perfect, replace(given, member_probs=(lost,))) == ""
+
+
+def test_what_does_not_converge_is_not_kept():
+    probs, given, _ = scene()
+
+    def never():
+        raise NotConverged("too far")
+
+    for run_step in (guards.guarded, guards.unguarded):
+        found, outcome = run_step("any", never, probs, given)
+        assert found is probs and outcome.refused == "not converged: too far" and outcome.changed == 0
+
+
+def test_a_step_that_changes_no_label_is_kept():
+    probs, given, _ = scene()
+    found, outcome = guards.guarded("any", lambda: probs**2, probs, given)
+    assert outcome.refused == "" and outcome.changed == 0 and torch.equal(found, probs**2)
+
+
+def test_the_order_of_images_decides_nothing(monkeypatch):
+    probs, given, _ = scene()
+    found = STEPS["discriminant"](probs, given)
+    order = torch.randperm(len(probs), generator=torch.Generator().manual_seed(3))
+    shuffled = replace(given, image_features_ND=given.image_features_ND[order], member_probs=(probs[order],))
+    for most in (guards.LOOKED_AT, 100):  # all images, or some of them
+        monkeypatch.setattr(guards, "LOOKED_AT", most)
+        assert guards.no_gain(probs, found, given) == guards.no_gain(probs[order], found[order], shuffled)
+
+
+def test_kappa_is_cohens():
+    from sklearn.metrics import cohen_kappa_score
+
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (500,), generator=draw)
+    near = torch.arange(500).roll(1)[:, None]  # everybody's only neighbour is the one before
+    gains = guards.kappa_gains(torch.arange(500) % 3, labels, near)
+    expected = cohen_kappa_score(labels, labels[near[:, 0]])
+    before = cohen_kappa_score(torch.arange(500) % 3, (torch.arange(500) % 3)[near[:, 0]])
+    assert abs(float(gains.mean()) - (expected - before)) < 0.02
+
+
+def test_one_image_keeps_its_label():
+    probs, given, _ = scene(n=4)
+    one = Evidence(given.image_features_ND[:1], given.text_features_CD, (probs[:1],))
+    found, outcome = guards.guarded("any", lambda: probs[:1].roll(1, dims=1), probs[:1], one)
+    assert found is not None and outcome.refused
+
+
+class TestInTheChain:
+    @pytest.fixture
+    def refined(self, project_root):
+        competition = project_root / "competitions" / "tiny.yaml"
+        competition.write_text(competition.read_text() + "\nrules: {test_set: true}\n")
+        write_yaml(
+            project_root / "ensembles" / "refined.yaml",
+            {"members": {"vit": 1.0}, "refine": [{"prior": {"to": [20.0, 2.0, 1.0]}}]},
+        )
+        return project_root
+
+    def test_refused_is_loud_and_the_labels_are_those_without(self, refined, capsys):
+        write_yaml(refined / "ensembles" / "plain.yaml", {"members": {"vit": 1.0}})
+        without = decide.run(fresh(refined), "plain").labels
+        made = submit.run(fresh(refined), "refined")
+        said = capsys.readouterr()
+        outcome = json.loads(made.with_suffix(".json").read_text())["refinement"][0]
+        assert outcome["step"] == "prior" and outcome["refused"]
+        assert "warning: REFINEMENT NOT KEPT" in said.err and "refined: prior" in said.err
+        assert decide.run(fresh(refined), "refined").labels == without
+
+    def test_without_guards_it_is_kept(self, refined):
+        recipe = {"members": {"vit": 1.0}, "refine": [{"prior": {"to": [20.0, 2.0, 1.0]}}], "guards": False}
+        write_yaml(refined / "ensembles" / "refined.yaml", recipe)
+        decision = decide.run(fresh(refined), "refined")
+        assert decision.outcomes[0].refused == "" and decision.outcomes[0].changed > 0
+        assert decision.labels.count(0) > 15
+
+    def test_on_the_command_line(self, refined):
+        done = pipeline(refined, "submit", "--competition", "tiny", "--ensemble", "refined", "--dtype", "fp32")
+        assert done.returncode == 0 and "REFINEMENT NOT KEPT" in done.stderr and "Traceback" not in done.stderr

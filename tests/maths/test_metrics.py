@@ -1,0 +1,110 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.maths import metrics
+
+
+def test_accuracy_and_flips():
+    assert metrics.accuracy([0, 1, 2, 2], [0, 1, 1, 2]) == 0.75
+    assert metrics.flips([0, 1, 1, 1], [0, 2, 2, 0]) == {(1, 2): 2, (1, 0): 1}
+
+
+def test_noise_of_the_board_in_the_seed_competition():
+    assert metrics.accuracy_noise(0.92024, 4050) == pytest.approx(0.0043, abs=1e-4)
+
+
+def test_difference_noise_is_that_of_simulated_submissions():
+    """Two equally good submissions differing in 200 of 8,100 rows, scored on random halves."""
+    rng = np.random.default_rng(0)
+    gain = np.zeros(8100)
+    gain[:200] = np.repeat([1, -1], 100)
+    differences = [gain[rng.permutation(8100)[:4050]].sum() / 4050 for _ in range(2000)]
+    bound = metrics.difference_noise(200, 8100, 4050)
+    assert np.std(differences) <= bound
+    assert np.std(differences) > bound / 2
+    assert metrics.difference_noise(0, 8100, 4050) == 0
+    assert metrics.difference_noise(4, 8, 8) == pytest.approx(math.sqrt(4) / 8)
+
+
+@st.composite
+def measured(draw) -> metrics.Predictions:
+    """Predictions for 1 to 40 images of up to 7 classes, not all of which need occur."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    rows, classes = draw(st.integers(1, 40)), draw(st.integers(2, 7))
+    probs = rng.dirichlet(np.full(classes, 0.3), rows)
+    top = np.argsort(-probs, axis=1)[:, :5]
+    return metrics.Predictions(rng.integers(0, classes, rows), top, probs.max(axis=1), classes)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@given(measured(), st.integers(0, 2**31))
+def test_scores_equal_scikit_learns(predictions, seed):
+    """Also of a bootstrap resample, written out as repeated rows."""
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+    counts = next(metrics.resamples(len(predictions.truth), 1, seed))
+    rows = np.repeat(np.arange(len(counts)), counts)
+    for given_counts, index in ((None, slice(None)), (counts, rows)):
+        truth, said = predictions.truth[index], predictions.top[index, 0]
+        scores = metrics.scores(predictions, given_counts)
+        assert tuple(scores) == metrics.SCORES
+        assert scores["acc1"] == pytest.approx(accuracy_score(truth, said))
+        assert scores["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
+        assert scores["mean_per_class_recall"] == pytest.approx(balanced_accuracy_score(truth, said))
+
+
+def test_acc5_equals_scikit_learns():
+    from sklearn.metrics import top_k_accuracy_score
+
+    rng = np.random.default_rng(0)
+    probs, truth = rng.dirichlet(np.ones(9), 200), rng.integers(0, 9, 200)
+    predictions = metrics.Predictions(truth, np.argsort(-probs, axis=1)[:, :5], probs.max(axis=1), 9)
+    expected = top_k_accuracy_score(truth, probs, k=5, labels=range(9))
+    assert metrics.scores(predictions)["acc5"] == pytest.approx(expected)
+
+
+@given(measured())
+def test_calibration_error_equals_its_definition(predictions):
+    error = 0.0
+    for number in range(15):
+        low, high = number / 15, (number + 1) / 15
+        inside = [n for n, c in enumerate(predictions.confidence) if low <= c < high or (number == 14 and c == 1)]
+        if inside:
+            sure = np.mean([predictions.confidence[n] for n in inside])
+            right = np.mean([predictions.right[n] for n in inside])
+            error += len(inside) / len(predictions.truth) * abs(right - sure)
+    assert metrics.scores(predictions)["ece"] == pytest.approx(error, abs=1e-9)
+
+
+def test_intervals_cover_the_true_accuracy_about_95_times_in_100():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        top = np.where(rng.random(150) < 0.7, 0, 1)[:, None]
+        low, high = metrics.intervals(metrics.Predictions(np.zeros(150, int), top, np.ones(150), 2), 200)["acc1"][1:]
+        covered += low <= 0.7 <= high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_a_paired_difference_is_surer_than_its_parts():
+    before = np.arange(400) % 3 > 0
+    after = before | (np.arange(400) % 40 == 0)
+    value, low, high = metrics.difference(after, before)
+    assert value == pytest.approx((after.sum() - before.sum()) / 400)
+    assert 0 < low < value < high < 0.03
+    assert metrics.difference(after, after) == (0, 0, 0)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
+def test_mcnemar_equals_the_binomial_test(only_a, only_b, both):
+    from scipy.stats import binomtest
+
+    right_a = np.repeat([True, False, True], [only_a, only_b, both])
+    right_b = np.repeat([False, True, True], [only_a, only_b, both])
+    expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    assert metrics.mcnemar(right_a, right_b) == pytest.approx(expected)

@@ -1,0 +1,96 @@
+"""Family timm: image-only backbones, against timm's own model without its classifier."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from pipeline import models
+from pipeline.chain import infer
+from pipeline.core.errors import UserError
+from pipeline.recipes import ModelEntry
+
+from ..conftest import fresh, write_yaml
+from ..tiny import MEAN, STD, pixels, scaled
+
+CPU = torch.device("cpu")
+FACTS = {"size": 64, "mean": MEAN, "std": STD, "resize_mode": "squash"}
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Weights of mobilenetv2_050 with TensorFlow's padding, and that model without its classifier."""
+    torch.manual_seed(2)
+    model = timm.create_model("mobilenetv2_050", pretrained=False, pad_type="same").eval()
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    model.reset_classifier(0)
+    return tmp_path / "m.safetensors", model
+
+
+def entry(path, **more) -> ModelEntry:
+    fields = {
+        "family": "timm",
+        "architecture": "mobilenetv2_050",
+        "weights": str(path),
+        "preprocess": "tiny",
+        "options": {"pad_type": "same"},
+        **FACTS,
+    }
+    return ModelEntry.parse({**fields, **more}, "m")
+
+
+def test_features_are_timms(weights):
+    path, model = weights
+    image = models.load("m", entry(path), path.parent, "image", CPU, "fp32")
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model(scaled(pixels(64))), dim=-1)
+    torch.testing.assert_close(image.encode_image(pixels(64)), expected, atol=1e-4, rtol=0)
+    other = models.load("m", entry(path, options={}), path.parent, "image", CPU, "fp32")
+    assert (other.encode_image(pixels(64)) - expected).abs().max() > 1e-4, "the option reaches timm"
+
+
+def test_asking_for_text_says_that_there_is_none(weights, project_root):
+    path, _ = weights
+    with pytest.raises(UserError, match="models.yaml: m: family timm has image towers only"):
+        models.load("m", entry(path), path.parent, "text", CPU, "fp32")
+    fields = {"family": "timm", "architecture": "mobilenetv2_050", "weights": str(path), "preprocess": "tiny"}
+    write_yaml(project_root / "models.local.yaml", {"net": {**fields, **FACTS, "size": 32}})
+    with pytest.raises(UserError, match="family timm has image towers only"):
+        infer.run(fresh(project_root), "net@tiny")
+    assert not (project_root / "cache/tiny/images").exists(), "told before any work"
+
+
+def test_its_features_can_be_cached_for_probes(weights, project_root):
+    path, _ = weights
+    fields = {"family": "timm", "architecture": "mobilenetv2_050", "weights": str(path), "preprocess": "tiny"}
+    write_yaml(project_root / "models.local.yaml", {"net": {**fields, **FACTS, "size": 32}})
+    features, encoded = infer.run_features(fresh(project_root), "net@tiny")
+    assert encoded == 23
+    assert features.rows("features", 0, 23).shape == (23, 1280)
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        ({"architecture": "mobilenetv2_051"}, "timm has no architecture 'mobilenetv2_051'"),
+        ({"options": {"pad_typo": "same"}}, "options: "),
+        ({"architecture": "resnet18", "options": {}}, "missing keys"),
+        ({"mean": None}, "add mean"),
+        ({"architecture": "resnet101", "tag": "tv_in2k"}, "has no tag 'tv_in2k'. Did you mean 'tv_in1k'"),
+        ({"architecture": "mobilenetv2_100", "tag": "ra_in1k", "size": 224}, "mean: the entry says mean"),
+    ],
+)
+def test_mistakes_are_told(weights, more, message):
+    path, _ = weights
+    with pytest.raises(UserError) as error:
+        models.load("m", entry(path, **more), path.parent, "image", CPU, "fp32")
+    assert message in str(error.value)
+
+
+def test_convolutions_take_another_size_when_allowed(weights):
+    path, model = weights
+    smaller = entry(path, size=32, architecture="mobilenetv2_050", allow=["size"])
+    image = models.load("m", smaller, path.parent, "image", CPU, "fp32")
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model(scaled(pixels(32))), dim=-1)
+    torch.testing.assert_close(image.encode_image(pixels(32)), expected, atol=1e-4, rtol=0)
