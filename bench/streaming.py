@@ -43,7 +43,8 @@ def child(images: int, folder: str) -> dict:
 
     from pipeline.chain import infer, submit
     from pipeline.chain.task import Task
-    from pipeline.core import cache
+    from pipeline.core import artefacts
+    from pipeline.core.digests import digest_of
     from pipeline.images.ops import ImageFiles
     from pipeline.maths import zeroshot
     from pipeline.recipes import Project
@@ -59,10 +60,10 @@ def child(images: int, folder: str) -> dict:
         for start, stop in features.missing(task.shard_rows):
             features.save(start, stop, features=zeroshot.normalise(torch.randn(stop - start, WIDTH)).half())
         made_from = infer.text_made_from(task, f"m{n}")
-        text = Path(folder) / "cache" / "text" / f"m{n}" / f"{cache.digest_of(made_from)}.pt"
+        text = Path(folder) / "cache" / "text" / f"m{n}" / f"{digest_of(made_from)}.pt"
         prompts = list(task.prompts.prompts)
         content = {"prompts": prompts, "features": zeroshot.normalise(torch.randn(len(prompts), WIDTH))}
-        cache.save(text, made_from, logit_scale=100.0, **content)
+        artefacts.save(text, made_from, logit_scale=100.0, **content)
     began = time.perf_counter()
     submit.run(task, "e")
     seconds = time.perf_counter() - began

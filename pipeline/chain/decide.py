@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ..core.cache import Artefact
+from ..core.artefacts import Artefact
 from ..core.console import say, warn
 from ..core.errors import UserError
 from ..core.registry import bind, find

@@ -4,9 +4,9 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 
-from ..core import cache
-from ..core.cache import Artefact
+from ..core.artefacts import Artefact
 from ..core.console import say
+from ..core.digests import FORMAT
 from ..recipes import Ensemble
 from ..recipes.prompts import PromptSet
 from . import infer
@@ -75,7 +75,7 @@ def artefact(task: Task, name: str) -> Artefact:
     recipe = task.project.ensemble(name)
     made_from = {
         "stage": "ensemble",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "members": [[part(task, recipe, member).digest, weight] for member, weight in members(recipe).items()],
         **_way(recipe),
     }

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import cache
-from ..core.cache import Artefact
+from ..core import artefacts
+from ..core.artefacts import Artefact
 from ..core.console import progress, say, say_once
+from ..core.digests import FORMAT, digest_of
 from ..core.errors import PromptsTooLong, UserError
+from ..core.files import lock
 from ..recipes import Preprocess, Project
 from ..recipes.prompts import PromptSet
 from . import preprocess
@@ -62,7 +64,7 @@ def text_made_from(task: Task, model: str) -> dict:
 
     entry = task.project.model(model)
     models.check_text(model, entry)
-    return {"stage": "text", "format": cache.FORMAT, **checkpoint(task, model), **models.text_identity(entry)}
+    return {"stage": "text", "format": FORMAT, **checkpoint(task, model), **models.text_identity(entry)}
 
 
 def features_artefact(task: Task, member: str) -> Artefact:
@@ -73,7 +75,7 @@ def features_artefact(task: Task, member: str) -> Artefact:
     member = task.project.tower(member)
     model, recipe = split(member)
     images, pooling = preprocess.artefact(task, recipe), task.project.preprocess(recipe).view_pooling
-    made_from = {"stage": "features", "format": cache.FORMAT, **checkpoint(task, model), "pixels": images.digest}
+    made_from = {"stage": "features", "format": FORMAT, **checkpoint(task, model), "pixels": images.digest}
     if pooling != "mean":
         made_from["view_pooling"] = pooling
     return Artefact(task.cache / "features" / member, made_from, images.ids)
@@ -224,14 +226,14 @@ class Batches:
 
 def text_file(task: Task, model_name: str) -> Path:
     """Where the features of a model's prompts are kept; grows, and is named after what decides them."""
-    digest = cache.digest_of(text_made_from(task, model_name))
+    digest = digest_of(text_made_from(task, model_name))
     return task.project.root / "cache" / "text" / model_name / f"{digest}.pt"
 
 
 def text_cache(task: Task, model_name: str, prompts: tuple[str, ...]) -> tuple[dict | None, list[str]]:
     """The cached features of a model's prompts, None where there are none, and those of `prompts` they lack."""
     file = text_file(task, model_name)
-    known = cache.load(file, file.stem)
+    known = artefacts.load(file, file.stem)
     have = set(known["prompts"]) if known else set()
     return known, [prompt for prompt in dict.fromkeys(prompts) if prompt not in have]
 
@@ -244,7 +246,7 @@ def run_text(task: Task, model_name: str, prompts: tuple[str, ...]) -> tuple[Tex
     file = text_file(task, model_name)
     known, new = text_cache(task, model_name, prompts)
     if new:
-        with cache.lock(file.with_suffix(".lock")):  # one process encodes, the others find its work
+        with lock(file.with_suffix(".lock")):  # one process encodes, the others find its work
             known, new = _encode_new(task, model_name, prompts)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])}
     return Text(known["features"][[row[prompt] for prompt in prompts]], known["logit_scale"], file.stem), len(new)
@@ -257,7 +259,7 @@ def _encode_new(task: Task, model_name: str, prompts: tuple[str, ...]):
     from .. import models
 
     file = text_file(task, model_name)
-    cache.load_or_discard(file, file.stem)
+    artefacts.load_or_discard(file, file.stem)
     known, new = text_cache(task, model_name, prompts)
     if not new:
         return known, new
@@ -285,7 +287,7 @@ def _encode_new(task: Task, model_name: str, prompts: tuple[str, ...]):
         "features": torch.cat([before["features"], *rows]),
         "logit_scale": model.logit_scale,
     }
-    cache.save(file, text_made_from(task, model_name), **content)
+    artefacts.save(file, text_made_from(task, model_name), **content)
     return content, new
 
 
@@ -298,12 +300,12 @@ def artefact(task: Task, member: str, columns: str = "prompts", prompts: PromptS
     model, _ = split(member)
     features = features_artefact(task, member)
     if task.project.is_head(member):
-        own = {"stage": "probs", "format": cache.FORMAT, "features": features.digest, **head_made_from(task, member)}
+        own = {"stage": "probs", "format": FORMAT, "features": features.digest, **head_made_from(task, member)}
         return Artefact(task.cache / "probs" / member, own, features.ids)
-    text = cache.digest_of(text_made_from(task, model))
+    text = digest_of(text_made_from(task, model))
     made_from = {
         "stage": "probs",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "features": features.digest,
         "text": text,
         "prompts": (prompts or task.prompts).digest,

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-from ..core import cache
-from ..core.cache import Artefact, FileDigests
+from ..core.artefacts import Artefact
 from ..core.console import progress, say
+from ..core.digests import FORMAT, FileDigests
 from ..core.errors import UserError
 from ..images import views
 from ..images.ops import compile_recipe, networks
@@ -23,7 +23,7 @@ def artefact(task: Task, recipe_name: str) -> Artefact:
     recipe = task.project.preprocess(recipe_name)
     made_from = {
         "stage": "images",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "preprocess": recipe.content(),
         "images": task.images_digest,
         "decode": task.policy.content(),

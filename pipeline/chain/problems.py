@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from ..core import cache
-from ..core.cache import Artefact, atomic_file
+from ..core import artefacts
+from ..core.artefacts import Artefact
 from ..core.console import say, warn
+from ..core.digests import FORMAT
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, Decoded, Unreadable
 from ..images.ops import UNREADABLE
 from .submissions import csv_text
@@ -41,7 +43,7 @@ def artefact(task: Task, recipe_name: str) -> Artefact:
     recipe = task.project.preprocess(recipe_name)
     made_from = {
         "stage": "problems",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "images": task.images_digest,
         "decode": task.policy.content(),
         "preprocess": recipe.content(),
@@ -87,7 +89,7 @@ def recorded(task: Task, recipe_names: Iterable[str]) -> list[Problem]:
         for start, stop in result.missing(task.shard_rows) if task.policy.fill or task.policy.fallback else []:
             _decode_again(task, name, start, stop)
         for *_, file in result.shards():
-            found |= {Problem(*one) for one in cache.load(file, result.digest)["found"]}
+            found |= {Problem(*one) for one in artefacts.load(file, result.digest)["found"]}
     return sorted(found)
 
 

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..core.cache import atomic_file, lock
 from ..core.errors import UserError
+from ..core.files import atomic_file, lock
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
 LOG_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")

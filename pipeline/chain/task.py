@@ -7,8 +7,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ..core import console
-from ..core.cache import FileDigests, atomic_file, digest_of
+from ..core.digests import FileDigests, digest_of
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..images.decoding import Policy
 from ..images.ops import ImageFiles, Place, list_images
 from ..recipes import Competition, Project, Rules

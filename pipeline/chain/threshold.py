@@ -2,9 +2,9 @@
 
 import time
 
-from ..core import cache
-from ..core.cache import Artefact
+from ..core.artefacts import Artefact
 from ..core.console import say
+from ..core.digests import FORMAT
 from . import ensemble
 from .task import Task
 
@@ -13,7 +13,7 @@ def artefact(task: Task, name: str) -> Artefact:
     """What the stage makes: `probs` float32 (N, P), not renormalised."""
     blended = ensemble.artefact(task, name)
     limit = task.project.ensemble(name).threshold
-    made_from = {"stage": "threshold", "format": cache.FORMAT, "ensemble": blended.digest, "threshold": limit}
+    made_from = {"stage": "threshold", "format": FORMAT, "ensemble": blended.digest, "threshold": limit}
     return Artefact(task.cache / "threshold" / name, made_from, blended.ids)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..chain import ensemble, infer, preprocess, problems, threshold
 from ..chain.task import DTYPES, Task
-from ..core.cache import digest_of
 from ..core.console import say
+from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled import benchmark
 from ..labelled.task import LabelledTask

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core import cache
+from ..core import artefacts
 from ..core.errors import UserError
 
 
@@ -18,7 +18,7 @@ def run(file: Path, root: Path = Path()) -> None:
         file = shards[0]
     if not file.is_file():
         raise UserError(f"no file {file}; artefacts are below cache/")
-    artefact = cache.load(file)
+    artefact = artefacts.load(file)
     if artefact is None:
         raise UserError(f"{file}: not an artefact of this pipeline, or damaged")
     for key, value in artefact.items():
@@ -50,7 +50,7 @@ def _history(made_from: dict, index: dict[str, Path], indent: str) -> Iterator[s
         for path in above:
             yield f"{indent}  = {path}"
             first = path if path.is_file() else next(iter(sorted(path.glob("*.pt"))), None)
-            artefact = cache.load(first) if first else None
+            artefact = artefacts.load(first) if first else None
             if artefact:
                 yield from _history(json.loads(artefact["made_from"]), index, indent + "    ")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import yaml
 
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import say
 from ..core.errors import UserError, prefixed
+from ..core.files import atomic_file
 from ..images.ops import list_images
 from ..recipes import Project, checked_class_names, checked_name, read_json
 from ..recipes.prompts import file_stem

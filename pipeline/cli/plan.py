@@ -8,7 +8,7 @@ import time
 
 from ..chain import ensemble, infer, preprocess, problems, rules, threshold
 from ..chain.task import Task
-from ..core.cache import Artefact
+from ..core.artefacts import Artefact
 from ..core.tables import table
 from ..images import views
 from ..images.ops import compile_recipe

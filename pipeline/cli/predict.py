@@ -9,9 +9,9 @@ from pathlib import Path
 from ..chain.submissions import csv_lines
 from ..chain.submit import warn_of_formulas
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import progress, say, warn
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..core.tables import table
 from ..images.decoding import decode
 from ..images.ops import list_images

@@ -19,7 +19,7 @@ from natsort import natsorted
 from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
-from ..core.cache import FileDigests
+from ..core.digests import FileDigests
 from ..core.errors import UserError
 from ..core.registry import bind, find, register
 from ..recipes import Preprocess

@@ -13,10 +13,11 @@ import numpy as np
 
 from ..chain import infer, problems
 from ..chain.task import Task
-from ..core import cache
-from ..core.cache import atomic_file, digest_of
+from ..core import artefacts
 from ..core.console import say
+from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..core.tables import table
 from ..maths import metrics
 from ..maths.metrics import Interval, Predictions
@@ -45,7 +46,7 @@ class Cell:
     @cached_property
     def predictions(self) -> Predictions:
         """What was predicted, row by row as in the data set's split."""
-        stored = cache.load(self.file)
+        stored = artefacts.load(self.file)
         if stored is None:
             raise UserError(f"{self.file} was damaged or removed while it was in use; run the same command again")
         return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
@@ -111,11 +112,11 @@ def cell(task: LabelledTask, member: str, pooling: str, resamples: int = 1000) -
     """One cell, from the cache if it is there."""
     made_from = _made_from(task, member, pooling, resamples)
     file = task.cache / "cells" / member / f"{digest_of(made_from)}.pt"
-    stored = cache.load_or_discard(file, digest_of(made_from))
+    stored = artefacts.load_or_discard(file, digest_of(made_from))
     if stored is None:
         predictions = predict(task, member, pooling)
         _save(file, made_from, predictions, metrics.intervals(predictions, resamples))
-        stored = cache.load(file)
+        stored = artefacts.load(file)
     measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
     return Cell(
         task.competition_name,
@@ -132,7 +133,7 @@ def cell(task: LabelledTask, member: str, pooling: str, resamples: int = 1000) -
 
 def features_digest(file: Path) -> str | None:
     """Of which features a stored cell is; None for a damaged one."""
-    stored = cache.load(file)
+    stored = artefacts.load(file)
     return json.loads(stored["made_from"])["features"] if stored else None
 
 
@@ -140,7 +141,7 @@ def _made_from(task: LabelledTask, member: str, pooling: str, resamples: int) ->
     if task.project.is_head(member):
         return {
             "stage": "cell",
-            "format": cache.FORMAT,
+            "format": FORMAT,
             "features": infer.features_artefact(task, member).digest,
             **infer.head_made_from(task, member),
             "truth": digest_of({"labels": task.truth}),
@@ -149,7 +150,7 @@ def _made_from(task: LabelledTask, member: str, pooling: str, resamples: int) ->
     text = digest_of(infer.text_made_from(task, infer.split(member)[0]))
     return {
         "stage": "cell",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "features": infer.features_artefact(task, member).digest,
         "text": text,
         "prompts": task.prompts.digest,
@@ -164,7 +165,7 @@ def _save(file: Path, made_from: dict, predictions: Predictions, measured: dict[
     import torch
 
     values = {key: torch.from_numpy(getattr(predictions, key)) for key in ("truth", "top", "confidence")}
-    cache.save(file, made_from, metrics=json.dumps(measured), **values)
+    artefacts.save(file, made_from, metrics=json.dumps(measured), **values)
 
 
 def predict(task: LabelledTask, member: str, pooling: str) -> Predictions:

@@ -16,9 +16,9 @@ import numpy as np
 from ..chain import infer, problems, prompt_weights
 from ..chain.prompt_weights import WEIGHTINGS
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import say
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..maths import metrics
 from ..maths.metrics import Interval
 from .task import LabelledTask

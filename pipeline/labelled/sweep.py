@@ -19,9 +19,9 @@ import yaml
 
 from ..chain import ensemble, infer, rules
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import progress, say, warn
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..core.tables import table
 from ..recipes import Ensemble, Sweep, prompts
 from . import search

@@ -7,7 +7,7 @@ import torch
 
 from ..chain import infer
 from ..chain.task import Task
-from ..core.cache import digest_of
+from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled.task import LabelledTask
 from ..maths import zeroshot

@@ -19,9 +19,10 @@ import torch
 from .. import models
 from ..chain import infer, preprocess
 from ..chain.task import Task
-from ..core import cache
-from ..core.cache import FORMAT, Artefact, digest_of
+from ..core import artefacts
+from ..core.artefacts import Artefact
 from ..core.console import say
+from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..labelled.task import LabelledTask
 from ..models import heads
@@ -52,7 +53,7 @@ class Pixels:
     @classmethod
     def of(cls, artefact: Artefact) -> "Pixels":
         parts = artefact.shards()
-        return cls([start for start, _, _ in parts], [cache.load(file)["pixels"] for _, _, file in parts])
+        return cls([start for start, _, _ in parts], [artefacts.load(file)["pixels"] for _, _, file in parts])
 
     def __call__(self, row: int) -> torch.Tensor:
         shard = bisect.bisect_right(self.starts, row) - 1

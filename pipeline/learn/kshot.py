@@ -18,9 +18,9 @@ import torch
 
 from ..chain import infer
 from ..chain.task import Task
-from ..core import cache
-from ..core.cache import digest_of
+from ..core import artefacts
 from ..core.console import progress
+from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError, did_you_mean
 from ..labelled.task import LabelledTask
 from ..maths.metrics import Interval
@@ -136,7 +136,7 @@ def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method
     captioned = method in heads.NEED_TEXT
     made_from = {
         "stage": "kshot",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "method": method,
         "k": k,
         "seed": seed,
@@ -145,14 +145,14 @@ def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method
         "source": source.made_from(captioned),
     }
     file = test_task.cache / "cells" / source.member / f"{digest_of(made_from)}.pt"
-    stored = cache.load(file, digest_of(made_from))
+    stored = artefacts.load(file, digest_of(made_from))
     if stored is None:
         train, validation = parts(known, k, seed)
         choice = Choice(measure.on(validation), ("macro_f1",))
         data = Data(train, len(source.class_names), source.captions if captioned else None, seed=seed)
         heads.fit((method, None), data, choice, "kshot")
-        cache.save(file, made_from, metrics=json.dumps(measure.of(choice.head(), test())))
-        stored = cache.load(file)
+        artefacts.save(file, made_from, metrics=json.dumps(measure.of(choice.head(), test())))
+        stored = artefacts.load(file)
     return json.loads(stored["metrics"])
 
 

@@ -16,9 +16,10 @@ import yaml
 
 from ..chain import infer
 from ..chain.task import Task
-from ..core.cache import FORMAT, atomic_file, digest_of
 from ..core.console import progress, say, warn
+from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..models import heads
 from ..models.heads import Data, Head
 from ..models.heads._choice import Choice

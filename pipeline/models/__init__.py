@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ..core.cache import FileDigests
+from ..core.digests import FileDigests
 from ..core.errors import UserError, did_you_mean
 from ..recipes import HEAD, ModelEntry
 from . import hub

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.cache import atomic_file
 from ..core.errors import UserError, prefixed
+from ..core.files import atomic_file
 from ._weights import open_weights, some
 
 

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.cache import atomic_file, read_memo, write_memo
+from ..core.digests import read_memo, write_memo
 from ..core.errors import UserError
+from ..core.files import atomic_file
 from ..recipes import ModelEntry
 from . import _preflight
 

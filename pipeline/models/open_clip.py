@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..core._torchvision import allow_import
-from ..core.cache import atomic_file
 from ..core.errors import UserError, did_you_mean
+from ..core.files import atomic_file
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, field_validator
 
-from ..core.cache import digest_of
+from ..core.digests import digest_of
 from ..core.errors import UserError, did_you_mean
 from . import Finite, Names, Recipe, _unique, read_yaml
 

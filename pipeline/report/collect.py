@@ -15,8 +15,8 @@ from PIL import Image
 from ..chain import decide, ensemble, infer, submit, threshold
 from ..chain.submissions import flipped, number_of
 from ..chain.task import Task
-from ..core import cache
-from ..core.cache import Artefact
+from ..core import artefacts
+from ..core.artefacts import Artefact
 from ..core.errors import UserError
 from ..labelled import benchmark
 from ..labelled.benchmark import Cell
@@ -221,7 +221,7 @@ def _cached(task: Task, stage: str, name: str, digest: str) -> Artefact | None:
     """The complete artefact of a digest, if the cache has it."""
     folder = task.cache / stage / name
     for file in sorted((folder / digest).glob("*.pt"))[:1]:
-        shard = cache.load(file, digest)
+        shard = artefacts.load(file, digest)
         artefact = shard and Artefact(folder, json.loads(shard["made_from"]), task.images.ids)
         if artefact and not artefact.missing(task.shard_rows):
             return artefact
@@ -294,7 +294,7 @@ def _prototypes(task: Task, member: str, digest: str, columns: dict) -> np.ndarr
     """Mean text feature of each class, (C, D), if all its prompts are among those that were encoded."""
     from ..maths import zeroshot
 
-    known = cache.load(task.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
+    known = artefacts.load(task.project.root / "cache" / "text" / infer.split(member)[0] / f"{digest}.pt", digest)
     row = {prompt: number for number, prompt in enumerate(known["prompts"])} if known else {}
     if not row.keys() >= set(columns["prompts"]):
         return None

@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..chain.submit import id_values, label_values, submissions_of
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import say
+from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, decode
 
 PER_CLASS = 12

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ..chain.task import Task
-from ..core.cache import atomic_file
 from ..core.console import say
+from ..core.files import atomic_file
 from ..core.tables import table
 from ..learn import kshot
 from ..learn.evaluate import GZSL_HEADER, Measured, gzsl_rows, unseen_of

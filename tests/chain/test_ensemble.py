@@ -6,7 +6,7 @@ import yaml
 
 from pipeline.chain import decide, ensemble, infer, submit
 from pipeline.cli.main import main
-from pipeline.core import cache
+from pipeline.core.digests import FORMAT
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
 
@@ -59,7 +59,7 @@ def test_recipes_without_new_keys_are_made_from_what_they_were(task):
     members = [infer.artefact(task, member).digest for member in ("vit@tiny", "vit2@tiny-sharp")]
     assert ensemble.artefact(task, "both").made_from == {
         "stage": "ensemble",
-        "format": cache.FORMAT,
+        "format": FORMAT,
         "members": [[members[0], 0.5], [members[1], 0.5]],
     }
 

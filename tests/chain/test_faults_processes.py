@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli.clean_cache import LEFTOVER_AGE
-from pipeline.core.cache import digest_of, load
+from pipeline.core.artefacts import load
+from pipeline.core.digests import digest_of
 
 from ..conftest import write_images, write_yaml
 

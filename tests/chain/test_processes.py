@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from pipeline.chain import infer, preprocess
-from pipeline.core.cache import Artefact, try_lock
+from pipeline.core.artefacts import Artefact
+from pipeline.core.files import try_lock
 
 from ..conftest import ROOT, fresh, pipeline, write_images
 
@@ -187,7 +188,7 @@ class TestLocks:
     def test_the_lock_of_a_killed_process_is_free(self, tmp_path):
         code = f"""
 import pathlib, time
-from pipeline.core.cache import try_lock
+from pipeline.core.files import try_lock
 with try_lock(pathlib.Path({str(tmp_path / "x.lock")!r})) as mine:
     print(mine, flush=True)
     time.sleep(60)

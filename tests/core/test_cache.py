@@ -10,8 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import cache
-from pipeline.core.cache import Artefact, FileDigests
+from pipeline.core import digests
+from pipeline.core.artefacts import Artefact
+from pipeline.core.digests import FileDigests, digest_of
+from pipeline.core.files import atomic_file
 
 IDS = tuple(f"{n}.jpg" for n in range(50))
 
@@ -25,9 +27,9 @@ def fill(result: Artefact, start: int, stop: int) -> None:
 
 
 def test_digest_depends_on_content_not_on_key_order():
-    assert cache.digest_of({"a": 1, "b": [2, 3]}) == cache.digest_of({"b": [2, 3], "a": 1})
-    assert cache.digest_of({"a": 1}) != cache.digest_of({"a": 2})
-    assert cache.digest_of({"a": 1.0}) != cache.digest_of({"a": "1.0"})
+    assert digest_of({"a": 1, "b": [2, 3]}) == digest_of({"b": [2, 3], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})
+    assert digest_of({"a": 1.0}) != digest_of({"a": "1.0"})
 
 
 def test_a_file_is_a_plain_dict_that_torch_reads_safely(tmp_path):
@@ -89,7 +91,7 @@ class Trap:
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="disk"), cache.atomic_file(path) as temporary:
+    with pytest.raises(OSError, match="disk"), atomic_file(path) as temporary:
         temporary.write_text("new")
         raise OSError("disk full")
     assert path.read_text() == "old"
@@ -117,7 +119,7 @@ class TestFileDigests:
         assert self.digest(tmp_path, path) != first
 
     def test_same_size_and_forged_time_is_noticed(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(cache, "YOUNG", 0)
+        monkeypatch.setattr(digests, "YOUNG", 0)
         path = self.old_file(tmp_path)
         time.sleep(0.02)
         first, status = self.digest(tmp_path, path), path.stat()
@@ -127,7 +129,7 @@ class TestFileDigests:
         assert self.digest(tmp_path, path) != first
 
     def test_known_files_are_not_read_again(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(cache, "YOUNG", 0)
+        monkeypatch.setattr(digests, "YOUNG", 0)
         path = self.old_file(tmp_path)
         time.sleep(0.02)
         first = self.digest(tmp_path, path)

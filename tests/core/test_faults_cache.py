@@ -13,8 +13,9 @@ import torch
 
 from pipeline.chain import infer, submit
 from pipeline.cli.main import main
-from pipeline.core import cache
-from pipeline.core.cache import Artefact, FileDigests
+from pipeline.core import artefacts, digests
+from pipeline.core.artefacts import Artefact
+from pipeline.core.digests import FileDigests, write_memo
 from pipeline.core.errors import UserError
 
 from .. import damage
@@ -97,8 +98,8 @@ class TestChain:
     def test_a_shard_of_another_place_or_version(self, project_root, made, capsys):
         first, second = sorted(file for file in made if "features/vit@" in file)[:2]
         member = next(file for file in made if "features/vit2@" in file)
-        old = cache.load(project_root / first)
-        cache.save(project_root / "old.pt", {"format": 0}, ids=old["ids"], features=old["features"] * 2)
+        old = artefacts.load(project_root / first)
+        artefacts.save(project_root / "old.pt", {"format": 0}, ids=old["ids"], features=old["features"] * 2)
         for content in (made[second], made[member], (project_root / "old.pt").read_bytes()):
             put(project_root, made, stage_of(first))
             (project_root / first).write_bytes(content)
@@ -119,7 +120,7 @@ class TestChain:
     def test_what_is_remembered_of_files_is_learnt_again(self, project_root, made, kind):
         for memo in ("cache/tiny/files.json", "cache/weights.json"):
             (project_root / memo).unlink(missing_ok=True)
-            cache.write_memo(project_root / memo, {"/some/file": [[1, 2, 3], "digest"]})
+            write_memo(project_root / memo, {"/some/file": [[1, 2, 3], "digest"]})
             if kind not in ("bit of a tensor", "pickle in an archive"):
                 damage.replace(project_root / memo, kind)
         submit.run(fresh(project_root, shard_rows=8), "both")
@@ -149,7 +150,7 @@ class TestShard:
         """Whether the file is used; if so it says what it said."""
         result, file, _ = shard
         file.write_bytes(content)
-        found = cache.load(file, result.digest)
+        found = artefacts.load(file, result.digest)
         if found is None:
             return False
         assert torch.equal(found.pop("rows"), torch.arange(12.0).reshape(4, 3))
@@ -165,7 +166,7 @@ class TestShard:
         """Other whole shards, archives and pickles to splice with."""
         found = [damage.BYTES["pickle"](b""), damage.zip_with(shard[2], "data.pkl", damage.BYTES["pickle"](b""))]
         for rows in (torch.arange(12.0).reshape(4, 3) + 1, torch.zeros(4, 3, dtype=torch.float16)):
-            cache.save(tmp_path / "other.pt", {"stage": "tests"}, ids=list(self.IDS), rows=rows, names=["a", "b"])
+            artefacts.save(tmp_path / "other.pt", {"stage": "tests"}, ids=list(self.IDS), rows=rows, names=["a", "b"])
             found.append((tmp_path / "other.pt").read_bytes())
         return found
 
@@ -215,7 +216,7 @@ class TestShard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 1, hard))
         try:
             with pytest.raises(OSError) as error:
-                cache.load(file, result.digest)
+                artefacts.load(file, result.digest)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             os.close(taken[0])
@@ -232,10 +233,10 @@ class TestShard:
 
     def test_an_old_shard_is_not_read_again_to_be_listed_and_is_to_be_used(self, shard, monkeypatch):
         result, file, content = shard
-        monkeypatch.setattr(cache, "YOUNG", -1)
+        monkeypatch.setattr(digests, "YOUNG", -1)
         assert result.missing(4) == []
         with monkeypatch.context() as patch:
-            patch.setattr(cache, "load", None)
+            patch.setattr(artefacts, "load", None)
             assert result.missing(4) == []
         status = file.stat()
         file.write_bytes(damage.BYTES["bit of a tensor"](content))
@@ -246,7 +247,7 @@ class TestShard:
 class TestMemo:
     def test_a_damaged_memo_is_empty(self, tmp_path):
         known = {"/data/0.jpg": [[1, 2, 3], "ab"], "/data/1.jpg": [[4, 5, 6], "cd"]}
-        cache.write_memo(tmp_path / "memo.json", known)
+        write_memo(tmp_path / "memo.json", known)
         content = (tmp_path / "memo.json").read_bytes()
         assert FileDigests(tmp_path / "memo.json").known == known
         rng = random.Random(0)

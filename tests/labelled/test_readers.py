@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipeline.chain import infer
-from pipeline.core.cache import FileDigests
+from pipeline.core.digests import FileDigests
 from pipeline.core.errors import UserError
 from pipeline.labelled import readers as datasets
 from pipeline.labelled.readers import Samples, cifar, cleaned

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from natsort import natsorted
 from PIL import Image
 
-from ...core.cache import FileDigests
+from ...core.digests import FileDigests
 from ...core.errors import UserError, did_you_mean
 from ...core.registry import bind
 from ...images.decoding import DamagedImage, Decoded, Policy

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
-from ...core import cache
+from ...core import artefacts
+from ...core.digests import digest_of
 from ...core.errors import UserError
 from ...models.heads import Data, Examples, Head, _descent
 from . import schedule, seed_of
@@ -128,7 +129,7 @@ class Loop:
                 if time.monotonic() - self.saved >= 60 * self.settings.save_minutes:
                     self._save()
             self._finish_epoch()
-        best = cache.load(self._file("best"), cache.digest_of(self.made_from))
+        best = artefacts.load(self._file("best"), digest_of(self.made_from))
         assert best is not None, f"{self._file('best')} vanished while it was in use"
         return {name: tensor.clone() for name, tensor in best["network"].items()}
 
@@ -242,7 +243,7 @@ class Loop:
         self.listener.measured(self.done, at.history[-1])
         # of two equal epochs the first is kept; the file is written before the history that says so
         if all(self.judge.score(measures) > score for score in before) and self.accelerator.is_main_process:
-            cache.save(self._file("best"), self.made_from, network=self.state())
+            artefacts.save(self._file("best"), self.made_from, network=self.state())
         at.epoch, at.step, at.loss, at.images = at.epoch + 1, 0, 0.0, 0
         self._save()
         self.accelerator.wait_for_everyone()
@@ -255,7 +256,7 @@ class Loop:
         self.saved = time.monotonic()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
-            cache.save(
+            artefacts.save(
                 self._file("last"),
                 self.made_from,
                 network=self.state(),
@@ -266,10 +267,10 @@ class Loop:
 
     def _restore(self) -> None:
         """Go on from the last checkpoint if there is one of this very run, with its best weights beside it."""
-        digest = cache.digest_of(self.made_from)
-        last = cache.load(self._file("last"), digest)
+        digest = digest_of(self.made_from)
+        last = artefacts.load(self._file("last"), digest)
         progress = Progress(**json.loads(last["progress"])) if last else Progress()
-        if not last or (progress.history and cache.load(self._file("best"), digest) is None):
+        if not last or (progress.history and artefacts.load(self._file("best"), digest) is None):
             return
         self.network.load_state_dict(last["network"])
         self.optimiser.load_state_dict(copy.deepcopy(last["optimiser"]))  # not a view of the file

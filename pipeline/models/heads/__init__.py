@@ -17,8 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ...core.cache import atomic_file
 from ...core.errors import UserError, did_you_mean
+from ...core.files import atomic_file
 from ...core.registry import bind
 
 METHODS = ("clip_adapter", "cosine", "linear_probe", "mlp", "tip_adapter", "tip_adapter_f")

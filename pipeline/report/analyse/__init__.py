@@ -8,9 +8,9 @@ from pathlib import Path
 from ...chain import submit
 from ...chain.submissions import csv_text
 from ...chain.task import Task
-from ...core.cache import atomic_file
 from ...core.console import progress, say, warn
 from ...core.extras import need_packages
+from ...core.files import atomic_file
 from .. import page
 
 BATCH = 256  # images handed to the threads at a time

@@ -14,8 +14,8 @@ from typing import Literal
 
 from PIL import Image
 
-from ...core.cache import atomic_file
 from ...core.errors import UserError
+from ...core.files import atomic_file
 from ...images.decoding import decode
 
 THUMBNAIL = 104  # pixels of the longer side

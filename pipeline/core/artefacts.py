@@ -1,0 +1,218 @@
+"""One `.pt` artefact: what it was made from, its digest, atomic save, safe load, shards of rows.
+
+An artefact is a folder named after the digest of everything that decides its content. Its rows (images) lie
+there in shard files, each a plain dict that `torch.load(path, weights_only=True)` reads. Nothing is ever
+overwritten by something else: another content has another digest, so undoing an edit finds the old files.
+
+A file is used only as it was written: torch stores a CRC-32 of every record of its zip archive but compares none;
+`load` does, each time. What fails that, or is not the artefact its place says, is computed again.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .digests import digest_of, is_settled, stamp_of
+from .errors import UserError
+from .files import atomic_file, try_lock
+
+SHARD_NAME = re.compile(r"(\d+)-(\d+)\.pt")
+
+
+def save(path: Path, made_from: dict, **values) -> None:
+    """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
+    import torch
+
+    content = {**values, "digest": digest_of(made_from), "made_from": json.dumps(made_from)}
+    with atomic_file(path) as temporary:
+        try:
+            with open(temporary, "wb") as file:  # given a name, torch would write it into the file
+                torch.save(content, file)
+        except (RuntimeError, OSError) as error:  # torch's own word for a failed write
+            free = shutil.disk_usage(path.parent).free / 1e9
+            raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
+
+
+def load(path: Path, digest: str | None = None) -> dict | None:
+    """The artefact in `path`, or None when it is absent, damaged or another one than `digest`.
+
+    OSError when it cannot be read for a reason that may pass (no permission, too many open files, no memory):
+    then it must not be taken for damaged.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type for record in archive.infolist()) or archive.testzip():
+                return None
+        with warnings.catch_warnings(action="ignore"):  # what torch finds odd in a foreign file is refused below
+            artefact = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        if not isinstance(artefact, dict):
+            return None
+        made = digest_of(json.loads(artefact["made_from"]))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL, errno.ELOOP):  # what a damaged archive or a loop of links gives
+            return None
+        raise
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
+    except Exception as error:  # a damaged file fails in many ways, and all of them mean: not usable
+        if "unable to mmap" in str(error):
+            raise OSError(errno.ENOMEM, str(error).splitlines()[0], str(path)) from error
+        return None
+    return artefact if artefact.get("digest") == made and digest in (None, made) else None
+
+
+def load_or_discard(path: Path, digest: str) -> dict | None:
+    """As `load`; a damaged file is said and removed, so that it is computed again."""
+    there = os.path.lexists(path)
+    artefact = load(path, digest)
+    if there and artefact is None:
+        discard(path)
+    return artefact
+
+
+def discard(path: Path) -> None:
+    """Say that a file of the cache is damaged, and remove it."""
+    if path.is_dir() and not path.is_symlink():
+        raise UserError(f"{path}: a folder where a file of the cache belongs; move it away")
+    print(f"cache: {path} is damaged and is computed again", flush=True)
+    path.unlink(missing_ok=True)
+
+
+# the stamp of each shard that this process found whole, so that listing them often costs little
+_seen_whole: dict[Path, list] = {}
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A result with one row per image, in shards under `folder`/<digest>/.
+
+    `made_from` is a JSON-able dict of everything that decides the content; `ids` are the rows in order.
+    """
+
+    folder: Path
+    made_from: dict
+    ids: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.made_from)
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.digest
+
+    def shards(self, first: int = 0, last: int | None = None) -> list[tuple[int, int, Path]]:
+        """(start, stop, file) of the usable shards with rows of first..last, in row order and without overlap."""
+        found, end = [], 0
+        for start, stop, file in self._files():
+            if start < end or stop <= first or (last is not None and start >= last):
+                continue
+            if not self._usable(start, stop, file):
+                continue
+            found.append((start, stop, file))
+            end = stop
+        return found
+
+    def _usable(self, start: int, stop: int, file: Path) -> bool:
+        """Whether a shard is what it should be, else it is discarded; asked again only after the file changed."""
+        try:
+            status = file.stat()
+        except OSError:
+            status = None
+        if status and _seen_whole.get(file) == stamp_of(status):
+            return True
+        settled = status and is_settled(status)
+        shard = load_or_discard(file, self.digest)
+        if shard is None or not self._is_of(shard, start, stop):
+            if shard:
+                discard(file)
+            return False
+        if settled:
+            _seen_whole[file] = stamp_of(status)
+        return True
+
+    def _is_of(self, shard: dict, start: int, stop: int) -> bool:
+        return shard.get("ids") == list(self.ids[start:stop])
+
+    def _files(self) -> list[tuple[int, int, Path]]:
+        names = os.listdir(self.path) if self.path.is_dir() else []
+        matches = [match for match in map(SHARD_NAME.fullmatch, names) if match]
+        spans = [(int(match[1]), int(match[2]), self.path / match[0]) for match in matches]
+        # of two shards that start together the longer one comes first
+        return sorted(spans, key=lambda span: (span[0], -span[1]))
+
+    def missing(self, size: int, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+        """The row ranges of first..last not yet on disk, cut at multiples of `size`."""
+        last = len(self.ids) if last is None else last
+        gaps, end = [], first
+        for start, stop, _ in [*self.shards(first, last), (last, last, None)]:
+            while end < start:
+                cut = min(start, (end // size + 1) * size)
+                gaps.append((end, cut))
+                end = cut
+            end = max(end, stop)
+        return gaps
+
+    def claim(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, rows still missing) of shards to compute, each while its lock is held, until all are there.
+
+        Processes that share a cache share the work: no shard is computed twice at the same time, rank r of W
+        begins with shards r, r + W, ... and then helps with the others. The lock of a killed process is free
+        again, so its shard is taken up by whoever is left.
+        """
+        while gaps := self.missing(size):
+            left, idle = sum(stop - start for start, stop in gaps), True
+            for start, stop in [gap for first in range(world) for gap in gaps[(rank + first) % world :: world]]:
+                file = self._file(start, stop)
+                with try_lock(file.with_suffix(".lock")) as mine:
+                    if mine and not file.exists():
+                        idle = False
+                        yield start, stop, left
+                        left -= stop - start
+            if idle:
+                time.sleep(0.2)  # the rest is being computed elsewhere
+
+    def _file(self, start: int, stop: int) -> Path:
+        return self.path / f"{start:08d}-{stop:08d}.pt"
+
+    def save(self, start: int, stop: int, **values) -> None:
+        """Write rows start..stop."""
+        save(self._file(start, stop), self.made_from, ids=list(self.ids[start:stop]), **values)
+
+    def read(self, start: int, stop: int, file: Path) -> dict:
+        """The content of one of `shards`; UserError when it was damaged or removed since it was found usable."""
+        shard = load(file, self.digest)
+        if shard is None or not self._is_of(shard, start, stop):
+            raise UserError(f"{file} was damaged or removed while it was in use; run the same command again")
+        return shard
+
+    def rows(self, key: str, start: int, stop: int):
+        """Tensor `key` of rows start..stop, put together from the shards that hold them.
+
+        UserError when one was damaged or removed since it was found usable.
+        """
+        import torch
+
+        parts, end = [], start
+        whole = self._file(start, stop)  # the usual case; listing all shards for each would be quadratic
+        for first, last, file in [(start, stop, whole)] if whole.exists() else self._files():
+            if first <= end < last and end < stop:
+                parts.append(self.read(first, last, file)[key][end - first : stop - first])
+                end = min(last, stop)
+        if end < stop:
+            raise UserError(
+                f"rows {end} to {stop} were removed from {self.path} while they were in use; run the same command again"
+            )
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,82 @@
+"""What content is told apart by: digests of facts and of files, the latter remembered so that each is read once."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+from .files import atomic_file
+
+FORMAT = 1  # part of every digest: raise it when the content of an artefact changes for the same inputs
+YOUNG = 2_000_000_000  # ns; coarser than the time stamps of any file system in use
+
+
+def digest_of(made_from: dict) -> str:
+    """20 hex digits of a JSON-able dict; key order does not matter."""
+    text = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=10).hexdigest()
+
+
+def stamp_of(status: os.stat_result) -> list:
+    """What changes when a file's content does."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def is_settled(status: os.stat_result) -> bool:
+    """Whether the file is so old that a later write cannot have left its stamp as it is."""
+    return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > YOUNG
+
+
+def read_memo(path: Path) -> dict:
+    """What `write_memo` wrote, {} when there is nothing or it was damaged: all of it can be learnt again."""
+    try:
+        checksum, _, text = path.read_bytes().partition(b"\n")
+        return json.loads(text) if checksum.decode() == _checksum(text) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def write_memo(path: Path, known: dict) -> None:
+    """Remember JSON-able facts; a read-only cache only costs learning them again next time."""
+    text = json.dumps(known).encode()
+    with contextlib.suppress(OSError), atomic_file(path) as temporary:
+        temporary.write_bytes(b"\n".join([_checksum(text).encode(), text]))
+
+
+def _checksum(text: bytes) -> str:
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+class FileDigests:
+    """Content digests of files, remembered by size and times in `memo` so that each is read once.
+
+    A file is read again when its size, modification or change time differs, or when it was so young at the
+    last reading that a later write could have left those unchanged. `touch` and `git checkout` therefore cost
+    a reading and change no digest.
+    """
+
+    def __init__(self, memo: Path):
+        self.memo = memo
+        self.known = read_memo(memo)
+        self.changed = False
+
+    def of(self, path: str | Path) -> str:
+        """Hex digest of the content of `path`."""
+        status = os.stat(path)
+        stamp, settled, key = stamp_of(status), is_settled(status), os.path.abspath(path)
+        if self.known.get(key, [None])[0] == stamp:
+            return self.known[key][1]
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        if settled:
+            self.known[key] = [stamp, content]
+            self.changed = True
+        return content
+
+    def remember(self) -> None:
+        """Write what was learnt."""
+        if self.changed:
+            write_memo(self.memo, self.known)
+            self.changed = False
