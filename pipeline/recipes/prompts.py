@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 
 from ..core.digests import digest_of
 from ..core.errors import UserError, did_you_mean
-from . import Finite, Names, Recipe, _unique, read_yaml
+from .reading import read_yaml
+from .schema import Finite, Names, Recipe, unique
 
 SUBSET = "# Written by make sweep: a subset of the templates of"
 LONGEST_STEM = 200  # bytes of a file name; file systems allow 255
@@ -24,7 +25,7 @@ def _templates(templates: tuple[str, ...]) -> tuple[str, ...]:
     for template in templates:
         if template.count("{}") < 1 or BRACES.search(template.replace("{}", "")):
             raise ValueError(f"template {template!r} must contain {{}} for the class name and no other braces")
-    return _unique(templates, "templates")
+    return unique(templates, "templates")
 
 
 class Shared(Recipe):
@@ -181,7 +182,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
     if any(not prompt.strip() for prompt in prompts):
         raise UserError(f"{path}: empty prompt")
     try:
-        _unique(tuple(prompts), "prompts")
+        unique(tuple(prompts), "prompts")
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     for prompt in recipe.weights:

@@ -1,0 +1,35 @@
+"""benchmarks/<name>.yaml: which models are measured on which labelled images."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from .schema import Names, Recipe, Text, unique
+
+BenchmarkPooling = Literal["embedding", "mean", "median", "max", "logit_mean", "logit_median", "logit_max"]
+
+
+class Benchmark(Recipe):
+    """benchmarks/<name>.yaml: which models are measured on which data sets, with which prompts and poolings."""
+
+    datasets: Names = ()
+    models: Names = ()
+    prompts: Names = ("own",)  # own: the data set's
+    poolings: Annotated[
+        tuple[BenchmarkPooling, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+    ] = ("embedding",)
+    split: Text | None = None
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    note: str = ""
+
+    @field_validator("datasets", "models", "prompts", "poolings")
+    @classmethod
+    def _once(cls, names: tuple[str, ...], info) -> tuple[str, ...]:
+        return unique(names, info.field_name)
+
+    @model_validator(mode="after")
+    def _not_empty(self):
+        for key in ("datasets", "models", "prompts", "poolings"):
+            if not getattr(self, key):
+                raise ValueError(f"no {key} given")
+        return self

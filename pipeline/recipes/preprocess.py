@@ -1,0 +1,37 @@
+"""preprocess/<name>.yaml: how an image becomes the pixels that a model sees."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from .schema import ListOfNamed, Recipe
+
+
+class Preprocess(Recipe):
+    """preprocess/<name>.yaml: the size of the result, the ordered ops that lead to it, test-time views."""
+
+    size: Annotated[int, Field(gt=0, le=4096)]
+    ops: ListOfNamed
+    draft: bool = False
+    views: ListOfNamed = ()
+    view_pooling: Literal["mean", "confident"] = "mean"
+    keep_views: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.view_pooling != "mean" and not self.views:
+            raise ValueError("view_pooling needs views")
+        if self.keep_views and self.view_pooling != "confident":
+            raise ValueError("keep_views needs 'view_pooling: confident'")
+        return self
+
+    @property
+    def draft_size(self) -> int | None:
+        """Pixels of the shorter side that a JPEG may be reduced to while it is decoded; None: decode all of it."""
+        return 2 * self.size if self.draft else None
+
+    def content(self) -> dict:
+        """What decides the pixels, JSON-able."""
+        content = {"size": self.size, "ops": [list(op) for op in self.ops]}
+        content |= {"draft": True} if self.draft else {}
+        return content | ({"views": [list(view) for view in self.views]} if self.views else {})

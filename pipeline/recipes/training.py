@@ -1,0 +1,63 @@
+"""training/<name>.yaml: what is trained on which labelled images, and how the result is chosen."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ..core.errors import UserError
+from .dataset import Dataset
+from .schema import Finite, Named, Recipe, Text
+
+FINETUNE = "finetune"  # the method that trains a tower; all others train heads on its features
+
+Share = Annotated[Finite, Field(gt=0, lt=1)]
+
+
+class Unseen(Recipe):
+    """Which classes are never trained on: `number` of them drawn with `seed`, or those that `file` lists.
+
+    `validation` of the seen classes are held out as well while epochs, settings and the bias are chosen.
+    """
+
+    number: Annotated[int, Field(gt=0)] | None = None
+    file: Text | None = None
+    seed: int = 0
+    validation: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self):
+        if (self.number is None) == (self.file is None):
+            raise ValueError("give either 'number' (drawn with 'seed') or 'file' (a class name per line)")
+        return self
+
+
+class Training(Recipe):
+    """One training run on labelled images; nothing of the split that is reported has any part in it."""
+
+    model: Text
+    dataset: Text
+    method: Named
+    split: Text = "train"
+    validation: Share | Text = 0.25
+    metric: Literal["acc1", "macro_f1", "mean_per_class_recall"] = "macro_f1"
+    prompts: Text | None = None
+    captions: Text | None = None
+    balance: Literal["none", "sampling", "weights"] = "none"
+    shots: Annotated[int, Field(gt=0)] | None = None
+    unseen: Unseen | None = None
+    small: Annotated[int, Field(ge=0)] = 10
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def check(self, dataset: Dataset, where: str) -> None:
+        """UserError when images of the split that is reported would be learnt from."""
+        for key, split in (("split", self.split), ("validation", self.validation)):
+            if split == dataset.split:
+                raise UserError(
+                    f"{where}: {key}: {split!r} is the split of {self.dataset!r} that is reported; learn "
+                    "from another one, or report another one ('split:' of the data set)"
+                )
+        if self.split == self.validation:
+            raise UserError(
+                f"{where}: validation: {self.split!r} is what is trained on; give another split, or a "
+                "share of it such as 0.25"
+            )
