@@ -55,10 +55,10 @@ def checkpoints(tmp_path_factory) -> Path:
 
 
 @torch.no_grad()
-def spread_image_features(visual) -> None:
+def spread_image_features(visual, size: int = SIZE) -> None:
     """Take the common direction out of random image features, or every image would get the same label."""
     projection, visual.proj = visual.proj, None
-    common = torch.nn.functional.normalize(visual(torch.randn(256, 3, SIZE, SIZE)).mean(dim=0), dim=0)
+    common = torch.nn.functional.normalize(visual(torch.randn(256, 3, size, size)).mean(dim=0), dim=0)
     visual.proj = torch.nn.Parameter(projection - common[:, None] * (common @ projection))
 
 

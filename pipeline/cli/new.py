@@ -16,7 +16,7 @@ from ..recipes import Project, checked_class_names, checked_name, read_json
 from ..recipes.prompts import file_stem
 
 COMPETITION = """\
-# Everything about the competition. Keys: README.md, "Recipes".
+# Everything about the competition. Keys: docs/recipes.md.
 images: {images}
 classes: {classes}   # the order is the label
 ensemble: {name}

@@ -13,14 +13,21 @@ class Benchmark(Recipe):
     """benchmarks/<name>.yaml: which models are measured on which data sets, with which prompts and poolings."""
 
     datasets: Names = ()
+    """names of `datasets/`"""
     models: Names = ()
-    prompts: Names = ("own",)  # own: the data set's
+    """names of models, or `model@preprocess`"""
+    prompts: Names = ("own",)
+    """prompt sets; `own` is the data set's"""
     poolings: Annotated[
         tuple[BenchmarkPooling, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
     ] = ("embedding",)
+    """P prompts to C classes: `embedding`, or the mean, median or maximum of probabilities or of logits"""
     split: Text | None = None
+    """what is measured (default: each data set's)"""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """of the bootstrap"""
     note: str = ""
+    """anything worth knowing, e.g. published figures; the page shows it"""
 
     @field_validator("datasets", "models", "prompts", "poolings")
     @classmethod

@@ -27,8 +27,10 @@ Shares = Annotated[Any, BeforeValidator(_shares)]  # {class: share}, or the shar
 class Rules(Recipe):
     """What the competition's rules allow beside looking at one image at a time."""
 
-    test_set: bool = False  # statistics of the unlabelled test images
-    labels: bool = False  # labelled images, of which members were trained
+    test_set: bool = False
+    """statistics of the unlabelled test images may be used"""
+    labels: bool = False
+    """models trained on labelled images may be used"""
 
     @model_validator(mode="before")
     @classmethod
@@ -42,17 +44,31 @@ class Competition(Recipe):
     """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
 
     images: Location
+    """folder, or a glob such as `data/x/**/*.jpg`; natural order (`2.jpg` before `10.jpg`), stray files ignored"""
     classes: Location | Names
+    """list, or a JSON file with one; the order is the label"""
     prompts: str | None = None
+    """prompt set, a folder of `prompts/` (default: the competition's name)"""
     ensemble: str | None = None
+    """the recipe that `make submit` uses by default"""
     columns: dict[str, Literal[ID_VALUES + LABEL_VALUES]] = {"id": "file_name", "label": "label"}
+    """CSV columns in order, and what each holds: `position` (0, 1, ... in natural order), `stem` or `file_name` for
+    the image; `label` (index) or `class_name` for the prediction"""
     sample_submission: Location | None = None
+    """CSV with the ids expected; its order is kept"""
     solution: Location | None = None
+    """CSV with the truth, in the same columns; then `make submit` prints the accuracy"""
     prior: Shares | None = None
+    """shares of the classes, where the competition states them: `{class: share}`, or a list in label order; `make
+    advise` compares the histogram with it (with equal shares, as a hint only, where there is none)"""
     rules: Rules = Rules()
+    """what the competition allows beside looking at one image at a time: `{test_set: true, labels: true}`, below"""
     public_board: Annotated[int, Field(gt=0)] | None = None
+    """number of images the public leaderboard scores"""
     damaged_images: Literal["error", "fill", "fallback"] = "error"
+    """see [images](images.md#damaged-ones)"""
     max_pixels: Annotated[int, Field(gt=0)] = MAX_PIXELS
+    """larger images are refused before they are decoded (default: Pillow's own limit)"""
 
     @field_validator("columns")
     @classmethod

@@ -16,8 +16,11 @@ class MemberWeight(Recipe):
     """A member of an ensemble: its weight, and what it has of its own. A number alone is the weight."""
 
     weight: Finite
-    prompts: Text | None = None  # None: the prompt set of the competition or data set
-    temperature: Temperature | None = None  # None: that of its models.yaml entry
+    """only ratios matter"""
+    prompts: Text | None = None
+    """a prompt set of its own (default: that of the competition or data set); needs `blend: classes`"""
+    temperature: Temperature | None = None
+    """for `match: temperature` (default: that of its `models.yaml` entry)"""
 
     @model_serializer(mode="wrap")
     def _as_written(self, dump) -> Any:
@@ -33,18 +36,37 @@ class Ensemble(Recipe):
     """ensembles/<name>.yaml: weighted members, how they are blended, threshold, pooling, refinement."""
 
     members: dict[str, Annotated[MemberWeight, BeforeValidator(_as_mapping)]]
+    """`model@preprocess: weight`, or `model: weight`, or with more keys, below: `model: {weight: 0.5, prompts:
+    general}`"""
     blend: Literal["prompts", "classes"] = "prompts"
+    """`prompts`: all members have the same prompt columns, which are averaged; `classes`: each member is pooled to
+    classes first, for members with different prompt sets and for trained heads"""
     space: Literal["probability", "log"] = "probability"
+    """what is averaged: probabilities, or `log` of them: a geometric mean, in which a member that is sure that it is
+    *not* so counts"""
     match: Match = "none"
+    """scales of the members. `temperature`: the member's, or its `models.yaml` entry's; `confidence`: the
+    temperatures that make all members equally sure on average, for sigmoid-trained beside softmax-trained ones
+    (uses the test set)"""
     threshold: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
+    """blended prompt probabilities not above it become 0 before pooling (0 changes nothing)"""
     pooling: Pooling = "mean"
+    """P prompts to C classes: `mean`, `max`, `median` of the prompt probabilities, or `embedding`: one mean text
+    embedding per class, the CLIP standard"""
     prompt_weights: PromptWeights = "given"
+    """`given`: those of the prompt files; `uniform`: 1 for each that is not left out; `zpe`: by how well each
+    template that all classes share separates the test images (a class's own sentences are scored by their class
+    alone); `carprt`: the same for each class by itself. The last two use the test set, and need pooling by `mean`
+    or `embedding`"""
     refine: Annotated[
         tuple[tuple[str, Any], ...],
         BeforeValidator(lambda values: () if values == [] else list_of_named(values)),
         PlainSerializer(listed),
     ] = ()
+    """steps over the class probabilities, in order: `[name, {name: {argument: value}}]`; see
+    [refinement](ensembles.md#refinement)"""
     guards: bool = True
+    """a refinement step against which something speaks is not kept"""
 
     @field_validator("members")
     @classmethod

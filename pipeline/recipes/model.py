@@ -29,35 +29,62 @@ class ModelEntry(Recipe):
     """
 
     family: Text
+    """which code loads it: see [models](models.md#what-was-run); `head` for what was trained here"""
     # where it is
-    base: Text | None = None  # of family head: the member whose image features it takes
+    base: Text | None = None
+    """of family head: the member whose image features it takes"""
     architecture: str | None = None
+    """which of the library's models"""
     tag: str | None = None
+    """which of its published weights"""
     hub: str | None = None
+    """repository on the hub"""
     file: str | None = None
+    """file in it"""
     revision: str | None = None
+    """pinned commit"""
     weights: str | None = None
+    """local file or folder (keep `tag` for a copy of a published file)"""
     tokenizer: str | None = None
+    """folder or hub id"""
     download_gb: Annotated[Finite, Field(gt=0)] | None = None
+    """size of the download"""
     # what is known of it
     size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """pixels a side; this and the keys down to `logit_scale` are declared facts, compared with the checkpoint's own"""
     mean: Triple | None = None
+    """of the channels, as pixels are normalised"""
     std: Triple | None = None
+    """of the channels"""
     resize_mode: ResizeMode | None = None
+    """how it was trained to see images that are not square"""
     context_length: Annotated[int, Field(gt=2)] | None = None
+    """tokens of a prompt"""
     quick_gelu: bool | None = None
+    """whether its activation is QuickGELU"""
     logit_scale: Annotated[Finite, Field(gt=0)] | None = None
-    temperature: Temperature | None = None  # for ensembles with 'match: temperature'
-    trained_on: Names = ()  # labelled data that it was trained on here, e.g. intel-dev:train
-    parameters: Annotated[Finite, Field(gt=0)] | None = None  # millions
-    imagenet: Annotated[Finite, Field(ge=0, le=100)] | None = None  # zero-shot ImageNet-1k top-1, percent
+    """used when the checkpoint has none"""
+    temperature: Temperature | None = None
+    """for ensembles with `match: temperature`: probabilities are softmax(logits / temperature)"""
+    trained_on: Names = ()
+    """labelled data it was trained on here, e.g. `[intel-dev:train]`; needs `rules: {labels: true}`"""
+    parameters: Annotated[Finite, Field(gt=0)] | None = None
+    """millions; for `make models`, like the next three"""
+    imagenet: Annotated[Finite, Field(ge=0, le=100)] | None = None
+    """zero-shot ImageNet-1k top-1, percent"""
     licence: str = ""
+    """of the weights"""
     note: str = ""
+    """anything worth knowing"""
     # how it is used
     preprocess: Text
+    """default recipe"""
     options: dict[str, Scalar] = {}
+    """scalars for timm, e.g. `{pad_type: same}`"""
     fp32_layers: Names = ()
+    """layer classes kept in fp32, e.g. `[Linear]`"""
     allow: Annotated[tuple[Check, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
+    """checks to silence by name; `position_embedding` interpolates (open_clip's ViTs), `size` is for timm only"""
 
     @model_validator(mode="after")
     def _has_a_source(self):

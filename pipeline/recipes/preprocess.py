@@ -11,11 +11,17 @@ class Preprocess(Recipe):
     """preprocess/<name>.yaml: the size of the result, the ordered ops that lead to it, test-time views."""
 
     size: Annotated[int, Field(gt=0, le=4096)]
+    """pixels a side of the result"""
     ops: ListOfNamed
+    """steps in order, `[name, {name: argument}]`: see [ops](images.md#ops)"""
     draft: bool = False
+    """JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as twice `size` remains"""
     views: ListOfNamed = ()
+    """test-time views, `[name, {name: argument}]`: see [views](images.md#test-time-views)"""
     view_pooling: Literal["mean", "confident"] = "mean"
+    """`mean` of normalised features, or of the probabilities of the surest views"""
     keep_views: Annotated[int, Field(gt=0)] | None = None
+    """how many views are the surest, with `confident`"""
 
     @model_validator(mode="after")
     def _consistent(self):

@@ -32,7 +32,9 @@ class Shared(Recipe):
     """_shared.yaml: the templates of every class; `classes: any` lets a class do without a file of its own."""
 
     templates: Names = ()
+    """templates of every class, each with `{}` for the class name"""
     classes: Literal["listed", "any"] = "listed"
+    """`any`: a class needs no file of its own"""
 
     _check = field_validator("templates")(_templates)
 
@@ -41,12 +43,19 @@ class ClassPrompts(Recipe):
     """<class>.yaml: the class's own names, templates and prompts."""
 
     class_name: str | None = Field(default=None, alias="class")
+    """the class name, where the file is called otherwise"""
     name: Annotated[str, Field(min_length=1)] | None = None
+    """how the class is called in templates (default: its class name)"""
     aliases: Names = ()
+    """further names; each fills every template too"""
     templates: Names = ()
+    """templates it adds"""
     without: Names = ()
+    """shared templates it leaves out"""
     prompts: Names = ()
+    """whole sentences of its own"""
     weights: dict[str, Annotated[Finite, Field(ge=0)]] = {}
+    """`{prompt: weight}` for pooling by mean; 0 leaves a prompt out"""
 
     _check = field_validator("templates")(_templates)
 

@@ -11,7 +11,9 @@ class Subsets(Recipe):
     """Random subsets of a prompt set's templates: how many, and what share of the templates each keeps."""
 
     number: Annotated[int, Field(ge=1, le=200)]
+    """how many subsets"""
     share: Annotated[Finite, Field(gt=0, lt=1)] = 0.5
+    """of the shared templates that each keeps"""
 
 
 class Vary(Recipe):
@@ -21,16 +23,27 @@ class Vary(Recipe):
     """
 
     weights: Annotated[tuple[tuple[Finite, ...], ...], BeforeValidator(tuple_of_tuples)] = ()
+    """member weights, a list per candidate, in the order of the members"""
     weight_steps: Annotated[int, Field(ge=1, le=100)] | None = None
+    """`10`: all multiples of 1/10 that sum to 1, instead of `weights`"""
     prompts: Names = ()
+    """prompt sets"""
     templates: Subsets | None = None
+    """`{number: 20, share: 0.5}`: random halves of the shared templates"""
     blend: Names = ()
+    """values of that key of an ensemble"""
     match: Names = ()
+    """values of that key"""
     space: Names = ()
+    """values of that key"""
     threshold: Annotated[tuple[Finite, ...], BeforeValidator(as_tuple)] = ()
+    """values of that key"""
     pooling: Names = ()
+    """values of that key"""
     prompt_weights: Names = ()
+    """values of that key"""
     refine: Annotated[tuple[list, ...], BeforeValidator(as_tuple)] = ()
+    """values of that key: a list of lists of steps"""
 
     @model_validator(mode="after")
     def _something_once(self):
@@ -45,14 +58,23 @@ class Sweep(Recipe):
     """sweeps/<name>.yaml: what is varied of an ensemble recipe, and on which images it is compared."""
 
     dataset: Text | None = None
+    """the images, with labels; compared by accuracy on its development split"""
     competition: Text | None = None
+    """or the images without labels; compared by stability"""
     split: Text | None = None
+    """of the data set"""
     base: Text
+    """the ensemble recipe that is varied"""
     out: Text | None = None
-    random: Annotated[int, Field(ge=1, le=100_000)] | None = None  # candidates drawn; None: all
+    """name of the recipe that is written, and of the prompt set if templates were chosen; none: nothing is written"""
+    random: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """how many combinations are drawn (default: all)"""
     seed: int = 0
+    """of what is drawn"""
     vary: Vary
+    """lists of values, below"""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """of the bootstrap"""
 
     @model_validator(mode="after")
     def _one_source(self):

@@ -1,0 +1,68 @@
+"""Pages agree with the code: tables of keys and arguments, paths, links, pictures."""
+
+import re
+
+import pytest
+
+from tools.pages import SCHEMAS, described, written
+
+from ..conftest import ROOT
+from . import pages
+
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+# what looks like a file of this project in the text of a page
+PATH = re.compile(
+    r"`((?:pipeline|tests|tools|docs|demo|bench|competitions|ensembles|preprocess|prompts|datasets)/[\w./-]+)`"
+)
+MADE = re.compile(r"mushrooms|mine|vehicles")  # what a reader writes
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_tables_are_those_of_the_code(page):
+    assert written(page.read_text()) == page.read_text(), "run python tools/pages.py"
+
+
+def test_every_schema_has_a_table():
+    text = "".join(page.read_text() for page in pages.PAGES)
+    assert [name for name in SCHEMAS if f"<!-- table: {name} -->" not in text] == []
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_key_says_what_it_is(name):
+    assert set(described(SCHEMAS[name])) == set(SCHEMAS[name].model_fields)
+
+
+def anchors(page) -> set[str]:
+    heads = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("http"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_paths_exist(page):
+    for path in PATH.findall(pages.prose(page)):
+        assert (ROOT / path).exists() or MADE.search(path) or path.endswith("/name"), path
+
+
+def test_every_page_is_listed():
+    listed = {link for page in pages.PAGES if page.stem == "README" for link in LINK.findall(page.read_text())}
+    names = {link.rpartition("/")[2].partition("#")[0] for link in listed}
+    assert [page.name for page in pages.PAGES if page.name not in names | {"README.md"}] == []
+
+
+def test_the_readme_is_one_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    for picture in (ROOT / "docs" / "pictures").iterdir():
+        assert picture.stat().st_size < 150_000, picture.name
+        assert f"docs/pictures/{picture.name}" in "\n".join(lines)
