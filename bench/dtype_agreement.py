@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipeline import models
 from pipeline.images.decoding import decode
-from pipeline.images.ops import compile_recipe, list_images
+from pipeline.images.listing import list_images
+from pipeline.images.ops import compile_recipe
 from pipeline.maths import zeroshot
 from pipeline.models import open_clip
 from pipeline.models._tower import DTYPES

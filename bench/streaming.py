@@ -45,7 +45,7 @@ def child(images: int, folder: str) -> dict:
     from pipeline.chain.task import Task
     from pipeline.core import artefacts
     from pipeline.core.digests import digest_of
-    from pipeline.images.ops import ImageFiles
+    from pipeline.images.listing import ImageFiles
     from pipeline.maths import zeroshot
     from pipeline.recipes import Project
 

@@ -4,6 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from PIL import Image
 
@@ -12,8 +13,7 @@ from ..core.console import progress, say
 from ..core.digests import FORMAT, FileDigests
 from ..core.errors import UserError
 from ..images import views
-from ..images.ops import compile_recipe, networks
-from ..images.super_resolution import check_file
+from ..images.ops import compile_recipe, files
 from . import problems
 from .task import Task
 
@@ -28,17 +28,15 @@ def artefact(task: Task, recipe_name: str) -> Artefact:
         "images": task.images_digest,
         "decode": task.policy.content(),
     }
-    if networks(recipe):
-        made_from["networks"] = _contents(task, networks(recipe), f"preprocess/{recipe_name}.yaml")
+    if networks := files(recipe, task.project.root, f"preprocess/{recipe_name}.yaml"):
+        made_from["networks"] = _contents(task, networks)
     return Artefact(task.cache / "images" / recipe_name, made_from, task.images.ids)
 
 
-def _contents(task: Task, files: list[str], where: str) -> list[str]:
+def _contents(task: Task, networks: list[Path]) -> list[str]:
     """Content digests of the networks that a recipe runs: other weights give other pixels."""
     digests = FileDigests(task.project.root / "cache" / "weights.json")
-    for file in files:
-        check_file(task.project.root / file, where)
-    found = [digests.of(task.project.root / file) for file in files]
+    found = [digests.of(path) for path in networks]
     digests.remember()
     return found
 

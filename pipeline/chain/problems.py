@@ -15,7 +15,7 @@ from ..core.digests import FORMAT
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, Decoded, Unreadable
-from ..images.ops import UNREADABLE
+from ..images.listing import UNREADABLE
 from .submissions import csv_text
 from .task import Task
 

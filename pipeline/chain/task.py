@@ -11,7 +11,8 @@ from ..core.digests import FileDigests, digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..images.decoding import Policy
-from ..images.ops import ImageFiles, Place, list_images
+from ..images.listing import ImageFiles, list_images
+from ..images.ops import Place
 from ..recipes import Competition, Project, Rules
 from ..recipes.prompts import PromptSet, load_prompts
 

@@ -11,7 +11,7 @@ from ..chain.task import Task
 from ..core.console import say
 from ..core.errors import UserError, prefixed
 from ..core.files import atomic_file
-from ..images.ops import list_images
+from ..images.listing import list_images
 from ..recipes import Project, checked_class_names, checked_name, read_json
 from ..recipes.prompts import file_stem
 

@@ -14,7 +14,7 @@ from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..images.decoding import decode
-from ..images.ops import list_images
+from ..images.listing import list_images
 from .new import names_from
 
 SHOWN = 10  # images in the terminal's table

@@ -21,6 +21,7 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
     IcoImagePlugin,
     Image,
     ImageFile,
+    ImageOps,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -41,15 +42,6 @@ HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 FILE_BYTES_PER_PIXEL = 16  # a file with more than this for each pixel that is allowed is not read into memory
 SMALL_FILE = 64_000_000  # bytes that are always read: metadata may be larger than the picture
 KEY_SCALE = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's grey up to 8 bits, but not the one that is transparent
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what puts it right
 
 with contextlib.suppress(ImportError):
     import pillow_heif
@@ -234,8 +226,10 @@ def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged metadata of a whole image: no viewer would turn it either
         return picture
-    how = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return picture if how is None else picture.transpose(how)
+    if isinstance(orientation, int):
+        picture.info = {}  # Pillow would write all metadata again, and cannot write some that cameras do
+        picture.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(picture)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

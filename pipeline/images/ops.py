@@ -1,131 +1,34 @@
-"""Images: natural order, and the registered pixel ops that a preprocess recipe is made of.
+"""The registered pixel ops that a preprocess recipe is made of, and the recipe as a function.
 
 An op is a short function `op(image, size, argument...) -> image` on 8-bit RGB PIL images; `size` is the
 recipe's. To add one, write it here with `@op`; its annotations are what a recipe's argument is checked against.
 """
 
-import functools
-import glob
-import itertools
 import math
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from natsort import natsorted
 from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
-from ..core.digests import FileDigests
 from ..core.errors import UserError
-from ..core.registry import bind, find, register
+from ..core.registry import Registry
 from ..recipes import Preprocess
-from . import super_resolution, views
-from .decoding import Decoded, Policy, read
-from .super_resolution import Network
+from .upscale import Network, Place, opened
+from .views import compile_views
 
-EXTENSIONS = {
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".jp2",
-    ".png",
-    ".apng",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".avif",
-    ".heic",
-    ".heif",
-}
-UNREADABLE = "unreadable"  # stands for the content of a file that cannot be read
 LONGEST = 64  # shorter sides; of an image still longer only the middle is resized
 LARGEST_SQUARE = 8192  # pixels a side; an image that is longer is reduced before it is padded
 
 Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
-OPS: dict[str, Callable] = {}
-
-
-class Images(Protocol):
-    """Rows of images, wherever they lie."""
-
-    ids: tuple[str, ...]
-
-    def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
-        """As `decoding.read` gives it; DamagedImage names one that cannot be decoded."""
-
-    def contents(self, digests: FileDigests) -> list[str]:
-        """What each image is, without decoding any: equal text, equal image; UNREADABLE for no readable file."""
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The images of a competition in natural order (2.jpg before 10.jpg); ids are paths below `folder`."""
-
-    folder: Path
-    ids: tuple[str, ...]
-    ignored: int
-
-    def paths(self) -> list[str]:
-        return [os.path.join(self.folder, name) for name in self.ids]
-
-    def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
-        return read(os.path.join(self.folder, self.ids[row]), draft_size, policy)
-
-    def contents(self, digests: FileDigests) -> list[str]:
-        def content(path: str) -> str:
-            try:
-                return digests.of(path)
-            except OSError:
-                return UNREADABLE
-
-        return [content(path) for path in self.paths()]
-
-
-def list_images(pattern: str, where: str) -> ImageFiles:
-    """The image files of a folder, or of a glob such as 'data/**/*.jpg'.
-
-    Hidden and other non-image files (.DS_Store, Thumbs.db, ...) are counted as ignored. UserError, naming
-    `where` the pattern was written, when there is no image.
-    """
-    if glob.has_magic(pattern):
-        parts = Path(pattern).parts
-        fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-        folder = Path(*fixed)
-        found = glob.glob(os.path.join(*parts[len(fixed) :]), root_dir=folder, recursive=True)
-        files = [name for name in found if os.path.isfile(os.path.join(folder, name))]
-    else:
-        folder = Path(pattern)
-        if not folder.is_dir():
-            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: DATA=path")
-        files = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    images = [name for name in files if is_image(name)]
-    if not images:
-        below = next((path for path in folder.glob("*/*") if is_image(path.name)), None)
-        hint = f". There are some deeper; give a glob: {folder}/**/*{below.suffix}" if below else ""
-        raise UserError(f"{where}: no images in {pattern}{hint}")
-    return ImageFiles(folder, tuple(natsorted(images)), len(files) - len(images))
-
-
-def is_image(name: str) -> bool:
-    """By its extension; hidden files (.DS_Store, ._1.jpg) are none."""
-    base = os.path.basename(name)
-    return os.path.splitext(base)[1].lower() in EXTENSIONS and not base.startswith(".")
-
-
-def op(function: Callable) -> Callable:
-    """Register a pixel op under its function's name."""
-    return register(OPS, uses="image")(function)
+# traits: the argument that names a `file` of the project, whose content decides the pixels; `opened(place, arguments,
+# where)` checks that file and returns what the op gets in place of its name
+OPS = Registry("op", given=2, uses="image", file=None, opened=None)
+op = OPS.register
 
 
 @op
@@ -242,7 +145,7 @@ def gaussian_blur(
     return functional.gaussian_blur(image, [kernel_size, kernel_size], [sigma, sigma])
 
 
-@op
+@op(file="network", opened=opened)
 def upscale(
     image: Image.Image,
     size: int,
@@ -262,29 +165,21 @@ def upscale(
     return image.resize(enlarged, Image.Resampling[method.upper()])
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the files that recipes name lie, and where their networks run."""
-
-    root: Path = Path()
-    device: str = "cpu"
-
-    def loader(self, arguments: dict, where: str) -> Callable[[], Network]:
-        """How op upscale gets its network: loaded when the first image needs it, and shared by all threads."""
-        if {"factor", "method"} & set(arguments):
-            raise UserError(f"{where}: upscale: a network has its own factor and method; leave them out")
-        path = self.root / arguments["network"]
-        super_resolution.check_file(path, where)
-        return functools.partial(super_resolution.network, path, self.device, where)
+def _steps(recipe: Preprocess, where: str) -> Iterator[tuple[str, Callable, dict[str, Any]]]:
+    """(where it is written, op, its arguments) of each op; UserError for unknown ops and wrong arguments."""
+    for number, named in enumerate(recipe.ops):
+        at = f"{where}: ops.{number}"
+        yield at, *OPS.bind(named, at)
 
 
-def networks(recipe: Preprocess) -> list[str]:
-    """The files of the networks that a recipe's ops run."""
-    return [
-        argument["network"]
-        for name, argument in recipe.ops
-        if name == "upscale" and isinstance(argument, dict) and argument.get("network")
-    ]
+def files(recipe: Preprocess, root: Path, where: str) -> list[Path]:
+    """The files below `root` that a recipe's ops read; UserError for an absent one."""
+    found = []
+    for at, function, arguments in _steps(recipe, where):
+        if function.file and arguments.get(function.file):
+            function.opened(Place(root), arguments, at)
+            found.append(root / arguments[function.file])
+    return found
 
 
 def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Callable[[Image.Image], np.ndarray]:  # noqa: B008
@@ -293,12 +188,9 @@ def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Ca
     UserError, naming `where` the recipe is, for unknown ops, wrong arguments and absent files.
     """
     steps = []
-    for number, (name, argument) in enumerate(recipe.ops):
-        at = f"{where}: ops.{number}"
-        function = find(OPS, "op", name, at)
-        arguments = bind(function, 2, name, argument, at)
-        if arguments.get("network"):
-            arguments = {**arguments, "network": place.loader(arguments, at)}
+    for at, function, arguments in _steps(recipe, where):
+        if function.file and arguments.get(function.file):
+            arguments = arguments | {function.file: function.opened(place, arguments, at)}
         steps.append((function, arguments))
 
     def apply(image: Image.Image) -> np.ndarray:
@@ -313,5 +205,5 @@ def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Ca
 
     if not recipe.views:
         return apply
-    see = views.compile_views(recipe, where)
+    see = compile_views(recipe, where)
     return lambda image: np.stack([apply(view) for view in see(image)])

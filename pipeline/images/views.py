@@ -11,18 +11,14 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from ..core.errors import UserError
-from ..core.registry import bind, find, register
+from ..core.registry import Registry
 from ..recipes import Preprocess
 
 Degrees = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
-VIEWS: dict[str, Callable[..., list[Image.Image]]] = {}
-
-
-def view(function: Callable) -> Callable:
-    """Register a view under its function's name."""
-    return register(VIEWS, uses="image")(function)
+VIEWS = Registry("view", given=1, uses="image")
+view = VIEWS.register
 
 
 @view
@@ -66,11 +62,7 @@ def compile_views(recipe: Preprocess, where: str) -> Callable[[Image.Image], lis
 
     UserError, naming `where` the recipe is, for unknown views and wrong arguments.
     """
-    steps = []
-    for number, (name, argument) in enumerate(recipe.views):
-        at = f"{where}: views.{number}"
-        function = find(VIEWS, "view", name, at)
-        steps.append((function, bind(function, 1, name, argument, at)))
+    steps = [VIEWS.bind(named, f"{where}: views.{number}") for number, named in enumerate(recipe.views)]
 
     def see(image: Image.Image) -> list[Image.Image]:
         return [seen for function, arguments in steps for seen in function(image, **arguments)]

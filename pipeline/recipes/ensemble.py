@@ -12,7 +12,7 @@ PromptWeights = Literal["given", "uniform", "zpe", "carprt"]
 Match = Literal["none", "temperature", "confidence"]
 
 
-class MemberWeight(Recipe):
+class MemberUse(Recipe):
     """A member of an ensemble: its weight, and what it has of its own. A number alone is the weight."""
 
     weight: Finite
@@ -29,13 +29,13 @@ class MemberWeight(Recipe):
 
 
 def _as_mapping(value: Any) -> Any:
-    return value if isinstance(value, (dict, MemberWeight)) else {"weight": value}
+    return value if isinstance(value, (dict, MemberUse)) else {"weight": value}
 
 
 class Ensemble(Recipe):
     """ensembles/<name>.yaml: weighted members, how they are blended, threshold, pooling, refinement."""
 
-    members: dict[str, Annotated[MemberWeight, BeforeValidator(_as_mapping)]]
+    members: dict[str, Annotated[MemberUse, BeforeValidator(_as_mapping)]]
     """`model@preprocess: weight`, or `model: weight`, or with more keys, below: `model: {weight: 0.5, prompts:
     general}`"""
     blend: Literal["prompts", "classes"] = "prompts"
@@ -70,7 +70,7 @@ class Ensemble(Recipe):
 
     @field_validator("members")
     @classmethod
-    def _weights(cls, members: dict[str, MemberWeight]) -> dict[str, MemberWeight]:
+    def _weights(cls, members: dict[str, MemberUse]) -> dict[str, MemberUse]:
         if not members:
             raise ValueError("an ensemble needs at least one member, 'model@preprocess: weight'")
         negative = [name for name, member in members.items() if member.weight < 0]

@@ -8,7 +8,7 @@ from ..core.errors import UserError, did_you_mean
 from .benchmark import Benchmark
 from .competition import Competition
 from .dataset import Dataset
-from .ensemble import Ensemble, MemberWeight
+from .ensemble import Ensemble, MemberUse
 from .model import HEAD, ModelEntry
 from .preprocess import Preprocess
 from .reading import read_json, read_yaml
@@ -173,8 +173,8 @@ class Project:
             raise UserError(f"{self.model_file(model)}: base: {entry.base} is a head itself; give the model below it")
         return base
 
-    def _members(self, recipe: Ensemble, path: Path | str) -> dict[str, MemberWeight]:
-        members: dict[str, MemberWeight] = {}
+    def _members(self, recipe: Ensemble, path: Path | str) -> dict[str, MemberUse]:
+        members: dict[str, MemberUse] = {}
         for text, use in recipe.members.items():
             member = self._told(path, lambda text=text: self.member(text))
             if member in members:

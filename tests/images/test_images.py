@@ -9,7 +9,8 @@ from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
 from pipeline.core.errors import UserError
-from pipeline.images.ops import OPS, compile_recipe, list_images
+from pipeline.images.listing import list_images
+from pipeline.images.ops import OPS, compile_recipe
 from pipeline.recipes import Preprocess
 
 

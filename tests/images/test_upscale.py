@@ -10,7 +10,7 @@ from PIL import Image
 from pipeline.chain import preprocess
 from pipeline.core._torchvision import allow_import
 from pipeline.core.errors import UserError
-from pipeline.images import super_resolution
+from pipeline.images import upscale
 from pipeline.images.ops import Place, compile_recipe
 from pipeline.recipes import Preprocess
 
@@ -51,13 +51,13 @@ def test_resampling_is_pillows(method, tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(70, 45), (33, 90)])
 def test_tiles_give_what_the_whole_gives(width, height, tmp_path):
     write_network(tmp_path / "x4.pth")
-    network = super_resolution.network(tmp_path / "x4.pth", "cpu", "r.yaml")
+    network = upscale.network(tmp_path / "x4.pth", "cpu", "r.yaml")
     image = picture(width, height)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255
     whole = network.model(pixels)
     assert whole.std() > 0.01 and whole.shape[2:] == (SCALE * height, SCALE * width)
-    torch.testing.assert_close(super_resolution.tiled(network.model, pixels, SCALE, 32, SEEN), whole, atol=1e-5, rtol=0)
-    without = super_resolution.tiled(network.model, pixels, SCALE, 32, 0)
+    torch.testing.assert_close(upscale.tiled(network.model, pixels, SCALE, 32, SEEN), whole, atol=1e-5, rtol=0)
+    without = upscale.tiled(network.model, pixels, SCALE, 32, 0)
     assert (without - whole).abs().max() > 1e-3, "without overlap the seams show"
     expected = (whole[0] * 255).round().byte().permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(network(image, 32, SEEN)).astype(int) - expected).max() <= 1
@@ -72,7 +72,7 @@ def test_another_network_makes_another_artefact(project_root):
     few = {"data": "data/tiny/[0-3].jpg", "workers": 3}
     first = preprocess.run(fresh(project_root, **few), "sr")
     image = Image.open(project_root / "data" / "tiny" / "0.jpg").convert("RGB")
-    network = super_resolution.network(project_root / "data" / "x4.pth", "cpu", "x")
+    network = upscale.network(project_root / "data" / "x4.pth", "cpu", "x")
     expected = network(image, 32, 32).resize((32, 32), Image.Resampling.BICUBIC)
     assert np.array_equal(first.rows("pixels", 0, 1)[0].permute(1, 2, 0).numpy(), np.asarray(expected))
     assert preprocess.artefact(fresh(project_root, **few), "sr").digest == first.digest
@@ -123,5 +123,5 @@ def test_from_the_command_line_a_missing_network_is_one_line(project_root):
     done = pipeline(project_root, "preprocess", "--competition", "tiny", "--preprocess", "tiny")
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
-        "error: preprocess/tiny.yaml: upscale: no network at x4.pth; bring the file"
+        "error: preprocess/tiny.yaml: ops.0: upscale: no network at x4.pth; bring the file"
     ]

@@ -9,7 +9,7 @@ from pipeline import report
 from pipeline.chain import submit
 from pipeline.chain.submissions import csv_text
 from pipeline.core.errors import UserError
-from pipeline.images.ops import list_images
+from pipeline.images.listing import list_images
 from pipeline.report import collect, page, sections
 from pipeline.report.result import Member, Result, Space, embedded
 

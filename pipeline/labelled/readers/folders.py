@@ -6,7 +6,7 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from ...images.ops import is_image
+from ...images.listing import is_image
 from . import ALL, SPLITS, Row, is_junk
 
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError
-from ...images.ops import is_image
+from ...images.listing import is_image
 from . import ALL, SPLITS, Row
 
 LABELS = ("cls", "txt")

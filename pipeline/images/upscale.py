@@ -7,6 +7,8 @@ import functools
 import importlib.util
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -70,17 +72,39 @@ def tiled(run, pixels, scale: int, tile: int, overlap: int):
     return torch.cat(rows, dim=2)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the files that recipes name lie, and where their networks run."""
+
+    root: Path = Path()
+    device: str = "cpu"
+
+
+def opened(place: Place, arguments: dict, where: str) -> Callable[[], Network]:
+    """How op upscale gets its `network`: loaded when the first image needs it, and shared by all threads.
+
+    UserError beside arguments that a network has itself, for an absent file, or one of a kind that is not read.
+    """
+    if {"factor", "method"} & set(arguments):
+        raise UserError(f"{where}: upscale: a network has its own factor and method; leave them out")
+    path = place.root / arguments["network"]
+    if not path.is_file():
+        raise UserError(f"{where}: upscale: no network at {path}; bring the file")
+    if path.suffix.lower() not in EXTENSIONS:
+        raise UserError(f"{where}: upscale: {path}: networks are read from {', '.join(EXTENSIONS)} files")
+    return functools.partial(network, path, place.device, where)
+
+
 _loading = threading.Lock()
 
 
 def network(path: Path, device: str, where: str) -> Network:
-    """The network of a file, loaded once; UserError without spandrel, for an absent file or an unknown one."""
+    """The network of a file, loaded once; UserError without spandrel, or for a file that it does not know."""
     if importlib.util.find_spec("spandrel") is None:
         raise UserError(
             f"{where}: upscale by a network needs spandrel. Install: {sys.executable} -m pip install -r "
             "requirements-upscale.txt"
         )
-    check_file(path, where)
     with _loading:
         return _network(path.absolute(), path.stat().st_mtime_ns, device)
 
@@ -88,11 +112,3 @@ def network(path: Path, device: str, where: str) -> Network:
 @functools.lru_cache(maxsize=1)
 def _network(path: Path, changed: int, device: str) -> Network:
     return Network(path, device)
-
-
-def check_file(path: Path, where: str) -> None:
-    """UserError for an absent file, or one of a kind that is not read."""
-    if not path.is_file():
-        raise UserError(f"{where}: upscale: no network at {path}; bring the file")
-    if path.suffix.lower() not in EXTENSIONS:
-        raise UserError(f"{where}: upscale: {path}: networks are read from {', '.join(EXTENSIONS)} files")

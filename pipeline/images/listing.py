@@ -1,0 +1,85 @@
+"""Images of a task: which files a folder holds, in natural order, and how each is opened and told apart."""
+
+import glob
+import itertools
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from natsort import natsorted
+
+from ..core.digests import FileDigests
+from ..core.errors import UserError
+from .decoding import Decoded, Policy, read
+
+EXTENSION = re.compile(r"\.(jpe?g|jfif|jp2|a?png|bmp|gif|webp|tiff?|p[bgp]m|avif|hei[cf])", re.ASCII | re.IGNORECASE)
+UNREADABLE = "unreadable"  # stands for the content of a file that cannot be read
+
+
+class Images(Protocol):
+    """Rows of images, wherever they lie."""
+
+    ids: tuple[str, ...]
+
+    def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
+        """As `decoding.read` gives it; DamagedImage names one that cannot be decoded."""
+
+    def contents(self, digests: FileDigests) -> list[str]:
+        """What each image is, without decoding any: equal text, equal image; UNREADABLE for no readable file."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The images of a competition in natural order (2.jpg before 10.jpg); ids are paths below `folder`."""
+
+    folder: Path
+    ids: tuple[str, ...]
+    ignored: int
+
+    def paths(self) -> list[str]:
+        return [os.path.join(self.folder, name) for name in self.ids]
+
+    def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
+        return read(os.path.join(self.folder, self.ids[row]), draft_size, policy)
+
+    def contents(self, digests: FileDigests) -> list[str]:
+        def content(path: str) -> str:
+            try:
+                return digests.of(path)
+            except OSError:
+                return UNREADABLE
+
+        return [content(path) for path in self.paths()]
+
+
+def list_images(pattern: str, where: str) -> ImageFiles:
+    """The image files of a folder, or of a glob such as 'data/**/*.jpg'.
+
+    Hidden and other non-image files (.DS_Store, Thumbs.db, ...) are counted as ignored. UserError, naming
+    `where` the pattern was written, when there is no image.
+    """
+    if glob.has_magic(pattern):
+        parts = Path(pattern).parts
+        fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+        folder = Path(*fixed)
+        found = glob.glob(os.path.join(*parts[len(fixed) :]), root_dir=folder, recursive=True)
+        files = [name for name in found if os.path.isfile(os.path.join(folder, name))]
+    else:
+        folder = Path(pattern)
+        if not folder.is_dir():
+            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: DATA=path")
+        files = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    images = [name for name in files if is_image(name)]
+    if not images:
+        below = next((path for path in folder.glob("*/*") if is_image(path.name)), None)
+        hint = f". There are some deeper; give a glob: {folder}/**/*{below.suffix}" if below else ""
+        raise UserError(f"{where}: no images in {pattern}{hint}")
+    return ImageFiles(folder, tuple(natsorted(images)), len(files) - len(images))
+
+
+def is_image(name: str) -> bool:
+    """By its extension; hidden files (.DS_Store, ._1.jpg) are none."""
+    base = os.path.basename(name)
+    return bool(EXTENSION.fullmatch(os.path.splitext(base)[1])) and not base.startswith(".")
