@@ -3,6 +3,7 @@
 import io
 import os
 import resource
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_orientations_are_what_pillow_makes_of_them(name):
     image = Image.open(io.BytesIO(zoo.turned()[name].content))
     expected = image.convert("RGB") if "badly" in name else ImageOps.exif_transpose(image).convert("RGB")
     assert decode(zoo.turned()[name].content).tobytes() == expected.tobytes()
+
+
+def test_an_orientation_counts_beside_metadata_that_pillow_cannot_write():
+    tags = struct.pack("<HHLl", 256, 9, 1, -5) + struct.pack("<HHLL", 274, 3, 1, 6)  # a signed width; turned
+    metadata = b"Exif\0\0II*\0" + struct.pack("<LH", 8, 2) + tags + bytes(4)
+    content = zoo.saved(zoo.noise(20, 40, 3), "JPEG", exif=metadata)
+    image = Image.open(io.BytesIO(content))
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    assert decode(content).tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()
 
 
 @pytest.mark.parametrize("name", zoo.damaged())
