@@ -35,7 +35,7 @@ from pipeline.recipes import (  # noqa: E402
     Training,
 )
 from pipeline.recipes.competition import Rules  # noqa: E402
-from pipeline.recipes.ensemble import MemberWeight  # noqa: E402
+from pipeline.recipes.ensemble import MemberUse  # noqa: E402
 from pipeline.recipes.prompts import ClassPrompts, Shared  # noqa: E402
 from pipeline.recipes.sweep import Subsets, Vary  # noqa: E402
 from pipeline.recipes.training import Unseen  # noqa: E402
@@ -48,7 +48,7 @@ SCHEMAS = {
     "model": ModelEntry,
     "preprocess": Preprocess,
     "ensemble": Ensemble,
-    "member": MemberWeight,
+    "member": MemberUse,
     "dataset": Dataset,
     "benchmark": Benchmark,
     "sweep": Sweep,
