@@ -18,7 +18,7 @@ unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
 OTHERS := N A B PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS POOLINGS \
-          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS VENV
+          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
 $(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
@@ -130,7 +130,7 @@ sweep: $(READY) ## many variants of an ensemble, ranked on cached features: RECI
 	$(PIPELINE) sweep $(JOB) $(call option,--recipe,RECIPE) $(if $(OVERWRITE),--overwrite) \
 	  $(if $(TEST_LABELS),--test-labels)
 
-##@ Training on labelled data (features are cached; the first use installs requirements-report.txt and -train.txt)
+##@ Training on labelled data (features are cached; the first use installs the extras report and train)
 
 .PHONY: train
 train: $(TRAIN_READY) ## a head on frozen features or a fine-tuned tower, a member like any other: RECIPE=training/name.yaml
@@ -203,9 +203,10 @@ test-faults: $(DEV_READY) ## damage, kills and fuzzing at length: what docs/RELI
 .PHONY: audit
 audit: $(VENV)/.installed-audit ## does the index still serve the wheels we pin, and is any known to be vulnerable?
 	@mkdir -p build/wheels
-	@for file in requirements*.hashes; do $(VENV)/bin/python -m pip download --quiet --no-deps --require-hashes \
-	  --dest build/wheels --requirement $$file || exit 1; done
-	@$(VENV)/bin/pip-audit --strict --requirement requirements.lock --disable-pip --no-deps
+	@grep -e '--hash=' requirements-all.txt | $(VENV)/bin/python -m pip download --quiet --no-deps --require-hashes \
+	  --dest build/wheels -r /dev/stdin
+	@sed 's/ .*//; /^#/d' requirements-all.txt > build/pins.txt
+	@$(VENV)/bin/pip-audit --strict --requirement build/pins.txt --disable-pip --no-deps
 
 .PHONY: sbom
 sbom: $(VENV)/.installed-audit ## what is installed, as CycloneDX JSON: build/sbom.json
@@ -214,8 +215,8 @@ sbom: $(VENV)/.installed-audit ## what is installed, as CycloneDX JSON: build/sb
 	  --output-file build/sbom.json $(RUN)
 
 .PHONY: lock
-lock: $(VENV)/.installed ## resolve the requirement files again, after a change of one
-	@$(VENV)/bin/python tools/lock.py
+lock: $(VENV)/.installed-audit ## write the requirement files, after a change of pyproject.toml [UPGRADE=1]
+	@$(VENV)/bin/python tools/lock.py $(if $(UPGRADE),--upgrade)
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure what the README claims; writes bench/README.md
@@ -235,18 +236,20 @@ $(VENV)/bin/python:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	python3 -m venv $(VENV)
 
-# first what is one wheel for every platform, by hash; then the rest, by the versions in requirements.lock
+# of the lines that a command prints, those with a hash first, by hash: with all that they bring, in wheels for every
+# platform; then the others, by version: each platform has its own wheels of them, which may bring what no other needs
 define install
-	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes --requirement $(1).hashes
-	$(VENV)/bin/python -m pip install --quiet --constraint requirements.lock --requirement $(1).txt
+	@$(1) | grep -e '--hash=' | $(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r /dev/stdin
+	@$(1) | grep -v -e '--hash=' | $(VENV)/bin/python -m pip install --quiet -r /dev/stdin
 endef
 
-$(VENV)/.installed: requirements.txt requirements.hashes requirements.lock | $(VENV)/bin/python
-	$(call install,requirements)
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(call install,cat requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-%: requirements-%.txt requirements-%.hashes $(VENV)/.installed
-	$(call install,requirements-$*)
+# an extra of pyproject.toml: the lines that name it behind their #
+$(VENV)/.installed-%: requirements-all.txt $(VENV)/.installed
+	$(call install,grep -e '==.*#.* $*\( \|$$\)' requirements-all.txt)
 	@touch $@
 
 .PHONY: environment

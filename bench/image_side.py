@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ time in the same matrix products, and only the bare bound's share is left to win
 what the competitors do by default: fp32 in the notebook (its autocast is for GPUs) and in transformers, bf16 in
 CLIP_benchmark. 12-megapixel photographs are bound by decoding, which leaves the forward pass idle; `draft: true` helps
 by as much as libjpeg can skip. Repeated runs differ by 10 to 15 %: a ratio within that of 1 is no difference."""
-PINS = ("clip-benchmark==1.6.2",)  # brings open_clip and transformers; the rest is as in requirements.txt
+PINS = ("clip-benchmark==1.6.2",)  # brings open_clip and transformers; the rest is as in pyproject.toml
 
 
 def prepare(folder: Path) -> None:
@@ -171,7 +172,7 @@ def competitors_python(folder: Path) -> str:
     """An environment of its own with the competitors from PyPI."""
     python = folder / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+    pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     wanted = [
         pin for pin in pins if pin.startswith(("torch==", "torchvision==", "open_clip", "transformers==", "timm"))
     ]

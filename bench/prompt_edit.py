@@ -68,7 +68,7 @@ def project(folder: Path) -> None:
     """A copy of this project's recipes with a competition `bench` of 8,100 images."""
     for name in ("preprocess", "ensembles", "prompts", "competitions"):
         shutil.copytree(ROOT / name, folder / name)
-    for path in (ROOT / "Makefile", ROOT / "models.yaml", *ROOT.glob("requirements*")):
+    for path in (*(ROOT / name for name in ("Makefile", "models.yaml", "pyproject.toml")), *ROOT.glob("requirements*")):
         shutil.copy2(path, folder)  # with their times, or make would install again
     for name in ("demo", ".venv", "pipeline"):
         (folder / name).symlink_to(ROOT / name)

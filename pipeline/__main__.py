@@ -1,9 +1,15 @@
-"""`python -m pipeline <verb>`: one verb per make target."""
+"""`python -m pipeline <verb>`, or `zero-shot <verb>` where the package is installed: one verb per make target."""
 
 import sys
 
 from .cli.main import main
 
-if __name__ == "__main__":
+
+def run() -> int:
+    """The command `zero-shot`."""
     sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show stops nothing
-    sys.exit(main())
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

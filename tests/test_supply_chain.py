@@ -7,34 +7,35 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from pipeline.core import extras
 from tools import lock
 
 from .conftest import ROOT
 
-FILES = sorted(ROOT.glob("requirements*.txt"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = lock.extras(PROJECT)
+WANTED = {"": PROJECT["dependencies"], **EXTRAS}  # what is written in pyproject.toml; "": at run time
+LINE = re.compile(r"([\w.-]+)==([\w.]+)((?: --hash=sha256:[0-9a-f]{64})?)(?:  # ([a-z ]+))?")
 
 
 def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def lines(path: Path) -> list[str]:
-    return [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+def lines(file: str) -> dict[str, re.Match]:
+    """{name: the line of a requirement file}; every line must be as LINE says."""
+    written = [text for text in (ROOT / file).read_text().splitlines() if not text.startswith("#")]
+    return {canonical((match := LINE.fullmatch(text))[1]): match for text in written}
 
 
-def pins(path: Path) -> dict[str, str]:
-    """{name: version}; every line must be name==version, with hashes or without."""
-    found = [re.fullmatch(r"([\w.-]+)==([\w.]+)(?: --hash=sha256:[0-9a-f]{64})*", line) for line in lines(path)]
-    return {canonical(match[1]): match[2] for match in found}
-
-
-LOCK = pins(ROOT / "requirements.lock")
+ALL = lines("requirements-all.txt")
 
 
 def brought(name: str, extras: frozenset[str], seen: dict[str, str]) -> dict[str, str]:
@@ -48,39 +49,49 @@ def brought(name: str, extras: frozenset[str], seen: dict[str, str]) -> dict[str
     return seen
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
-def test_direct_requirements_are_pinned_and_in_the_lock(file):
-    assert pins(file), "run `make lock` after adding a file"
-    assert {name: LOCK.get(name) for name in pins(file)} == pins(file), "run `make lock`"
+@pytest.mark.parametrize("extra", WANTED)
+def test_what_is_written_is_pinned_and_locked(extra):
+    pins = {canonical(name): version for name, _, version in (pin.partition("==") for pin in WANTED[extra])}
+    assert {name: ALL[name][2] for name in pins if name in ALL} == pins, "run `make lock`"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
-def test_all_that_is_brought_is_installed_as_locked(file):
+@pytest.mark.parametrize("extra", WANTED)
+def test_all_that_is_brought_is_installed_as_locked(extra):
     installed: dict[str, str] = {}
-    for name in pins(file):
+    for pin in WANTED[extra]:
+        name = pin.partition("==")[0]
         try:
             version(name)
         except PackageNotFoundError:
-            if file.name in ("requirements.txt", "requirements-dev.txt"):
+            if extra in ("", "dev"):
                 raise
             pytest.skip(f"{name} is not installed: its make target was never run")
         brought(name, frozenset(), installed)
-    drift = {name: (have, LOCK.get(name)) for name, have in installed.items() if LOCK.get(name) != have}
+    of_extra = {name: m[2] for name, m in ALL.items() if not m[4] or extra in m[4].split()}
+    drift = {name: (have, of_extra.get(name)) for name, have in installed.items() if of_extra.get(name) != have}
     drift = {name: both for name, both in drift.items() if name not in ("pip", "setuptools")}  # of the interpreter
     assert not drift, f"installed, locked: {drift}; run `make lock`"
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda path: path.name)
-def test_hashes_are_of_locked_versions(file):
-    hashes = file.with_suffix(".hashes")
-    assert all(" --hash=sha256:" in line for line in lines(hashes))
-    assert pins(hashes).items() <= LOCK.items()
+def test_the_run_time_file_is_the_lines_without_an_extra():
+    run_time = {name: match[0] for name, match in lines("requirements.txt").items()}
+    assert run_time == {name: match[0] for name, match in ALL.items() if not match[4]}
+    assert {extra for match in ALL.values() for extra in (match[4] or "").split()} == EXTRAS.keys()
 
 
-def test_every_installation_of_the_makefile_is_by_hash_or_locked():
-    installs = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line]
-    assert len(installs) == 2
-    assert all("--require-hashes" in line or "--constraint requirements.lock" in line for line in installs)
+def test_make_installs_exactly_the_lines_of_an_extra():
+    """The commands as make would run them, up to pip: what has a hash first, by hash, and then the rest."""
+    targets = [f"build/none/.installed-{extra}" for extra in EXTRAS]
+    told = subprocess.run(["make", "-n", "VENV=build/none", *targets], cwd=ROOT, capture_output=True, text=True).stdout
+    pipes = [command.rpartition(" | ") for command in told.splitlines() if "pip install" in command]
+    assert len(pipes) == 2 * len(WANTED)
+    for number, (chosen, _, pip) in enumerate(pipes):
+        extra, hashed = list(WANTED)[number // 2], number % 2 == 0
+        printed = subprocess.run(chosen, shell=True, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+        of_extra = [m for m in ALL.values() if (extra in m[4].split() if m[4] else not extra)]
+        wanted = {match[1] for match in of_extra if bool(match[3]) == hashed}
+        assert {text.partition("==")[0] for text in printed if not text.startswith("#")} == wanted
+        assert ("--no-deps --require-hashes" in pip) == hashed
 
 
 def test_a_wheel_with_another_hash_is_refused(tmp_path):
@@ -89,9 +100,9 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path):
     shutil.make_archive(str(tmp_path / "archive"), "zip", _unpacked_wheel(tmp_path / "content"))
     (tmp_path / "archive.zip").rename(wheel)
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--find-links", str(tmp_path), "--no-deps"]
-    command += ["--target", str(tmp_path / "target"), "--require-hashes", "--requirement", str(tmp_path / "r.hashes")]
+    command += ["--target", str(tmp_path / "target"), "--require-hashes", "--requirement", str(tmp_path / "r.txt")]
     for digest, accepted in ((hashlib.sha256(wheel.read_bytes()).hexdigest(), True), ("0" * 64, False)):
-        (tmp_path / "r.hashes").write_text(f"thing==1 --hash=sha256:{digest}\n")
+        (tmp_path / "r.txt").write_text(f"thing==1 --hash=sha256:{digest}\n")
         result = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert (result.returncode == 0) == accepted, result.stderr
         assert accepted or "DO NOT MATCH THE HASHES" in result.stderr
@@ -108,8 +119,17 @@ def _unpacked_wheel(folder: Path) -> Path:
 
 
 def test_only_universal_wheels_are_hashed():
-    found = {"a": ("1", "f" * 64, "a-1-py3-none-any.whl"), "b": ("2", "e" * 64, "b-2-cp311-cp311-linux_x86_64.whl")}
-    assert lock.hashes(found) == f"a==1 --hash=sha256:{'f' * 64}\n"
+    universal, own = "a-1-py3-none-any.whl", "b-2-cp311-cp311-linux_x86_64.whl"
+    package = {"name": "a", "version": "1", "wheels": [{"name": universal, "hashes": {"sha256": "f" * 64}}]}
+    assert lock.line(package) == f"a==1 --hash=sha256:{'f' * 64}"
+    package = {"name": "b", "version": "2+cpu", "wheels": [{"name": own, "hashes": {"sha256": "e" * 64}}]}
+    assert lock.line(package) == "b==2"
+
+
+def test_an_extra_may_include_another():
+    project = {"name": "x", "optional-dependencies": {"report": ["a==1"], "train": ["x[report]", "b==2"]}}
+    assert lock.extras(project) == {"report": ["a==1"], "train": ["a==1", "b==2"]}
+    assert extras.pins("train") == ("tensorboard==2.21.0",), "what it brings itself"
 
 
 # ---- the network

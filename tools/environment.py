@@ -1,20 +1,18 @@
-"""Check the interpreter at hand against requirements.txt: what is missing is an error, what differs a remark.
+"""Check the interpreter at hand against pyproject.toml: what is missing is an error, what differs a remark.
 
 Needs the standard library only (`make submit PYTHON=python3` runs it first).
 """
 
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
-def compare(requirements: str) -> tuple[list[str], list[str]]:
+def compare(pins: list[str]) -> tuple[list[str], list[str]]:
     """(pins that are not installed, 'package have, pinned' for those installed in another version)."""
     missing, other = [], []
-    for line in requirements.splitlines():
-        pin = line.partition("#")[0].strip()
-        if not pin:
-            continue
+    for pin in pins:
         name, _, wanted = pin.partition("==")
         try:
             have = version(name)
@@ -28,7 +26,8 @@ def compare(requirements: str) -> tuple[list[str], list[str]]:
 
 def main() -> int:
     """Exit code 1 when something is missing."""
-    missing, other = compare((Path(__file__).parent.parent / "requirements.txt").read_text())
+    written = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    missing, other = compare(written["project"]["dependencies"])
     if other:
         print(f"note: other versions than pinned: {', '.join(other)}", file=sys.stderr)
     if missing:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..chain.task import Task
 from ..core.console import say
 from ..core.errors import UserError
-from ..core.extras import need_packages
+from ..core.extras import need
 from ..learn.recipe import FINETUNE, Training, read
 
 
@@ -16,13 +16,13 @@ def run(task: Task, written: str) -> None:
     if path.suffix == ".yaml" and path.parent.as_posix() not in ("training", "."):
         raise UserError(f"RECIPE={written}: recipes lie in training/, e.g. RECIPE=training/{path.name}")
     name = path.stem if path.suffix == ".yaml" else written
-    need_packages("train")
+    need("report", "make train")
     _trained(task, read(task.project, name), name, f"training/{name}.yaml")
 
 
 def probe(task: Task, model: str, dataset: str, prompts: str | None = None) -> None:
     """Verb probe: a linear probe of a model on a data set, without writing a recipe."""
-    need_packages("probe")
+    need("report", "make probe")
     member = task.project.member(model, None)
     content = {"model": member, "dataset": dataset, "method": "linear_probe", "prompts": prompts}
     _trained(task, Training.parse(content, "probe"), f"probe-{model.replace('@', '.')}-{dataset}", "probe")
@@ -60,7 +60,7 @@ def kshot(
     from ..learn import kshot
     from ..report import training as pages
 
-    need_packages("kshot")
+    need("report", "make kshot")
     result = kshot.run(task, model, dataset, methods, shots or kshot.KS, seeds, prompts)
     if result:
         pages.write_kshot(task, result)

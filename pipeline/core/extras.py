@@ -1,24 +1,37 @@
-"""Optional packages: what a verb needs beyond the run-time requirements, told before anything is computed."""
+"""Optional packages: what is needed beyond the run-time requirements, told before anything is computed."""
 
-import importlib.util
+import functools
 import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 
 from .errors import UserError
 
-PACKAGES = {
-    "jinja2": "Jinja2",
-    "matplotlib": "matplotlib",
-    "sklearn": "scikit-learn",
-    "scipy": "scipy",
-    "openTSNE": "openTSNE",
-}
+PROJECT = "zero-shot-pipeline"
+WRITTEN = Path(__file__).parents[2] / "pyproject.toml"  # in a checkout; an installed package has it as metadata
 
 
-def need_packages(verb: str) -> None:
-    """UserError with the pip command when a package of requirements-report.txt is missing."""
-    missing = [name for module, name in PACKAGES.items() if importlib.util.find_spec(module) is None]
+@functools.cache
+def pins(extra: str) -> tuple[str, ...]:
+    """name==version of the packages of an extra, as pyproject.toml has them."""
+    if WRITTEN.is_file():
+        found = tomllib.loads(WRITTEN.read_text())["project"]["optional-dependencies"][extra]
+    else:
+        found = [need.partition(";")[0] for need in requires(PROJECT) or () if need.endswith(f'extra == "{extra}"')]
+    return tuple(pin for pin in found if not pin.startswith(PROJECT))  # what includes another extra
+
+
+def need(extra: str, what: str) -> None:
+    """UserError with the pip command when a package of an extra is missing; `what` needs it."""
+    missing = [pin for pin in pins(extra) if not _installed(pin.partition("==")[0])]
     if missing:
-        raise UserError(
-            f"make {verb} needs {', '.join(missing)}. "
-            f"Install: {sys.executable} -m pip install -r requirements-report.txt"
-        )
+        names = ", ".join(pin.partition("==")[0] for pin in missing)
+        raise UserError(f"{what} needs {names}. Install: {sys.executable} -m pip install {' '.join(missing)}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False

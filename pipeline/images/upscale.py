@@ -4,8 +4,6 @@ The files are read by spandrel, which knows their architectures; TorchScript fil
 """
 
 import functools
-import importlib.util
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.errors import UserError
+from ..core.extras import need
 
 EXTENSIONS = (".safetensors", ".pth", ".ckpt")
 
@@ -100,11 +99,7 @@ _loading = threading.Lock()
 
 def network(path: Path, device: str, where: str) -> Network:
     """The network of a file, loaded once; UserError without spandrel, or for a file that it does not know."""
-    if importlib.util.find_spec("spandrel") is None:
-        raise UserError(
-            f"{where}: upscale by a network needs spandrel. Install: {sys.executable} -m pip install -r "
-            "requirements-upscale.txt"
-        )
+    need("upscale", f"{where}: upscale by a network")
     with _loading:
         return _network(path.absolute(), path.stat().st_mtime_ns, device)
 

@@ -8,9 +8,7 @@ Epoch and alpha are chosen on validation images. The towers are checkpoints of t
 """
 
 import bisect
-import importlib.util
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from ..core.artefacts import Artefact
 from ..core.console import say
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
+from ..core.extras import need
 from ..labelled.task import LabelledTask
 from ..models import heads
 from ..models.heads import Data, Head
@@ -119,10 +118,7 @@ def _checked(task: Task, recipe: Training, where: str) -> Finetune:
             f"{where}: model: preprocess/{pixels}.yaml has views; a tower is trained on single images, "
             "which 'augment' changes"
         )
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UserError(
-            f"method finetune needs tensorboard. Install: {sys.executable} -m pip install -r requirements-train.txt"
-        )
+    need("train", "method finetune")
     return settings
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..chain.task import Task
 from ..core.console import say
 from ..core.errors import UserError
-from ..core.extras import need_packages
+from ..core.extras import need
 from ..recipes import Benchmark
 from . import page
 
@@ -14,7 +14,7 @@ def run(task: Task, number: int | None, ensemble: str | None) -> Path:
     """Write reports/<competition>/<NNN-recipe>.html about submission `number` (None: the newest), or an ensemble."""
     if number and ensemble:
         raise UserError("give N= for a submission or ENSEMBLE= for an ensemble as it is now, not both")
-    need_packages("report")
+    need("report", "make report")
     from . import collect, sections
 
     result = collect.of_ensemble(task, ensemble) if ensemble else collect.of_submission(task, number)
@@ -25,7 +25,7 @@ def run(task: Task, number: int | None, ensemble: str | None) -> Path:
 
 def of_benchmark(task: Task, recipe: Benchmark, name: str) -> Path | None:
     """Write reports/benchmarks/<name>.html, measuring first what is not yet measured (None: not the first process)."""
-    need_packages("report")
+    need("report", "make report")
     from ..labelled import benchmark
     from . import cells
 

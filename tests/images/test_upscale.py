@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline.chain import preprocess
+from pipeline.core import extras
 from pipeline.core._torchvision import allow_import
 from pipeline.core.errors import UserError
 from pipeline.images import upscale
@@ -111,8 +112,8 @@ def test_a_network_has_its_own_factor(tmp_path):
 
 def test_without_spandrel_the_pip_command_is_told(tmp_path, monkeypatch):
     (tmp_path / "x4.pth").write_bytes(b"")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs spandrel. Install: .*pip install -r requirements-upscale.txt"):
+    monkeypatch.setattr(extras, "_installed", lambda name: False)
+    with pytest.raises(UserError, match="needs spandrel. Install: .*pip install spandrel=="):
         prepared(tmp_path, 64, {"upscale": {"network": "x4.pth"}})(picture(16, 16))
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline import models
 from pipeline.chain import infer, rules
+from pipeline.core import extras
 from pipeline.core.errors import UserError
 from pipeline.labelled.task import LabelledTask
 from pipeline.learn import finetuned
@@ -344,8 +345,8 @@ def test_nothing_is_overwritten(root, capsys):
 
 
 def test_without_tensorboard_the_pip_command_is_told(root, monkeypatch):
-    monkeypatch.setattr(finetuned.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="needs tensorboard. Install: .* -m pip install -r requirements-train.txt"):
+    monkeypatch.setattr(extras, "_installed", lambda name: name != "tensorboard")
+    with pytest.raises(UserError, match="needs tensorboard. Install: .* -m pip install tensorboard=="):
         run(root, CONTRASTIVE)
 
 

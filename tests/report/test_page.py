@@ -74,10 +74,9 @@ def test_thumbnails_are_small_and_a_damaged_image_is_a_grey_tile(tmp_path):
 
 
 def test_a_missing_package_is_named_with_its_installation(monkeypatch):
-    extras.need_packages("report")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("sklearn", "openTSNE") else True)
-    with pytest.raises(
-        UserError, match="make report needs scikit-learn, openTSNE. Install: .* -m pip install -r"
-    ) as error:
-        extras.need_packages("report")
+    extras.need("report", "make report")
+    monkeypatch.setattr(extras, "_installed", lambda name: name not in ("scikit-learn", "openTSNE"))
+    told = "make report needs scikit-learn, openTSNE. Install: .* -m pip install scikit-learn==.* openTSNE=="
+    with pytest.raises(UserError, match=told) as error:
+        extras.need("report", "make report")
     assert sys.executable in str(error.value)

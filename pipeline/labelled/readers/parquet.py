@@ -5,15 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from ...core.errors import UserError, did_you_mean
+from ...core.extras import need
 from . import SPLITS, Row
 
 
 def read(path: Path, image: str = "image", label: str = "label") -> Iterator[Row]:
     """`path` is a file, or a folder with files named after their split; the arguments are names of columns."""
-    try:
-        import datasets
-    except ImportError:
-        raise UserError("reader parquet needs the datasets library: pip install -r requirements-data.txt") from None
+    need("data", "reader parquet")
+    import datasets
+
     for file in [path] if path.is_file() else sorted(path.rglob("*.parquet")):
         try:
             table = datasets.Dataset.from_parquet(str(file))  # memory-mapped: only what is asked for is read

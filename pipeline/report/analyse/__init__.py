@@ -9,7 +9,7 @@ from ...chain import submit
 from ...chain.submissions import csv_text
 from ...chain.task import Task
 from ...core.console import progress, say, warn
-from ...core.extras import need_packages
+from ...core.extras import need
 from ...core.files import atomic_file
 from .. import page
 
@@ -34,7 +34,7 @@ COLUMNS = (
 
 def run(task: Task) -> Path:
     """Write reports/<competition>/images.html and images.csv and print a summary."""
-    need_packages("analyse")
+    need("report", "make analyse")
     from . import measure, sections
 
     truth, images = submit.truth(task), task.images
