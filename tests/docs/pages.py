@@ -8,7 +8,7 @@ from ..conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# ([\w./-]+\.(?:yaml|py))(, at its end)?\n")  # the first line of a block that is a file's content
+FILE = re.compile(r"# ([\w./-]+\.(?:yaml|py|toml))(, at its end)?\n")  # how a file begins
 NEEDS = re.compile(r"# needs ")  # a line that says so is checked, not run
 SHELL = ("cp", "echo", "for", "mkdir")  # what a page may use beside make and python
 
@@ -45,7 +45,7 @@ def steps(page: Path) -> list[Step]:
         language, content = block.groups()
         if language == "sh":
             found += [Step(where, command=line) for line in content.splitlines() if line and not line.startswith("#")]
-        elif language in ("yaml", "python"):
+        elif language in ("yaml", "python", "toml"):
             file = FILE.match(content)
             assert file, f"{where}: a block of {language} begins with '# path/of/the/file'"
             found.append(Step(where, file=file[1], text=content, append=bool(file[2])))

@@ -66,3 +66,10 @@ def test_the_readme_is_one_page():
     for picture in (ROOT / "docs" / "pictures").iterdir():
         assert picture.stat().st_size < 150_000, picture.name
         assert f"docs/pictures/{picture.name}" in "\n".join(lines)
+
+
+def test_ci_runs_the_readmes_test_command():
+    first = re.search(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    commands = [line.partition("#")[0].strip() for line in first.splitlines()]
+    assert commands == ["make submit", "make test"]
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
