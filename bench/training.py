@@ -102,7 +102,7 @@ def methods_table(folder: Path) -> list[str]:
     for tower, title in TOWERS.items():
         for name, recipe in METHODS.items():
             method = recipe["method"] if isinstance(recipe["method"], str) else next(iter(recipe["method"]))
-            if tower == "mobilenet" and method in heads.NEED_TEXT:
+            if tower == "mobilenet" and heads.METHODS[method].needs_text:
                 continue
             recipe, cells = dict(recipe), []
             model = tower + recipe.pop("view", "")

@@ -25,7 +25,7 @@ from ..core.errors import UserError
 from ..core.extras import need
 from ..labelled.task import LabelledTask
 from ..models import heads
-from ..models.heads import Data, Head
+from ..models.heads import Data, Head, linear_probe
 from ..models.heads._choice import Choice
 from ..recipes import NAME, Project
 from . import evaluate, features, measure, seen_unseen, train
@@ -166,7 +166,7 @@ def start(source: Source, settings: Finetune, where: str) -> Head:
     known, validation = source.parts()
     data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
     if settings.head == "zero":
-        head = heads.module("linear_probe").Head(data.classes, known.features.shape[1])
+        head = linear_probe.Head(data.classes, known.features.shape[1])
         head.bias[data.trained] = 0.0
         return head
     train.check_classes(source.recipe, data, source.class_names)

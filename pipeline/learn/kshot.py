@@ -21,7 +21,8 @@ from ..chain.task import Task
 from ..core import artefacts
 from ..core.console import progress
 from ..core.digests import FORMAT, digest_of
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import UserError
+from ..core.registry import find
 from ..labelled.task import LabelledTask
 from ..maths.metrics import Interval
 from ..models import heads
@@ -32,7 +33,6 @@ from .features import Source
 from .recipe import Training
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
-METHODS = ("linear_probe", "mlp", "tip_adapter", "tip_adapter_f", "clip_adapter")
 MEASURES = ("acc1", "macro_f1", "mean_per_class_recall")
 CHOOSING = 4  # validation images of each class, at most
 MOST_SEEDS = 100
@@ -116,11 +116,10 @@ def _numbers(written: Sequence[str | int]) -> list[int]:
 
 def _methods(asked: Sequence[str], with_text: bool) -> list[str]:
     for name in asked:
-        if name not in heads.METHODS:
-            raise UserError(f"METHODS: unknown method {name!r}.{did_you_mean(name, heads.METHODS)}")
-        if name in heads.NEED_TEXT and not with_text:
+        if find(heads.METHODS, "method", name, "METHODS").needs_text and not with_text:
             raise UserError(f"METHODS: {name} needs a text tower, and the model has none")
-    return list(asked or [name for name in METHODS if with_text or name not in heads.NEED_TEXT])
+    usual = sorted((one.in_kshot, name) for name, one in heads.METHODS.items() if one.in_kshot)
+    return list(asked or [name for _, name in usual if with_text or not heads.METHODS[name].needs_text])
 
 
 def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
@@ -133,7 +132,7 @@ def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
 
 def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
     """Measures of one fit, from the cache if they are there."""
-    captioned = method in heads.NEED_TEXT
+    captioned = heads.METHODS[method].needs_text
     made_from = {
         "stage": "kshot",
         "format": FORMAT,

@@ -14,10 +14,12 @@ import torch
 from torch.nn import functional
 
 from ..core.errors import UserError, did_you_mean
+from ..core.registry import find
 from ..maths import stacking
 from ..models import heads
 from ..models.heads import Captions, Data, Examples, Head
 from ..models.heads._choice import Choice
+from ..models.heads.cosine import Head as CosineHead
 from . import measure
 from .recipe import Unseen
 
@@ -106,10 +108,10 @@ def fit(method, data: Data, validation: Examples, classes: Classes, where: str, 
     anything sees them.
     """
     name = method[0]
-    if name not in heads.FOR_UNSEEN:
+    if not find(heads.METHODS, "method", name, where).for_unseen:
         raise UserError(
             f"{where}: method {name} knows only the classes it was trained on; for unseen classes take "
-            f"{', '.join(heads.FOR_UNSEEN)}"
+            f"{', '.join(heads.having(for_unseen=True))}"
         )
     train, validation = (kept(examples, classes.seen) for examples in (data.train, validation))
     choice = Choice(measured_on(judges(train, validation, classes), classes), TARGETS, tell)
@@ -133,7 +135,7 @@ def kept(examples: Examples, mask_C: np.ndarray) -> Examples:
 
 def zero_shot(captions: Captions) -> Head:
     """The captions alone as a head: what training has to beat."""
-    head = heads.module("cosine").Head(len(captions.features), *[captions.features.shape[1]] * 2, captions.logit_scale)
+    head = CosineHead(len(captions.features), *[captions.features.shape[1]] * 2, captions.logit_scale)
     with torch.no_grad():
         torch.nn.init.eye_(head.map.weight)
         head.captions.copy_(captions.features)

@@ -59,7 +59,7 @@ def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
         **_class_file(task, recipe),
-        **source.made_from(recipe.method[0] in heads.NEED_TEXT),
+        **source.made_from(heads.METHODS[recipe.method[0]].needs_text),
     }
     known = [finished(task.project.root / FOLDER / one, digest_of(made_from), where) for one in names]
     if all(known):
@@ -107,7 +107,7 @@ def _fit(source: Source, where: str, name: str) -> tuple[list[tuple[Head, dict]]
     """([(head, what was chosen)], what both have in common)."""
     recipe, project = source.recipe, source.project
     train, validation = source.parts()
-    captions = source.captions if recipe.method[0] in heads.NEED_TEXT else None
+    captions = source.captions if heads.METHODS[recipe.method[0]].needs_text else None
     data = Data(train, len(source.class_names), captions, recipe.balance, recipe.seed)
     common = {"base": source.member, "classes": classes(source, train, validation)}
     place = f"{where}: method"
@@ -128,7 +128,7 @@ def _fit(source: Source, where: str, name: str) -> tuple[list[tuple[Head, dict]]
         check_classes(recipe, data, source.class_names)
         heads.fit(recipe.method, data, choice, place)
         head = choice.head()
-        if recipe.method[0] in heads.REFIT and not recipe.shots:
+        if heads.METHODS[recipe.method[0]].refit and not recipe.shots:
             head = heads.refit(recipe.method, data, validation, [choice.setting()], place, tell)[0]
     return [(head, _chosen(choice, recipe.metric))], common | {"history": choice.history}
 
@@ -156,7 +156,7 @@ def classes(source: Source, train, validation) -> dict[str, dict[str, int]]:
 
 def check_classes(recipe: Training, data: Data, names: tuple[str, ...]) -> None:
     absent = [name for name, images in zip(names, data.counts.tolist(), strict=True) if not images]
-    if absent and recipe.method[0] not in heads.FOR_UNSEEN:
+    if absent and not heads.METHODS[recipe.method[0]].for_unseen:
         warn(f"no training image of {absent[:LISTED]}{' ...' if absent[LISTED:] else ''}: never predicted")
 
 

@@ -174,7 +174,7 @@ def test_the_reported_split_reaches_nothing_that_is_trained(root, recipe):
     assert artefacts(root) == before
 
 
-@pytest.mark.parametrize("method", heads.FOR_UNSEEN)
+@pytest.mark.parametrize("method", heads.having(for_unseen=True))
 def test_images_of_unseen_classes_reach_no_weight_no_epoch_and_no_bias(root, method):
     recipe = UNSEEN | {"method": {method: {"epochs": 5}} if method != "tip_adapter" else method}
     made = run(root, **recipe)

@@ -1,32 +1,30 @@
 """Heads: what is trained on frozen image features, one file per method. Tensors only, no files but a head's own.
 
-A method is one module with `fit(data, choice, argument...)` and a `Head`; the arguments' annotations are what a recipe
-may set. It shows every state that may be the result to `choice`, which keeps the best. To add one, write the module
-and its name.
+A method is a function `(data, choice, argument...)` with `@register(Head, trait...)`; the arguments' annotations are
+what a recipe may set. It shows every state that may be the result to `choice`, which keeps the best. To add one, write
+a file here, or register a function anywhere before the recipe is read.
 
 Shape suffixes: N images, C classes, K classes trained on, D feature dimensions, P examples kept as keys.
 """
 
 import importlib
 import json
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...core.errors import UserError, did_you_mean
+from ...core.errors import UserError
 from ...core.files import atomic_file
-from ...core.registry import bind
+from ...core.registry import bind, find
 
-METHODS = ("clip_adapter", "cosine", "linear_probe", "mlp", "tip_adapter", "tip_adapter_f")
-NEED_TEXT = ("clip_adapter", "cosine", "tip_adapter", "tip_adapter_f")
-ONE_SPACE = ("clip_adapter", "tip_adapter", "tip_adapter_f")  # image and text features of one model
-FOR_UNSEEN = ("clip_adapter", "cosine", "tip_adapter")  # classes without a training image are known by their text
-UNSAMPLED = ("linear_probe", "tip_adapter")
-REFIT = ("linear_probe",)  # once its setting is chosen, it is fitted again with the validation images
 KEY = "head"  # one key: with several, safetensors writes them in any order and bytes differ from run to run
 
 # what the arguments of methods may be
@@ -116,14 +114,41 @@ class Head(nn.Module):
         return torch.cat([self(rows) for rows in features_ND.split(4096)]).softmax(dim=1)
 
 
-def module(method: str):
-    """The module of a method."""
-    return importlib.import_module(f".{method}", __name__)
+@dataclass(frozen=True)
+class Method:
+    """A registered way to train a head, with its traits."""
+
+    fit: Callable[..., None]
+    head: type[Head]
+    needs_text: bool = False  # captions of the classes
+    one_space: bool = False  # image features and captions must be of one model
+    for_unseen: bool = False  # classes without a training image are known by their text
+    samples: bool = True  # it draws batches, so that classes can be drawn equally often
+    refit: bool = False  # once its setting is chosen, it is fitted again with the validation images
+    in_kshot: int | None = None  # its column in a k-shot table; None: only if it is asked for
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(head: type[Head], **traits) -> Callable[[Callable], Callable]:
+    """A decorator that adds a function as a method under its own name; `head` is what a saved one is filled into."""
+
+    def add(fit: Callable) -> Callable:
+        METHODS[fit.__name__] = Method(fit, head, **traits)
+        return fit
+
+    return add
+
+
+def having(**traits) -> list[str]:
+    """The names of the methods with these traits."""
+    return [name for name, method in METHODS.items() if all(getattr(method, k) == v for k, v in traits.items())]
 
 
 def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None:
     """UserError for balanced sampling where nothing is sampled."""
-    if balance == "sampling" and method[0] in UNSAMPLED:
+    if balance == "sampling" and not find(METHODS, "method", method[0], where).samples:
         raise UserError(
             f"{where}: balance: {method[0]} looks at all images at once and samples none; write 'balance: weights'"
         )
@@ -132,21 +157,20 @@ def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None
 def fit(method: tuple[str, Any], data: Data, choice, where: str) -> None:
     """Run a method; what it makes is in `choice`. Its random numbers depend on `data.seed` alone."""
     name, argument = method
-    check(method, where)
-    if name in NEED_TEXT and data.captions is None:
-        without = [known for known in METHODS if known not in NEED_TEXT]
+    known, arguments = find(METHODS, "method", name, where), check(method, where)
+    if known.needs_text and data.captions is None:
+        without = ", ".join(having(needs_text=False))
         raise UserError(
-            f"{where}: method {name} needs a text tower, and the model has none; methods without: {', '.join(without)}"
+            f"{where}: method {name} needs a text tower, and the model has none; methods without: {without}"
         )
-    if name in ONE_SPACE and data.captions.features.shape[1] != data.train.features.shape[1]:
+    if known.one_space and data.captions.features.shape[1] != data.train.features.shape[1]:
         raise UserError(
             f"{where}: method {name} compares images with captions of the same model; for captions of "
             "another one take cosine"
         )
-    function = module(name).fit
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(data.seed)
-        function(data, choice, **bind(function, 2, name, argument, where))
+        known.fit(data, choice, **arguments)
 
 
 def refit(
@@ -160,18 +184,13 @@ def refit(
     return replay.heads
 
 
-def check(method: tuple[str, Any], where: str) -> None:
-    """UserError for an unknown method or a wrong argument, before anything slow."""
-    name, argument = method
-    if name not in METHODS:
-        raise UserError(f"{where}: unknown method {name!r}.{did_you_mean(name, METHODS)}")
-    bind(module(name).fit, 2, name, argument, where)
+def check(method: tuple[str, Any], where: str) -> dict[str, Any]:
+    """The arguments of a method; UserError for an unknown one or a wrong argument, before anything slow."""
+    return bind(find(METHODS, "method", method[0], where).fit, 2, *method, where)
 
 
 def save(path: Path, method: str, head: Head, class_names: tuple[str, ...]) -> None:
     """Write a head as safetensors; equal heads give equal bytes."""
-    from safetensors.torch import save_file
-
     described = {"method": method, "config": head.config, "class_names": list(class_names)}
     tensors = {name: tensor.contiguous() for name, tensor in head.state_dict().items()}
     with atomic_file(path) as temporary:
@@ -180,8 +199,6 @@ def save(path: Path, method: str, head: Head, class_names: tuple[str, ...]) -> N
 
 def describe(path: Path, where: str) -> dict:
     """Method, config and class names of a saved head, without its tensors. UserError when it is none."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})[KEY])
@@ -193,12 +210,10 @@ def describe(path: Path, where: str) -> dict:
 
 def load(path: Path, where: str) -> Head:
     """A saved head, ready for `probs`."""
-    from safetensors.torch import load_file
-
     described = describe(path, where)
     if described["method"] not in METHODS:
         raise UserError(f"{where}: {path} is of method {described['method']!r}, which is not known here")
-    head = module(described["method"]).Head(**described["config"])
+    head = METHODS[described["method"]].head(**described["config"])
     head.load_state_dict(load_file(path))
     return head.eval()
 
@@ -224,3 +239,7 @@ def with_bias(head: Head, seen: Tensor, bias: float) -> Head:
     """The head with `bias` subtracted from the logits of the seen classes (a mask (C,))."""
     head.seen_bias = bias * seen.float()
     return head
+
+
+for _found in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_found.name}")  # the methods register themselves

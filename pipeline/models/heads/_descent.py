@@ -1,6 +1,6 @@
 """Stochastic gradient descent on features in memory, as the trained methods share it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,19 +9,25 @@ from torch.nn import functional
 from . import Data, Head
 
 
-def epochs(
+def descend(
     head: Head,
     data: Data,
+    choice,
     optimiser: torch.optim.Optimizer,
     *,
-    number: int,
+    epochs: int,
     batch: int,
+    patience: int,
+    setting: dict | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     schedule=None,
-) -> Iterator[tuple[int, float]]:
-    """Yield (epoch, mean training loss) after each epoch; `loss(features, labels)` is cross-entropy by default."""
+) -> None:
+    """Show `choice` the head after each epoch, with `setting`; end once `patience` of them were no improvement.
+
+    `loss(features, labels)` is cross-entropy by default.
+    """
     loss = loss or cross_entropy(head, data)
-    for epoch in range(1, number + 1):
+    for epoch in range(1, epochs + 1):
         head.train()
         total = images = 0
         for rows in batches(data, batch):
@@ -32,7 +38,9 @@ def epochs(
             if schedule:
                 schedule.step()
             total, images = total + float(value.detach()) * len(rows), images + len(rows)
-        yield epoch, total / images
+        choice.see(head, {"epoch": epoch, **(setting or {})}, train_loss=total / images)
+        if choice.finished(patience):
+            return
 
 
 def batches(data: Data, size: int, least: int = 2) -> list[Tensor]:

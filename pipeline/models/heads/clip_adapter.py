@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, Share, _descent
+from . import Count, Data, NotNegative, Positive, Share, register
 from . import Head as Base
+from ._descent import descend
 
 
 class Head(Base):
@@ -27,7 +28,8 @@ class Head(Base):
         return self.config["scale"] * adapted_ND @ self.captions.T
 
 
-def fit(
+@register(Head, needs_text=True, one_space=True, for_unseen=True, in_kshot=5)
+def clip_adapter(
     data: Data,
     choice,
     ratio: Share = 0.2,
@@ -43,7 +45,4 @@ def fit(
     head = Head(data.classes, dimensions, reduction, ratio, data.captions.logit_scale)
     head.captions.copy_(data.captions.features)
     optimiser = torch.optim.AdamW(head.adapter.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    for epoch, loss in _descent.epochs(head, data, optimiser, number=epochs, batch=batch):
-        choice.see(head, {"epoch": epoch}, train_loss=loss)
-        if choice.finished(patience):
-            return
+    descend(head, data, choice, optimiser, epochs=epochs, batch=batch, patience=patience)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, _descent
+from . import Count, Data, NotNegative, Positive, register
 from . import Head as Base
+from ._descent import descend
 
 
 class Head(Base):
@@ -30,7 +31,8 @@ class Head(Base):
         return self.config["scale"] * self.cosines(features_ND)
 
 
-def fit(
+@register(Head, needs_text=True, for_unseen=True)
+def cosine(
     data: Data,
     choice,
     loss: Literal["cosine", "contrastive"] = "cosine",
@@ -53,7 +55,4 @@ def fit(
 
     optimiser = torch.optim.Adam(head.map.parameters(), lr=learning_rate, weight_decay=weight_decay)
     wanted = to_own_caption if loss == "cosine" else None
-    for epoch, value in _descent.epochs(head, data, optimiser, number=epochs, batch=batch, loss=wanted):
-        choice.see(head, {"epoch": epoch}, train_loss=value)
-        if choice.finished(patience):
-            return
+    descend(head, data, choice, optimiser, epochs=epochs, batch=batch, patience=patience, loss=wanted)

@@ -6,8 +6,9 @@
 import torch
 from torch import Tensor, nn
 
-from . import Count, Data, NotNegative, Positive, Share, _descent
+from . import Count, Data, NotNegative, Positive, Share, register
 from . import Head as Base
+from ._descent import descend
 
 
 class Head(Base):
@@ -24,7 +25,8 @@ class Head(Base):
         return self.layers(features_ND * self.config["dimensions"] ** 0.5)
 
 
-def fit(
+@register(Head, in_kshot=2)
+def mlp(
     data: Data,
     choice,
     hidden: list[Count] | None = None,
@@ -38,7 +40,4 @@ def fit(
     """`patience`: epochs without a better validation score before training stops."""
     head = Head(data.classes, data.train.features.shape[1], [512, 256, 128] if hidden is None else hidden, dropout)
     optimiser = torch.optim.Adam(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    for epoch, loss in _descent.epochs(head, data, optimiser, number=epochs, batch=batch):
-        choice.see(head, {"epoch": epoch}, train_loss=loss)
-        if choice.finished(patience):
-            return
+    descend(head, data, choice, optimiser, epochs=epochs, batch=batch, patience=patience)

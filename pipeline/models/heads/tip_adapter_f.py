@@ -8,11 +8,13 @@ import copy
 
 import torch
 
-from . import Count, Data, NotNegative, Positive, _descent, tip_adapter
-from .tip_adapter import Head  # noqa: F401  (what a saved head is filled into)
+from . import Count, Data, NotNegative, Positive, register
+from ._descent import descend
+from .tip_adapter import Head, search, start
 
 
-def fit(
+@register(Head, needs_text=True, one_space=True, in_kshot=4)
+def tip_adapter_f(
     data: Data,
     choice,
     alpha: NotNegative = 1.0,
@@ -23,13 +25,10 @@ def fit(
     patience: Count = 20,
 ) -> None:
     """Early stopping and both searches look at the same validation images."""
-    head = tip_adapter.start(data, alpha, beta)
+    head = start(data, alpha, beta)
     optimiser = torch.optim.AdamW([head.keys], lr=learning_rate, eps=1e-4)
     steps = epochs * -(-len(data.train) // batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    first = {"alpha": alpha, "beta": beta}
-    for epoch, loss in _descent.epochs(head, data, optimiser, number=epochs, batch=batch, schedule=schedule):
-        choice.see(head, {"epoch": epoch, **first}, train_loss=loss)
-        if choice.finished(patience):
-            break
-    tip_adapter.search(copy.deepcopy(choice.head()), choice)
+    run = {"epochs": epochs, "batch": batch, "patience": patience, "schedule": schedule}
+    descend(head, data, choice, optimiser, setting={"alpha": alpha, "beta": beta}, **run)
+    search(copy.deepcopy(choice.head()), choice)
