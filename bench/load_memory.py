@@ -91,11 +91,11 @@ def write(folder: Path, gb: float) -> None:
 def ours(folder: Path):
     import torch
 
-    from pipeline.models import evaclip
+    from pipeline import models
     from pipeline.recipes import ModelEntry
 
     entry = ModelEntry(family="evaclip", weights=str(folder), file=FILE, preprocess="plain")
-    return lambda: [evaclip.load("eva", entry, ROOT, tower, torch.device("cpu"), "fp16") for tower in ("image", "text")]
+    return lambda: [models.load("eva", entry, ROOT, tower, torch.device("cpu"), "fp16") for tower in ("image", "text")]
 
 
 def plain(folder: Path):

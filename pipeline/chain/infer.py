@@ -101,7 +101,7 @@ def run_features(task: Task, member: str) -> tuple[Artefact, int]:
     model = models.load(model_name, entry, task.project.root, "image", task.device, task.dtype)
     _check_unchanged(task, model_name)
     check_recipe(task.project, member, model.image_size, model.resize_mode)
-    fitting = Batches(task.batch_size or models.batch_size(model, task.batch, task.device))
+    fitting = Batches(task.batch_size or model.batch_size(task.batch))
     done = 0
     with progress(f"infer {member}", "image") as bar:
         for start, stop, left in result.claim(size, task.rank, task.world):

@@ -16,7 +16,7 @@ from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled import benchmark
 from ..labelled.task import LabelledTask
-from ..models import WITHOUT_TEXT
+from ..models import has_text
 from ..recipes import RESERVED, Ensemble, Project
 
 LEFTOVER_AGE = 3600  # seconds; a younger temporary file may belong to a running process
@@ -141,7 +141,7 @@ def _usable(project: Project, text: bool = False) -> list[str]:
             part.weights is None or (project.root / part.weights).exists()
             for part in (entry, project.model(infer.split(project.tower(f"{name}@{entry.preprocess}"))[0]))
         )
-        and not (text and entry.family in WITHOUT_TEXT)
+        and not (text and not has_text(name, entry))
     ]
 
 

@@ -11,7 +11,7 @@ from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled.task import LabelledTask
 from ..maths import zeroshot
-from ..models import WITHOUT_TEXT
+from ..models import has_text
 from ..models.heads import Captions, Examples
 from .recipe import Training
 
@@ -65,7 +65,7 @@ class Source:
     def caption_model(self) -> str | None:
         """The model whose text tower captions the classes: the recipe's, or the member's own if it has one."""
         model = self.recipe.captions or infer.split(self.member)[0]
-        if not self.recipe.captions and self.project.model(model).family in WITHOUT_TEXT:
+        if not self.recipe.captions and not has_text(model, self.project.model(model)):
             return None
         return model
 

@@ -1,24 +1,22 @@
 """Checkpoints behind one interface: a model encodes images and prompts, and knows how it wants its pixels.
 
-A family is one module here with `load(name, entry, root, tower, device, dtype)`, and `export(name, entry, root, tower,
-folder)` if its weights can be trained and written back.
+What lives here: one file per family (start with timm.py, the shortest), and what they share: family.py (traits, how
+one is added), hub.py (files of the model hub), _checks.py (self-checks), _skeleton.py and _weights.py (models without
+memory, filled from mapped files), _placement.py (over several devices), _tower.py (what is run). heads/ is what is
+trained on features. Imports core, recipes and maths; this file, family.py and hub.py stay free of torch.
 """
 
-import importlib
-import math
 from pathlib import Path
 from typing import Literal, Protocol
 
 from ..core.digests import FileDigests
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import UserError
 from ..recipes import HEAD, ModelEntry
-from . import hub
+from . import family, hub
+from .family import Wanted
 
 Tower = Literal["image", "text"]
 
-FAMILIES = ("declip", "evaclip", "open_clip", "timm", "transformers")  # a new one is a module here and a name
-WITHOUT_TEXT = ("timm", HEAD)
-TRAINABLE = ("open_clip", "timm", "transformers")
 # what an entry says that holds for the same model with other weights as well
 KEPT = (
     "size",
@@ -33,8 +31,6 @@ KEPT = (
     "options",
     "fp32_layers",
 )
-TRIAL = 8  # images
-USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
 
 
 class Model(Protocol):
@@ -55,14 +51,16 @@ class Model(Protocol):
     def encode_text(self, prompts: list[str]):
         """Finished sentences -> L2-normalised features (B, D), float32."""
 
+    def batch_size(self, limit: int) -> int:
+        """Images per forward pass, `limit` at most: on a GPU what its free memory holds."""
+
     def why_not_finite(self, inputs) -> str:
         """What is wrong with inputs (pixels or prompts) whose features are not finite, and the fix."""
 
 
-def _family(name: str, entry: ModelEntry):
-    if entry.family not in FAMILIES:
-        raise UserError(f"models.yaml: {name}: unknown family {entry.family!r}.{did_you_mean(entry.family, FAMILIES)}")
-    return importlib.import_module(f".{entry.family}", __name__)
+def has_text(name: str, entry: ModelEntry) -> bool:
+    """Whether the entry's family has a text tower."""
+    return family.traits(name, entry).text
 
 
 def check_text(name: str, entry: ModelEntry) -> None:
@@ -72,7 +70,7 @@ def check_text(name: str, entry: ModelEntry) -> None:
             f"{name} is a trained head: it gives the classes it was trained on, from cached features of "
             f"{entry.base}, and takes no prompts. It works in benchmarks and ensembles"
         )
-    if entry.family in WITHOUT_TEXT:
+    if not has_text(name, entry):
         raise UserError(
             f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
             "plots; prompts need a model with a text tower, e.g. of family open_clip"
@@ -86,6 +84,7 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     and revision, and by commit once that is another than at first. Of the declared facts only those count that
     may replace the checkpoint's own.
     """
+    family.traits(name, entry)  # a mistake in the entry is told before anything else
     source = {"family": entry.family, "architecture": entry.architecture}
     used = {key: getattr(entry, key) for key in ("base", "file", "options", "fp32_layers")}
     bare = entry.weights is not None and entry.tag is None  # then the entry says how its pixels are made
@@ -113,7 +112,7 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
 def text_identity(entry: ModelEntry) -> dict:
     """What, besides `identity`, decides text features and their scale; image features do not depend on it."""
     used = {"tokenizer": entry.tokenizer, "logit_scale": entry.logit_scale}
-    if entry.family == "transformers":  # where fewer tokens than the checkpoint's may be asked for
+    if family.traits(entry.family, entry).shorter_context:
         used["context_length"] = entry.context_length
     return {key: value for key, value in used.items() if value is not None}
 
@@ -123,17 +122,17 @@ def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: 
 
     Device `cuda` (what DEVICE=auto becomes) leaves a family free to use all GPUs; `cuda:1` is that one alone.
     """
+    family.traits(name, entry)
     if tower == "text" or entry.family == HEAD:
         check_text(name, entry)
-    return _family(name, entry).load(name, entry, root, tower, device, dtype)
+    return family.module(entry).load(Wanted(name, entry, root, tower, device, dtype))
 
 
 def check_trainable(name: str, entry: ModelEntry) -> None:
     """UserError when weights of the family cannot be written back, told before anything slow."""
-    if entry.family not in TRAINABLE:
-        raise UserError(
-            f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {', '.join(TRAINABLE)}"
-        )
+    if not family.traits(name, entry).trainable:
+        able = ", ".join(sorted(family.having(trainable=True)))
+        raise UserError(f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {able}")
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dict:
@@ -141,7 +140,7 @@ def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dic
 
     It has the family's own layout. Returned is an entry that loads it, its paths from `root`.
     """
-    made = _family(name, entry).export(name, entry, root, tower, folder)
+    made = family.module(entry).export(Wanted(name, entry, root), tower, folder)
     made["weights"] = (folder.relative_to(root) / made["weights"]).as_posix()
     kept = {key: getattr(entry, key) for key in KEPT}
     kept["allow"] = [check for check in entry.allow if check != "position_embedding"]
@@ -151,23 +150,3 @@ def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dic
         **{key: value for key, value in plain.items() if value not in (None, [], {}, "")},
         **made,
     }
-
-
-def batch_size(model: Model, limit: int, device) -> int:
-    """Images per forward pass, `limit` at most: on a GPU what its free memory holds, judged by a trial of a few."""
-    import torch
-
-    if device.type != "cuda":
-        return limit
-    trial = torch.zeros(min(TRIAL, limit), 3, model.image_size, model.image_size, dtype=torch.uint8)
-    try:
-        model.encode_image(trial)  # what libraries allocate once is not counted
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        model.encode_image(trial)
-    except torch.OutOfMemoryError:
-        return len(trial)  # halved from there
-    each = (torch.cuda.max_memory_allocated(device) - before) / len(trial)
-    torch.cuda.empty_cache()
-    fitting = torch.cuda.mem_get_info(device)[0] * USED_SHARE / max(each, 1)
-    return max(1, min(limit, 2 ** int(math.log2(max(fitting, 1)))))

@@ -1,6 +1,7 @@
 """What all families share: the facts of a checkpoint, and one tower that encodes normalised pixels or prompts."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,12 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..maths.zeroshot import normalise
 from . import _checks
+from .family import Wanted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+TRIAL = 8  # images
+USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
 
 Triple = tuple[float, float, float]
 
@@ -40,34 +45,33 @@ class Tower:
     """One tower of a checkpoint. A family gives the module and how it is called.
 
     `forward_image(module, (B, 3, S, S) normalised)` or `forward_text(module, **tokens)` return features
-    (B, D), or (B, Q, D) where an image has Q query vectors of which the best counts.
+    (B, D), or (B, Q, D) where an image has Q query vectors of which the best counts. A `logit_bias` is of models that
+    were trained with a sigmoid. `fused`: branches of training were put together, so it is not the file's tensors.
+    `device` is where inputs go, if that is not the one asked for.
     """
 
     def __init__(
         self,
+        wanted: Wanted,
         module: nn.Module,
         facts: Facts,
-        where: str,
-        device: torch.device,
-        dtype: str,
-        logit_scale: float | None = None,
+        *,
         forward_image: Callable[[nn.Module, Tensor], Tensor] | None = None,
         forward_text: Callable[..., Tensor] | None = None,
         tokenizer: Tokenizer | None = None,
-        allow: tuple[str, ...] = (),
-        fp32_layers: tuple[str, ...] = (),
+        logit_scale: float | None = None,
         logit_bias: float | None = None,
         fused: bool = False,
+        device: torch.device | None = None,
     ):
         self.image_size, self.mean, self.std = facts.size, facts.mean, facts.std
         self.resize_mode, self.context_length = facts.resize_mode, facts.context_length
-        self.logit_scale, self.logit_bias = logit_scale, logit_bias  # a bias: trained with a sigmoid
-        self.dtype, self.device = dtype, device
-        self.fused = fused  # branches of training were put together: not the file's tensors any more
-        self.module, self.tokenizer, self.where, self.allow = module, tokenizer, where, allow
+        self.logit_scale, self.logit_bias = logit_scale, logit_bias
+        self.dtype, self.device, self.fused = wanted.dtype, device or wanted.device, fused
+        self.module, self.tokenizer, self.where, self.allow = module, tokenizer, wanted.where, wanted.entry.allow
         self._forward_image, self._forward_text = forward_image, forward_text
-        self._mean, self._std = (torch.tensor(values, device=device).view(3, 1, 1) for values in (self.mean, self.std))
-        self._mixed = bool(fp32_layers) and dtype != "fp32"
+        self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.mean, self.std))
+        self._mixed = bool(wanted.entry.fp32_layers) and self.dtype != "fp32"
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -90,6 +94,23 @@ class Tower:
         tokens = {name: ids.to(self.device) for name, ids in self.tokenizer.encode(prompts).items()}
         with self._precision():
             return normalise(self._forward_text(self.module, **tokens))
+
+    def batch_size(self, limit: int) -> int:
+        """Images per forward pass, `limit` at most: on a GPU what its free memory holds, by a trial of a few."""
+        if self.device.type != "cuda":
+            return limit
+        trial = torch.zeros(min(TRIAL, limit), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        try:
+            self.encode_image(trial)  # what libraries allocate once is not counted
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self.encode_image(trial)
+        except torch.OutOfMemoryError:
+            return len(trial)  # halved from there
+        each = (torch.cuda.max_memory_allocated(self.device) - before) / len(trial)
+        torch.cuda.empty_cache()
+        fitting = torch.cuda.mem_get_info(self.device)[0] * USED_SHARE / max(each, 1)
+        return max(1, min(limit, 2 ** int(math.log2(max(fitting, 1)))))
 
     def why_not_finite(self, inputs: Tensor | list[str]) -> str:
         """Which layer type makes features of these pixels or prompts overflow, and the fix."""

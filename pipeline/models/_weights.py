@@ -5,7 +5,7 @@ A tensor is a view of its file until something converts it, so looking at a 36 G
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,25 +14,19 @@ from torch import Tensor
 
 from ..core.errors import UserError
 
-IN_FOLDER = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model", "module")
 
 
-def open_weights(path: Path, find: Callable[[str], Path] | None = None) -> Mapping[str, Tensor]:
-    """The tensors of a checkpoint: a .safetensors file, a torch file, an index.json of shards, or a folder of those.
+def open_weights(path: Path, fetch: Callable[[list[str]], object] | None = None) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint: a .safetensors file, a torch file, or an index.json with its shards beside it.
 
-    `find` gives the path of a shard by its name (default: beside the index). UserError when a file is missing,
-    truncated, not a checkpoint, or holds anything but tensors and plain containers.
+    `fetch` brings shards that are not there yet. UserError when a file is missing, truncated, not a checkpoint, or
+    holds anything but tensors and plain containers.
     """
-    if path.is_dir():
-        there = [name for name in IN_FOLDER if (path / name).is_file()]
-        if not there:
-            raise UserError(f"{path}: no weights in this folder; looked for {', '.join(IN_FOLDER)}")
-        path = path / there[0]
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.endswith(".index.json"):
-        return Shards(path, find or (lambda name: path.parent / name))
+        return Shards(path, fetch)
     return SafeTensors(path) if path.suffix == ".safetensors" else _torch_file(path)
 
 
@@ -65,8 +59,8 @@ class SafeTensors(Mapping):
 class Shards(Mapping):
     """The tensors that an index.json spreads over files; a shard is opened when one of its tensors is asked for."""
 
-    def __init__(self, index: Path, find: Callable[[str], Path]):
-        self._index, self._find, self._open = index, find, {}
+    def __init__(self, index: Path, fetch: Callable[[list[str]], object] | None):
+        self._index, self._fetch, self._open = index, fetch, {}
         try:
             self._file_of = dict(json.loads(index.read_text())["weight_map"])
         except (ValueError, KeyError, TypeError) as error:
@@ -75,6 +69,13 @@ class Shards(Mapping):
         if outside:
             raise UserError(f"{index}: shards must be plain file names beside the index, found {outside[:3]}")
 
+    def need(self, names: Iterable[str]) -> None:
+        """Fetch the shards of these tensors that are not there."""
+        files = sorted({self._file_of[name] for name in names})
+        absent = [file for file in files if not (self._index.parent / file).is_file()]
+        if self._fetch and absent:
+            self._fetch(absent)
+
     def __getitem__(self, name: str) -> Tensor:
         file = self._file_of[name]
         if file not in self._open:
@@ -82,7 +83,7 @@ class Shards(Mapping):
         return self._open[file][name]
 
     def _opened(self, file: str) -> Mapping[str, Tensor]:
-        shard = open_weights(self._find(file))
+        shard = open_weights(self._index.parent / file)
         listed = {name for name, where in self._file_of.items() if where == file}
         if listed != set(shard):
             raise UserError(

@@ -4,43 +4,41 @@ Its licence allows academic use only and no hub has it. The tensors are those of
 bias in the text projection and a `<|mask|>` token among the special ones.
 """
 
-from pathlib import Path
-
-import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..recipes import ModelEntry
-from . import _checks, _preflight, _skeleton, open_clip
-from ._placement import size_of
-from ._tower import Facts, Tokenizer, Tower
+from . import _checks, _skeleton, open_clip
+from ._tower import Facts, Tower
+from .family import Family, Wanted
+from .open_clip import IMAGENET_MEAN, IMAGENET_STD, SimpleTokenizer
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FAMILY = Family()
 TRAINING_ONLY = ("projector", "predictor", "nn_replacer", "text_label_predictor")
 MASK_ID = 49406  # where <|mask|> was inserted: the start and end of text come after it
 HEAD_WIDTH = 64
 
 
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+def load(wanted: Wanted) -> Tower:
     """Map the file onto open_clip's CLIP with QuickGELU and load one tower of it."""
-    where = f"models.yaml: {name}"
-    if not entry.weights:
-        raise UserError(f"{where}: DeCLIP is for academic use and has to be brought: 'weights: path of the .pth.tar'")
-    state = renamed(_skeleton.read(root / entry.weights, where))
-    config = config_of(state, where)
+    if not wanted.path:
+        raise UserError(
+            f"{wanted.where}: DeCLIP is for academic use and has to be brought: 'weights: path of the .pth.tar'"
+        )
+    state = renamed(_skeleton.read(wanted, wanted.path))
+    config = config_of(state, wanted.where)
     model = open_clip.skeleton(config)
-    state = open_clip.adapted(model, state, entry.allow)
-    open_clip.lower(model, dtype)
-    _skeleton.check(model, state, where, entry.allow)
-    context, size = config["text_cfg"]["context_length"], config["vision_cfg"]["image_size"]
-    facts = _checks.facts(entry, Facts(size, *IMAGENET, "shortest", context, quick_gelu=True), where)
-    part = open_clip.tower_of(model, tower)
-    _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device, dtype)
-    _skeleton.assign(part, state, device)
-    tokenizer = _tokenizer(config["text_cfg"], entry, where) if tower == "text" else None
-    logit_scale = float(state["logit_scale"].float().exp())
-    return open_clip.make_tower(part, facts, entry, where, device, dtype, logit_scale, tokenizer)
+    state = open_clip.adapted(model, state, wanted.entry.allow)
+    open_clip.lower(model, wanted.dtype)
+    _skeleton.check(wanted, model, state)
+    text, size = config["text_cfg"], config["vision_cfg"]["image_size"]
+    facts = Facts(size, IMAGENET_MEAN, IMAGENET_STD, "shortest", text["context_length"], quick_gelu=True)
+    facts = _checks.facts(wanted.entry, facts, wanted.where)
+    part = open_clip.tower_of(model, wanted.tower)
+    _skeleton.prepare(wanted, part)
+    _skeleton.assign(wanted, part, state)
+    clip = SimpleTokenizer(context_length=text["context_length"])
+    tokenizer = open_clip.clip_tokenizer(wanted, clip, text["vocab_size"], MASK_ID) if wanted.tower == "text" else None
+    return open_clip.make_tower(wanted, part, facts, state, tokenizer)
 
 
 def renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,15 +82,3 @@ def config_of(state: dict[str, Tensor], where: str) -> dict:
 
 def _layers(state: dict[str, Tensor], prefix: str) -> int:
     return len({key.removeprefix(prefix).partition(".")[0] for key in state if key.startswith(prefix)})
-
-
-def _tokenizer(text: dict, entry: ModelEntry, where: str) -> Tokenizer:
-    """CLIP's tokenizer with its two last ids moved up by one, behind <|mask|>."""
-    clip = open_clip.open_clip.SimpleTokenizer(context_length=text["context_length"])
-    _checks.vocabulary(clip.vocab_size + 1, text["vocab_size"], where, entry.allow)
-
-    def encode(prompts: list[str]) -> dict[str, Tensor]:
-        ids = clip(prompts)
-        return {"text": torch.where(ids >= MASK_ID, ids + 1, ids)}
-
-    return Tokenizer(encode, lambda prompts: [len(clip.encode(prompt)) + 2 for prompt in prompts])

@@ -15,87 +15,71 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import UserError, did_you_mean, prefixed
-from ..recipes import ModelEntry
-from . import _checks, _preflight, hub
+from . import _checks, _preflight, _skeleton, hub
 from . import _eva_towers as towers
 from ._placement import place, size_of
-from ._tower import DTYPES, Facts, Tokenizer, Tower
-from ._weights import open_weights, some
+from ._tower import DTYPES, Facts, Tower
+from ._weights import Shards, some
+from .family import Family, Wanted
+from .open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer, clip_tokenizer
 
+FAMILY = Family(
+    weights=("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+)
 CONFIG_FILE = "eva_config.json"
-OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # mean and std
 DEFAULT_LOGIT_SCALE = 100.0  # what the authors' code uses with the hub's files, which have none
 WHOLE = ("Block", "ImageStem", "TextStem")  # residual branches and bare parameters cannot be split over devices
 
 
-def load(
-    name: str,
-    entry: ModelEntry,
-    root: Path,
-    tower: str,
-    device: torch.device,
-    dtype: str,
-    max_memory: dict[int | str, int | str] | None = None,
-) -> Tower:
+def load(wanted: Wanted) -> Tower:
     """Load one tower; the other one's tensors are never read.
 
     Weights of the requested dtype stay views of their file, others are converted one tensor at a time. On
     `cuda` without a number, or with `max_memory`, blocks are spread over devices (see _placement).
     UserError for a missing or broken file, for missing and unknown tensors, and for sizes that do not match.
     """
-    where = f"models.yaml: {name}"
-    with prefixed(where):
+    entry, tower = wanted.entry, wanted.tower
+    with prefixed(wanted.where):
         if not entry.weights and not entry.file:
             raise UserError(f"give 'file', the checkpoint's name in {entry.hub} (for shards: their index.json)")
-        config = _config(entry, root)
-    facts = Facts(config.image_size, *OPENAI, "shortest", config.context_length, quick_gelu=False)
-    facts = _checks.facts(entry, facts, where)
+        config = _config(wanted)
+    mean, std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+    facts = Facts(config.image_size, mean, std, "shortest", config.context_length, quick_gelu=False)
+    facts = _checks.facts(entry, facts, wanted.where)
     with torch.device("meta"):
-        module = towers.TOWERS[tower](config).to(DTYPES[dtype])
-    _checks.run_in_fp32(module, entry.fp32_layers, where)
-    if device.type != "cuda" and max_memory is None:  # on GPUs, placement knows what fits where
-        _preflight.memory(name, size_of(module), device, dtype)
-    tokenizer = _tokenizer(config, entry, where) if tower == "text" else None
-    with prefixed(where):
-        weights = _open(name, entry, root)
-        layout = _layout(weights, config, tower)
-        device = place(module, _tensors(module, weights, tower, layout), device, WHOLE, max_memory)
+        module = towers.TOWERS[tower](config).to(DTYPES[wanted.dtype])
+    _checks.run_in_fp32(module, entry.fp32_layers, wanted.where)
+    if wanted.device.type != "cuda" and wanted.max_memory is None:  # on GPUs, placement knows what fits where
+        _preflight.memory(wanted.name, size_of(module), wanted.device, wanted.dtype)
+    clip = SimpleTokenizer(context_length=config.context_length)
+    tokenizer = clip_tokenizer(wanted, clip, config.vocabulary) if tower == "text" else None
+    weights = _skeleton.opened(wanted, hub.weights(wanted))
+    with prefixed(wanted.where):
+        layout = _layout(weights, config, wanted)
+        if isinstance(weights, Shards):
+            weights.need(towers.published_names(config, tower, layout))
+        tensors = _tensors(module, weights, tower, layout)
+        device = place(module, tensors, wanted.device, WHOLE, wanted.max_memory)
     return Tower(
+        wanted,
         module.eval(),
         facts,
-        where,
-        device,
-        dtype,
-        _logit_scale(weights, entry),
         forward_image=lambda module, pixels: module(pixels),
         forward_text=lambda module, text: module(text),
         tokenizer=tokenizer,
-        allow=entry.allow,
-        fp32_layers=entry.fp32_layers,
+        logit_scale=_logit_scale(weights, entry.logit_scale),
+        device=device,
     )
 
 
-def _tokenizer(config: towers.EvaConfig, entry: ModelEntry, where: str) -> Tokenizer:
-    from ..core._torchvision import allow_import
-
-    allow_import()
-    from open_clip import SimpleTokenizer
-
-    clip = SimpleTokenizer(context_length=config.context_length)
-    _checks.vocabulary(clip.vocab_size, config.vocabulary, where, entry.allow)
-    return Tokenizer(
-        lambda prompts: {"text": clip(prompts)}, lambda prompts: [len(clip.encode(p)) + 2 for p in prompts]
-    )
-
-
-def _config(entry: ModelEntry, root: Path) -> towers.EvaConfig:
+def _config(wanted: Wanted) -> towers.EvaConfig:
     """The sizes: those of the architecture, or of the folder's own eva_config.json."""
-    published = towers.PUBLISHED.get(entry.architecture)
+    entry, published = wanted.entry, towers.PUBLISHED.get(wanted.entry.architecture)
     if entry.architecture is not None and published is None:
         raise UserError(
             f"unknown architecture {entry.architecture!r}.{did_you_mean(entry.architecture, towers.PUBLISHED)}"
         )
-    own = root / entry.weights / CONFIG_FILE if entry.weights else None
+    own = wanted.path and wanted.path / CONFIG_FILE
     if own is None or not own.is_file():
         if published is None:
             raise UserError(f"no sizes: give 'architecture' ({' or '.join(towers.PUBLISHED)})")
@@ -124,31 +108,23 @@ def _read_config(path: Path) -> towers.EvaConfig:
         raise UserError(f"{path}: not the sizes of an EVA-CLIP ({error})") from None
 
 
-def _open(name: str, entry: ModelEntry, root: Path) -> Mapping[str, Tensor]:
-    if entry.weights:
-        path = root / entry.weights
-        return open_weights(path / entry.file if entry.file and path.is_dir() else path)
-
-    def find(file: str, gb: float | None = None) -> Path:
-        return hub.fetch(name, entry.hub, file, entry.revision, gb)
-
-    return open_weights(find(entry.file, entry.download_gb), find)
-
-
-def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, tower: str) -> str:
+def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, wanted: Wanted) -> str:
     """'pt' or 'hub', by the names; all of this tower's must be there, and nothing of neither tower."""
     names = set(weights)
     known = {
         layout: {one: towers.published_names(config, one, layout) for one in towers.TOWERS} for layout in towers.LAYOUTS
     }
     layout = max(towers.LAYOUTS, key=lambda layout: len(names & set().union(*known[layout].values())))
-    missing = known[layout][tower] - names
+    missing = known[layout][wanted.tower] - names
     unexpected = names - set().union(*known[layout].values(), {towers.LOGIT_SCALE})
+    if "unexpected_keys" in wanted.entry.allow:
+        unexpected = set()
     if missing or unexpected:
         found = [f"missing: {some(missing)}"] * bool(missing) + [f"unexpected: {some(unexpected)}"] * bool(unexpected)
+        hint = "" if missing else ", or ignore them: 'allow: [unexpected_keys]'"
         raise UserError(
-            f"not the {tower} tower of this architecture. {'; '.join(found)}. "
-            "Check 'architecture', or fetch the file again"
+            f"not the {wanted.tower} tower of this architecture. {'; '.join(found)}. "
+            f"Check 'architecture', or fetch the file again{hint}"
         )
     return layout
 
@@ -172,7 +148,7 @@ def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> No
     raise UserError(f"{what}. Check 'architecture'")
 
 
-def _logit_scale(weights: Mapping[str, Tensor], entry: ModelEntry) -> float:
+def _logit_scale(weights: Mapping[str, Tensor], given: float | None) -> float:
     if towers.LOGIT_SCALE not in weights:
-        return entry.logit_scale or DEFAULT_LOGIT_SCALE
+        return given or DEFAULT_LOGIT_SCALE
     return math.exp(float(weights[towers.LOGIT_SCALE]))

@@ -5,45 +5,58 @@ Nothing here imports torch. HF_HUB_OFFLINE=1 and HF_HOME are respected; an inter
 
 import contextlib
 import functools
-import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from huggingface_hub import constants
 
 from ..core.digests import read_memo, write_memo
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..recipes import ModelEntry
-from . import _preflight
+from . import _preflight, family
+from .family import Wanted
 
-# what the weights are called in a repository of each family, the first that exists
-WEIGHTS = {
-    "open_clip": ("open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
-    "timm": ("model.safetensors", "pytorch_model.bin"),
-    "transformers": (
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "pytorch_model.bin",
-        "pytorch_model.bin.index.json",
-    ),
-}
 SMALL_FILES = ("*.json", "*.txt", "*.model")  # configs and tokenizers
+# the hub's client and the HTTP libraries it has used; httpx2 and httpcore2 are the newest
+CLIENTS = ("httpx", "httpcore", "requests", "huggingface_hub")
 
 
 def weight_files(entry: ModelEntry) -> tuple[str, ...]:
-    """The names that the entry's weights may have in its hub repository."""
-    return (entry.file,) if entry.file else WEIGHTS.get(entry.family, ())
+    """The names that the entry's weights may have in its folder or hub repository, the first that exists."""
+    return (entry.file,) if entry.file else family.traits(entry.family, entry).weights
 
 
 def cached(entry: ModelEntry) -> Path | None:
     """The entry's weights in the local cache of the hub, if they are there; nothing is asked of the network."""
+    return _in_cache(entry.hub, weight_files(entry), entry.revision)
+
+
+def _in_cache(repo: str, files: Sequence[str], revision: str | None) -> Path | None:
+    """The first of several files of a repository that the local cache has."""
     from huggingface_hub import try_to_load_from_cache
 
-    for file in weight_files(entry):
-        path = try_to_load_from_cache(entry.hub, file, revision=entry.revision)
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    found = (try_to_load_from_cache(repo, file, revision=revision) for file in files)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def weights(wanted: Wanted, repo: str | None = None, file: str | None = None, revision: str | None = None) -> Path:
+    """The entry's weights: its own file, the first in its folder that the family knows, or those of the hub.
+
+    `repo` and `file` are what the entry may override. UserError when there are none.
+    """
+    entry, path = wanted.entry, wanted.path
+    files = (entry.file or file,) if entry.file or file else weight_files(entry)
+    if path is None:
+        return fetch(wanted.name, entry.hub or repo, files, revision or entry.revision, entry.download_gb)
+    if not path.is_dir():
+        return path
+    files = tuple(dict.fromkeys((*files, "model.safetensors")))
+    there = [path / one for one in files if (path / one).is_file()]
+    if not there:
+        raise UserError(f"{wanted.where}: no weights in {path}; one of {', '.join(files)} is needed")
+    return there[0]
 
 
 def moved_to(entry: ModelEntry, root: Path) -> str | None:
@@ -67,8 +80,6 @@ def moved_to(entry: ModelEntry, root: Path) -> str | None:
 
 
 def _local_commit(entry: ModelEntry) -> str | None:
-    from huggingface_hub import constants
-
     if not entry.hub:
         return None
     folder = Path(constants.HF_HUB_CACHE) / f"models--{entry.hub.replace('/', '--')}"
@@ -87,58 +98,61 @@ def _say_moved(key: str, first: str, commit: str) -> None:
     )
 
 
-def fetch(name: str, repo: str, file: str | tuple[str, ...], revision: str | None, gb: float | None) -> Path:
+def fetch(name: str, repo: str, files: str | Sequence[str], revision: str | None, gb: float | None = None) -> Path:
     """The local path of a hub file (of several names, the first that exists), downloaded if need be.
 
     UserError, in one line: no room, offline, no access, no such file.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    files = (file,) if isinstance(file, str) else file
-    for candidate in files:
-        try:
-            return Path(hf_hub_download(repo, candidate, revision=revision, local_files_only=True))
-        except LocalEntryNotFoundError:
-            continue
-    for candidate in files:
-        path = _download(name, repo, candidate, revision, gb, last=candidate == files[-1])
-        if path:
-            return path
-    raise AssertionError("the last candidate either exists or is an error")
-
-
-def _download(name: str, repo: str, file: str, revision: str | None, gb: float | None, last: bool) -> Path | None:
-    """Download one file; None when the repository has no such file and it is not the last to try."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    with _explained(name, repo, f"{file} ({f'{gb:g} GB' if gb else 'size unknown'})"):
-        try:
-            size = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision)).size or 0
-        except EntryNotFoundError as error:
-            if last or isinstance(error, LocalEntryNotFoundError):
-                raise
-            return None
-        _preflight.disk(name, Path(constants.HF_HUB_CACHE), size)
-        print(f"download   {name}: {repo}/{file}, {size / 1e9:.1f} GB to {constants.HF_HUB_CACHE}", flush=True)
-        return Path(hf_hub_download(repo, file, revision=revision))
+    files = (files,) if isinstance(files, str) else files
+    known = _in_cache(repo, files, revision)
+    if known:
+        return known
+    for file in files:
+        with _explained(name, repo, f"{file} ({f'{gb:g} GB' if gb else 'size unknown'})"):
+            try:
+                planned = hf_hub_download(repo, file, revision=revision, dry_run=True)
+            except EntryNotFoundError as error:
+                if file == files[-1] or isinstance(error, LocalEntryNotFoundError):
+                    raise
+                continue
+            return _download(name, repo, [planned], revision)[0]
+    raise AssertionError("the last file either exists or is an error")
+
+
+def fetch_all(name: str, repo: str, files: Sequence[str], commit: str) -> list[Path]:
+    """The local paths of files of a repository; those that are missing are downloaded once all of them fit."""
+    from huggingface_hub import hf_hub_download
+
+    with _explained(name, repo, f"{files[0]}{' ...' if files[1:] else ''}"):
+        planned = [hf_hub_download(repo, file, revision=commit, dry_run=True) for file in files]
+        return _download(name, repo, planned, commit)
+
+
+def _download(name: str, repo: str, planned: list, revision: str | None) -> list[Path]:
+    """What a dry run of the hub's client said, done."""
+    from huggingface_hub import hf_hub_download
+
+    missing = [one for one in planned if one.will_download]
+    _preflight.disk(name, Path(constants.HF_HUB_CACHE), sum(one.file_size for one in missing))
+    for one in missing:
+        to = f"{one.file_size / 1e9:.1f} GB to {constants.HF_HUB_CACHE}"
+        print(f"download   {name}: {repo}/{one.filename}, {to}", flush=True)
+    return [Path(hf_hub_download(repo, one.filename, revision=revision)) for one in planned]
 
 
 @contextlib.contextmanager
 def _explained(name: str, repo: str, what: str) -> Iterator[None]:
     """Errors of the hub's client and of the HTTP library below it, as one line that says what to do."""
-    from huggingface_hub import constants
-
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         library = type(error).__module__.partition(".")[0]
-        # the hub's client and the HTTP libraries it has used; httpx2 and httpcore2 are the newest
-        clients = ("httpx", "httpcore", "requests", "huggingface_hub")
-        if not isinstance(error, OSError) and not library.startswith(clients):
+        if not isinstance(error, OSError) and not library.startswith(CLIENTS):
             raise
         fix = "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can be reached"
         raise UserError(
@@ -148,7 +162,6 @@ def _explained(name: str, repo: str, what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception, repo: str) -> str:
-    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if constants.HF_HUB_OFFLINE:
@@ -157,20 +170,8 @@ def _reason(error: Exception, repo: str) -> str:
         return f"It is gated: accept its terms on https://huggingface.co/{repo} and log in with 'hf auth login'"
     if isinstance(error, RepositoryNotFoundError):
         return "The hub has no such repository, or it is private"
+    error = error.__cause__ or error  # of "not in the local cache, and the hub cannot be asked" the second half
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def fetch_shards(name: str, repo: str, index: Path, revision: str | None) -> None:
-    """Fetch the shards beside an index.json, after making sure that all of those that are missing fit."""
-    from huggingface_hub import constants
-
-    content = json.loads(index.read_text())
-    shards = sorted(set(content["weight_map"].values()))
-    missing = [shard for shard in shards if not (index.parent / shard).exists()]
-    total = content.get("metadata", {}).get("total_size", 0)
-    _preflight.disk(name, Path(constants.HF_HUB_CACHE), total * len(missing) / len(shards))
-    for shard in missing:
-        fetch(name, repo, shard, revision, None)
 
 
 def fetch_folder(name: str, entry: ModelEntry) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core._torchvision import allow_import
 from ..core.errors import UserError, did_you_mean
@@ -19,14 +19,20 @@ from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of
 from ._tower import DTYPES, Facts, Tokenizer, Tower
+from .family import Family, Wanted
 
 allow_import()
 import open_clip  # noqa: E402  (needs the line above)
+from open_clip import SimpleTokenizer  # noqa: E402
+from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD  # noqa: E402, F401
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, convert_weights_to_lp, resize_pos_embed  # noqa: E402
 from open_clip.transform import PreprocessCfg  # noqa: E402
 from open_clip.transformer import LayerNormFp32  # noqa: E402
+from timm.utils import reparameterize_model  # noqa: E402
 
+FAMILY = Family(weights=("open_clip_model.safetensors", "open_clip_pytorch_model.bin"), trainable=True)
+CONFIG_FILE = "open_clip_config.json"
 TEXT_PARTS = (
     "text",
     "text_decoder",
@@ -37,7 +43,6 @@ TEXT_PARTS = (
     "text_projection",
     "attn_mask",
 )
-OWN_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 TRAINING = ("mean", "std", "resize_mode", "quick_gelu")
 
 
@@ -50,93 +55,87 @@ class Source:
     tokenizer: str  # a name that open_clip.get_tokenizer takes
 
 
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+def load(wanted: Wanted) -> Tower:
     """Check the checkpoint against its entry and the library's config, and load one tower of it."""
-    where = f"models.yaml: {name}"
-    path = root / entry.weights if entry.weights else None
-    source = find(entry, path, where)
-    size = entry.size if "position_embedding" in entry.allow else None
-    model = skeleton(source.config, size)
-    facts = _checks.facts(entry, _facts(source, model, entry, where), where)
-    tokenizer = make_tokenizer(source, entry, root, facts, where) if tower == "text" else None
-    fused = tower == "image" and any(hasattr(layer, "reparameterize") for layer in model.visual.modules())
-    part = tower_of(model, tower)
+    source, model = built(wanted)
+    facts = _checks.facts(wanted.entry, declared(wanted, source, model), wanted.where)
+    tokenizer = make_tokenizer(wanted, source, facts) if wanted.tower == "text" else None
+    # training-time branches become one convolution, which is exact in float32 only
+    fused = wanted.tower == "image" and any(hasattr(layer, "reparameterize") for layer in model.visual.modules())
+    part = tower_of(model, wanted.tower)
     if not fused:
-        lower(model, dtype)
-        _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device, dtype)
-    state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
-    _skeleton.check(model, state, where, entry.allow)
-    scale, bias = float(state["logit_scale"].float().exp()), state.get("logit_bias")
-    _skeleton.assign(part, state, device)
-    if fused:  # training-time branches become one convolution, which is exact in float32 only
-        from timm.utils import reparameterize_model
-
+        lower(model, wanted.dtype)
+        _checks.run_in_fp32(part, wanted.entry.fp32_layers, wanted.where)
+    _preflight.memory(wanted.name, size_of(part), wanted.device, wanted.dtype)
+    state = read(wanted, source, model)
+    _skeleton.check(wanted, model, state)
+    _skeleton.assign(wanted, part, state)
+    if fused:
         part.visual = reparameterize_model(part.visual, inplace=True)
-        lower(part, dtype)
-        _checks.run_in_fp32(part, entry.fp32_layers, where)
-    bias = None if bias is None else float(bias)
-    return make_tower(part, facts, entry, where, device, dtype, scale, tokenizer, bias, fused)
+        lower(part, wanted.dtype)
+        _checks.run_in_fp32(part, wanted.entry.fp32_layers, wanted.where)
+    return make_tower(wanted, part, facts, state, tokenizer, fused)
 
 
-def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path) -> dict:
+def export(wanted: Wanted, tower: Tower, folder: Path) -> dict:
     """Write a folder of open_clip with the tower's present weights, the rest as it was; the entry that loads it."""
-    where = f"models.yaml: {name}"
-    path = root / entry.weights if entry.weights else None
-    source, size = find(entry, path, where), tower.image_size
-    model = skeleton(source.config, size if "position_embedding" in entry.allow else None)
-    state = adapted(model, _skeleton.read(_weights_file(name, entry, path, where), where), entry.allow)
-    state = {key: tensor for key, tensor in state.items() if key in model.state_dict()}
+    source, model = built(wanted, tower.image_size)
+    state = read(wanted, source, model)
     config = copy.deepcopy(source.config)
-    config["vision_cfg"]["image_size"] = size
+    config["vision_cfg"]["image_size"] = tower.image_size
     trained = {
-        "size": size,
+        "size": tower.image_size,
         "mean": list(tower.mean),
         "std": list(tower.std),
         "resize_mode": tower.resize_mode,
         "interpolation": source.training.get("interpolation", "bicubic"),
     }
-    if path and path.is_dir():
-        hub.copy_small_files(path, folder)
-    with atomic_file(folder / "open_clip_config.json") as temporary:
+    there = bool(wanted.path and wanted.path.is_dir())  # then the folder has its tokenizer
+    if there:
+        hub.copy_small_files(wanted.path, folder)
+    with atomic_file(folder / CONFIG_FILE) as temporary:
         temporary.write_text(json.dumps({"model_cfg": config, "preprocess_cfg": trained}, indent=1) + "\n")
-    _skeleton.write(folder / OWN_FILES[0], state, tower.module.state_dict())
-    there = path is not None and path.is_dir()  # then the folder has its tokenizer
-    tokenizer = entry.tokenizer or (None if there else config["text_cfg"].get("hf_tokenizer_name"))
+    kept = {key: tensor for key, tensor in state.items() if key in model.state_dict()}
+    _skeleton.write(folder / FAMILY.weights[0], kept, tower.module.state_dict())
+    tokenizer = wanted.entry.tokenizer or (None if there else config["text_cfg"].get("hf_tokenizer_name"))
     return {"weights": ".", **({"tokenizer": tokenizer} if tokenizer else {})}
 
 
 def make_tower(
-    model, facts, entry, where, device, dtype, logit_scale, tokenizer, logit_bias=None, fused=False
+    wanted: Wanted, part: nn.Module, facts: Facts, state: dict, tokenizer: Tokenizer | None, fused: bool = False
 ) -> Tower:
     """A Tower around an open_clip model (families with other checkpoints of the same architecture use it too)."""
     return Tower(
-        model,
+        wanted,
+        part,
         facts,
-        where,
-        device,
-        dtype,
-        logit_scale,
         forward_image=lambda module, pixels: module.encode_image(pixels),
         forward_text=lambda module, text: module.encode_text(text),
         tokenizer=tokenizer,
-        allow=entry.allow,
-        fp32_layers=entry.fp32_layers,
-        logit_bias=logit_bias,
+        logit_scale=float(state["logit_scale"].float().exp()),
+        logit_bias=float(state["logit_bias"]) if "logit_bias" in state else None,
         fused=fused,
     )
 
 
-def find(entry: ModelEntry, path: Path | None, where: str) -> Source:
+def built(wanted: Wanted, size: int | None = None) -> tuple[Source, nn.Module]:
+    """The checkpoint's source and its model without weights, for `size` pixels where positions are interpolated."""
+    source = find(wanted)
+    interpolated = "position_embedding" in wanted.entry.allow
+    return source, skeleton(source.config, (size or wanted.entry.size) if interpolated else None)
+
+
+def find(wanted: Wanted) -> Source:
     """The checkpoint's config and how it was trained: from its folder, its published tag, or the entry."""
+    entry, path, where = wanted.entry, wanted.path, wanted.where
     if path and path.is_dir():
         try:
-            own = json.loads((path / "open_clip_config.json").read_text())
+            own = json.loads((path / CONFIG_FILE).read_text())
             config = own["model_cfg"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{where}: {path} is no folder of open_clip: {type(error).__name__}: {error}") from None
         training = {**asdict(PreprocessCfg()), **own.get("preprocess_cfg", {})}  # the library's defaults
-        return Source(config, {**training, "quick_gelu": _quick_gelu(config)}, f"local-dir:{path}")
+        return Source(config, {**training, "quick_gelu": bool(config.get("quick_gelu"))}, f"local-dir:{path}")
     known = open_clip.list_models()
     if entry.architecture not in known:
         raise UserError(
@@ -159,13 +158,10 @@ def _training(entry: ModelEntry, where: str) -> dict:
     return {**published, "quick_gelu": bool(published.get("quick_gelu"))}
 
 
-def _quick_gelu(config: dict) -> bool:
-    return bool(config.get("quick_gelu"))
-
-
-def _facts(source: Source, model: nn.Module, entry: ModelEntry, where: str) -> Facts:
+def declared(wanted: Wanted, source: Source, model: nn.Module) -> Facts:
     """What the checkpoint says of itself; UserError when the architecture contradicts how it was trained."""
-    trained, built = bool(source.training["quick_gelu"]), _quick_gelu(source.config)
+    entry, where = wanted.entry, wanted.where
+    trained, built = bool(source.training["quick_gelu"]), bool(source.config.get("quick_gelu"))
     if trained != built and "activation" not in entry.allow:
         other = "with '-quickgelu'" if trained else "without '-quickgelu'"
         raise UserError(
@@ -255,26 +251,22 @@ def adapted(model: nn.Module, state: dict, allow: tuple[str, ...]) -> dict:
     return state
 
 
-def _weights_file(name: str, entry: ModelEntry, path: Path | None, where: str) -> Path:
-    if path and path.is_dir():
-        found = [path / file for file in OWN_FILES if (path / file).is_file()]
-        if not found:
-            raise UserError(f"{where}: no weights in {path}; one of {', '.join(OWN_FILES)} is needed")
-        return found[0]
-    if path:
-        return path
-    published = open_clip.get_pretrained_cfg(entry.architecture, entry.tag)["hf_hub"]
-    account, repo, file = (published + "/").split("/")[:3]
-    files = (entry.file,) if entry.file else (file,) if file else hub.WEIGHTS["open_clip"]
-    return hub.fetch(name, entry.hub or f"{account}/{repo}", files, entry.revision, entry.download_gb)
+def read(wanted: Wanted, source: Source, model: nn.Module) -> dict[str, Tensor]:
+    """The checkpoint's tensors, as the installed library calls and shapes them."""
+    if wanted.path:
+        path = hub.weights(wanted)
+    else:
+        account, repo, file = (source.training.get("hf_hub", f"{wanted.entry.hub}/") + "/").split("/")[:3]
+        path = hub.weights(wanted, f"{account}/{repo}", file)
+    return adapted(model, _skeleton.read(wanted, path), wanted.entry.allow)
 
 
-def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, where: str) -> Tokenizer:
+def make_tokenizer(wanted: Wanted, source: Source, facts: Facts) -> Tokenizer:
     """The checkpoint's own tokenizer, or the entry's `tokenizer` (folder or hub id), checked against its embedding."""
-    text = source.config["text_cfg"]
+    entry, text = wanted.entry, source.config["text_cfg"]
     try:
         if entry.tokenizer:
-            name = str(root / entry.tokenizer) if (root / entry.tokenizer).exists() else entry.tokenizer
+            name = str(wanted.root / entry.tokenizer) if (wanted.root / entry.tokenizer).exists() else entry.tokenizer
             options = text.get("tokenizer_kwargs") or {}
             own = open_clip.tokenizer.HFTokenizer(name, facts.context_length, **options)
         else:
@@ -282,18 +274,29 @@ def make_tokenizer(source: Source, entry: ModelEntry, root: Path, facts: Facts, 
     except (OSError, ValueError) as error:
         missing = text.get("hf_tokenizer_name", entry.tokenizer)
         raise UserError(
-            f"{where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
+            f"{wanted.where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
             f"'tokenizer: path'. {str(error).splitlines()[0]}"
         ) from None
     words = getattr(own, "tokenizer", None)
+    rows = text.get("vocab_size", 49408) if "hf_model_name" not in text else None  # a tower of transformers has its own
+    if words is None:
+        return clip_tokenizer(wanted, own, rows)
+    _checks.vocabulary(len(words), rows or len(words), wanted.where, entry.allow)
 
     def lengths(prompts: list[str]) -> list[int]:
-        if words is None:
-            return [len(own.encode(prompt)) + 2 for prompt in prompts]  # start and end of text
         ids = words([own.clean_fn(prompt) for prompt in prompts], padding=False, truncation=False).input_ids
         return [len(row) for row in ids]
 
-    size = own.vocab_size if words is None else len(words)
-    rows = text.get("vocab_size", 49408) if "hf_model_name" not in text else size
-    _checks.vocabulary(size, rows, where, entry.allow)
     return Tokenizer(lambda prompts: {"text": own(prompts)}, lengths)
+
+
+def clip_tokenizer(wanted: Wanted, clip: SimpleTokenizer, rows: int | None, inserted: int | None = None) -> Tokenizer:
+    """CLIP's own tokenizer for an embedding of `rows`; ids from `inserted` on have moved up by one."""
+    size = clip.vocab_size + (inserted is not None)
+    _checks.vocabulary(size, rows or size, wanted.where, wanted.entry.allow)
+
+    def encode(prompts: list[str]) -> dict[str, Tensor]:
+        ids = clip(prompts)
+        return {"text": ids if inserted is None else torch.where(ids >= inserted, ids + 1, ids)}
+
+    return Tokenizer(encode, lambda prompts: [len(clip.encode(prompt)) + 2 for prompt in prompts])  # start and end

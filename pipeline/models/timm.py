@@ -6,55 +6,43 @@ timm.create_model, e.g. `pad_type: same`.
 
 from pathlib import Path
 
-import torch
-
 from ..core._torchvision import allow_import
 from ..core.errors import UserError, did_you_mean
-from ..recipes import ModelEntry
-from . import _checks, _preflight, _skeleton, hub
-from ._placement import size_of
+from . import _checks, _skeleton, hub
 from ._tower import DTYPES, Facts, Tower
+from .family import Family, Wanted
 
 allow_import()
 import timm  # noqa: E402  (needs the line above)
 
+FAMILY = Family(weights=("model.safetensors", "pytorch_model.bin"), text=False, trainable=True, any_size=True)
+MODES = {"center": "shortest", "squash": "squash", "border": "longest"}
 
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+
+def load(wanted: Wanted) -> Tower:
     """Load a backbone without its classifier: features are the pooled ones before it."""
-    where = f"models.yaml: {name}"
-    assert tower == "image", "models.load refuses the text tower of this family"
-    facts = _checks.facts(entry, _facts(entry, where), where)
+    entry = wanted.entry
+    facts = _checks.facts(entry, declared(wanted), wanted.where)
     with _skeleton.skeletons():
         try:
             model = timm.create_model(entry.architecture, pretrained=False, **entry.options)
         except TypeError as error:
-            raise UserError(f"{where}: options: {error}") from None
-    state = _skeleton.read(_weights_file(name, entry, root), where)
-    _skeleton.check(model, state, where, entry.allow)
+            raise UserError(f"{wanted.where}: options: {error}") from None
+    state = _skeleton.read(wanted, _weights(wanted))
+    _skeleton.check(wanted, model, state)
     model.reset_classifier(0)
-    model.to(dtype=DTYPES[dtype])
-    _checks.run_in_fp32(model, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(model), device, dtype)
-    _skeleton.assign(model, state, device)
-    return Tower(
-        model,
-        facts,
-        where,
-        device,
-        dtype,
-        forward_image=lambda module, pixels: module(pixels),
-        allow=entry.allow,
-        fp32_layers=entry.fp32_layers,
-    )
+    model.to(dtype=DTYPES[wanted.dtype])
+    _skeleton.prepare(wanted, model)
+    _skeleton.assign(wanted, model, state)
+    return Tower(wanted, model, facts, forward_image=lambda module, pixels: module(pixels))
 
 
-def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path) -> dict:
+def export(wanted: Wanted, tower: Tower, folder: Path) -> dict:
     """Write the checkpoint with the tower's present weights, its old classifier with it; the entry that loads it."""
-    where = f"models.yaml: {name}"
-    state = _skeleton.read(_weights_file(name, entry, root), where)
+    state = _skeleton.read(wanted, _weights(wanted))
     _skeleton.write(folder / "model.safetensors", state, tower.module.state_dict())
     return {
-        "architecture": entry.architecture,
+        "architecture": wanted.entry.architecture,
         "weights": "model.safetensors",
         "size": tower.image_size,
         "mean": list(tower.mean),
@@ -63,16 +51,15 @@ def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path)
     }
 
 
-def _weights_file(name: str, entry: ModelEntry, root: Path) -> Path:
-    if entry.weights:
-        return root / entry.weights
-    published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}").hf_hub_id
-    files = hub.weight_files(entry)
-    return hub.fetch(name, entry.hub or published, files, entry.revision, entry.download_gb)
+def _weights(wanted: Wanted) -> Path:
+    entry = wanted.entry
+    published = None if entry.weights else timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}").hf_hub_id
+    return hub.weights(wanted, published)
 
 
-def _facts(entry: ModelEntry, where: str) -> Facts:
+def declared(wanted: Wanted) -> Facts:
     """How the weights were trained: from timm's table for a tag, from the entry for a bare file."""
+    entry, where = wanted.entry, wanted.where
     if not timm.is_model(entry.architecture or ""):
         known = timm.list_models()
         hint = did_you_mean(entry.architecture or "", known)
@@ -87,5 +74,4 @@ def _facts(entry: ModelEntry, where: str) -> Facts:
     if entry.tag not in tags:
         raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag, tags)}")
     published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}")
-    mode = {"center": "shortest", "squash": "squash", "border": "longest"}[published.crop_mode]
-    return Facts(published.input_size[-1], published.mean, published.std, mode)
+    return Facts(published.input_size[-1], published.mean, published.std, MODES[published.crop_mode])

@@ -1,183 +1,96 @@
 """Family transformers: dual encoders of the transformers library, from the hub or a local folder (`weights`).
 
 The folder has config.json, preprocessor_config.json, tokenizer files and safetensors or .bin weights, as
-`save_pretrained` and the hub have it. The model type of config.json decides which of the kinds below it is.
+`save_pretrained` and the hub have it. The model type of config.json decides which of the kinds of _kinds.py it is.
 """
 
 import json
 import math
 import string
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ..core._torchvision import allow_import
 from ..core.errors import UserError, did_you_mean
-from ..recipes import ModelEntry
-from . import _checks, _preflight, _skeleton, hub
-from ._placement import size_of
+from . import _checks, _skeleton, hub
+from ._kinds import KINDS, Kind
 from ._tower import DTYPES, Facts, Tokenizer, Tower
+from .family import Family, Wanted
 
 allow_import()
 import transformers  # noqa: E402  (needs the line above)
 
+FAMILY = Family(
+    weights=("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+    trainable=True,
+    shorter_context=True,
+)
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """What differs between model types: class, the parts of each tower, how features come out of it."""
-
-    model: str
-    image: tuple[str, ...]
-    text: tuple[str, ...]
-    image_features: Callable[[nn.Module, Tensor], Tensor]
-    text_features: Callable[..., Tensor]
-    context_length: int | None = None  # where the tokenizer does not say it
-    masked: bool = True  # padding is masked; else prompts are padded to the context length and nothing is masked
-    canonical: bool = False  # text is lower-cased and loses its punctuation
-    prefix: str = ""  # of the keys in the published file, where it holds a larger model
-    larger: tuple[str, ...] = ()  # parts of that larger model
-
-
-def projected(output) -> Tensor:
-    """The projected features: a tensor in transformers 4, `pooler_output` of an object in 5."""
-    return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _image(model: nn.Module, pixels: Tensor) -> Tensor:
-    return projected(model.get_image_features(pixel_values=pixels))
-
-
-def _text(model: nn.Module, **tokens: Tensor) -> Tensor:
-    return projected(model.get_text_features(**tokens))
-
-
-def _patches(model: nn.Module, pixels: Tensor) -> Tensor:
-    """NaFlex takes a list of patches and the shape of its grid instead of an image."""
-    side, (batch, channels, height, width) = model.config.vision_config.patch_size, pixels.shape
-    rows, columns = height // side, width // side
-    grid = pixels.reshape(batch, channels, rows, side, columns, side)
-    patches = grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
-    mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=pixels.device)
-    shapes = torch.tensor([[rows, columns]] * batch, device=pixels.device)
-    return projected(model.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes))
-
-
-def _queries(model: nn.Module, pixels: Tensor) -> Tensor:
-    """BLIP-2 describes an image by Q vectors, (B, Q, D); the best of them counts for a prompt."""
-    seen = model.vision_model(pixel_values=pixels).last_hidden_state
-    queries = model.query_tokens.expand(len(pixels), -1, -1)
-    found = model.qformer(
-        query_embeds=queries,
-        encoder_hidden_states=seen.to(queries.dtype),
-        encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device),
-    ).last_hidden_state
-    return model.vision_projection(found.to(model.vision_projection.weight.dtype))
-
-
-def _blip2_text(model: nn.Module, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    words = model.embeddings(input_ids=input_ids)
-    read = model.qformer(query_embeds=words, query_length=0, attention_mask=attention_mask).last_hidden_state
-    return model.text_projection(read[:, 0].to(model.text_projection.weight.dtype))
-
-
-CLIP = Kind("CLIPModel", ("vision_model", "visual_projection"), ("text_model", "text_projection"), _image, _text)
-SIGLIP = Kind("SiglipModel", ("vision_model",), ("text_model",), _image, _text, masked=False, canonical=True)
-KINDS = {
-    "clip": CLIP,
-    "siglip": SIGLIP,
-    "siglip2": Kind("Siglip2Model", ("vision_model",), ("text_model",), _patches, _text, masked=False, canonical=True),
-    "align": Kind("AlignModel", ("vision_model",), ("text_model", "text_projection"), _image, _text, 64),
-    # features of all tokens are projected: the first one is the image's, or the sentence's
-    "flava": Kind(
-        "FlavaModel",
-        ("image_model", "image_projection"),
-        ("text_model", "text_projection"),
-        lambda model, pixels: _image(model, pixels)[:, 0],
-        lambda model, **tokens: _text(model, **tokens)[:, 0],
-        context_length=77,
-        prefix="flava.",
-        larger=("image_codebook.", "mim_head.", "mlm_head.", "itm_head.", "mmm_image_head.", "mmm_text_head."),
-    ),
-    "blip-2": Kind(
-        "Blip2ForImageTextRetrieval",
-        ("vision_model", "query_tokens", "qformer", "vision_projection"),
-        ("embeddings", "qformer", "text_projection"),
-        _queries,
-        _blip2_text,
-        context_length=32,
-    ),
-}
-
-
-def load(name: str, entry: ModelEntry, root: Path, tower: str, device: torch.device, dtype: str) -> Tower:
+def load(wanted: Wanted) -> Tower:
     """Check the checkpoint against its entry and its own configs, and load one tower of it."""
-    where = f"models.yaml: {name}"
-    folder = root / entry.weights if entry.weights else hub.fetch_folder(name, entry)
-    config = _config(folder, where)
-    kind = KINDS[config.model_type]
-    with _skeleton.skeletons():
-        model = getattr(transformers, kind.model)(config)
-    tokens = _tokens(folder, entry, root, where) if tower == "text" else None
-    facts = _checks.facts(entry, _facts(folder, config, kind, tokens, entry, where), where)
-    tokenizer = _tokenizer(tokens, kind, facts, model, entry, where) if tower == "text" else None
-    part = _tower_of(model, kind, tower, dtype)
-    _checks.run_in_fp32(part, entry.fp32_layers, where)
-    _preflight.memory(name, size_of(part), device, dtype)
-    state = _adapted(_skeleton.read(_weights_file(name, entry, folder, where), where), model, kind)
-    _skeleton.check(model, state, where, entry.allow)
-    _skeleton.assign(part, state, device)
+    folder, config, kind, model = built(wanted)
+    tokens = _tokens(wanted, folder) if wanted.tower == "text" else None
+    facts = _checks.facts(wanted.entry, declared(wanted, folder, config, kind, tokens), wanted.where)
+    tokenizer = _tokenizer(wanted, tokens, kind, facts, model) if tokens else None
+    part = _tower_of(model, kind, wanted)
+    _skeleton.prepare(wanted, part)
+    state = read(wanted, folder, kind, model)
+    _skeleton.check(wanted, model, state)
+    _skeleton.assign(wanted, part, state)
     return Tower(
+        wanted,
         part,
         facts,
-        where,
-        device,
-        dtype,
-        _logit_scale(state, entry),
         forward_image=kind.image_features,
         forward_text=kind.text_features,
         tokenizer=tokenizer,
-        allow=entry.allow,
-        fp32_layers=entry.fp32_layers,
+        logit_scale=_logit_scale(state, wanted),
         logit_bias=float(state["logit_bias"]) if "logit_bias" in state else None,
     )
 
 
-def export(name: str, entry: ModelEntry, root: Path, tower: Tower, folder: Path) -> dict:
+def export(wanted: Wanted, tower: Tower, folder: Path) -> dict:
     """Write a folder of transformers with the tower's present weights, the rest as it was; the entry that loads it."""
-    where = f"models.yaml: {name}"
-    source = root / entry.weights if entry.weights else hub.fetch_folder(name, entry)
-    config = _config(source, where)
-    kind = KINDS[config.model_type]
-    with _skeleton.skeletons():
-        model = getattr(transformers, kind.model)(config)
-    state = _adapted(_skeleton.read(_weights_file(name, entry, source, where), where), model, kind)
-    state = {key: tensor for key, tensor in state.items() if key in model.state_dict()}
+    source, _, kind, model = built(wanted)
+    state = {key: tensor for key, tensor in read(wanted, source, kind, model).items() if key in model.state_dict()}
     hub.copy_small_files(source, folder)
-    _skeleton.write(folder / "model.safetensors", state, tower.module.state_dict())
-    return {"weights": ".", **({"tokenizer": entry.tokenizer} if entry.tokenizer else {})}
+    _skeleton.write(folder / FAMILY.weights[0], state, tower.module.state_dict())
+    return {"weights": ".", **({"tokenizer": wanted.entry.tokenizer} if wanted.entry.tokenizer else {})}
 
 
-def _config(folder: Path, where: str):
-    """config.json as the library's object, of one of the known kinds."""
+def built(wanted: Wanted) -> tuple[Path, "transformers.PretrainedConfig", Kind, nn.Module]:
+    """The checkpoint's folder, its config, what kind that is, and its model without weights."""
+    folder = wanted.path or hub.fetch_folder(wanted.name, wanted.entry)
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError) as error:
-        raise UserError(f"{where}: {folder} is no folder of transformers: {error}") from None
+        raise UserError(f"{wanted.where}: {folder} is no folder of transformers: {error}") from None
     if kind not in KINDS:
-        raise UserError(f"{where}: no dual encoder of type {kind!r} is known.{did_you_mean(str(kind), KINDS)}")
-    return transformers.AutoConfig.from_pretrained(folder)
+        raise UserError(f"{wanted.where}: no dual encoder of type {kind!r} is known.{did_you_mean(str(kind), KINDS)}")
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with _skeleton.skeletons():
+        return folder, config, KINDS[kind], getattr(transformers, KINDS[kind].model)(config)
 
 
-def _facts(folder: Path, config, kind: Kind, tokens, entry: ModelEntry, where: str) -> Facts:
+def read(wanted: Wanted, folder: Path, kind: Kind, model: nn.Module) -> dict[str, Tensor]:
+    """The checkpoint's tensors under the model's names, without the rest of a larger model and old position ids."""
+    path = hub.weights(wanted, revision=None if wanted.path else folder.name)
+    state, expected = _skeleton.read(wanted, path), model.state_dict()
+    if kind.prefix and any(key.startswith(kind.prefix) for key in state):
+        state = {key.removeprefix(kind.prefix): tensor for key, tensor in state.items()}
+    state = {k: t for k, t in state.items() if k in expected or not k.startswith(kind.larger)}
+    state = {k: t for k, t in state.items() if k in expected or not k.endswith(("position_ids", "token_type_ids"))}
+    return {k: t.reshape(expected[k].shape) if t.numel() == 1 and k in expected else t for k, t in state.items()}
+
+
+def declared(wanted: Wanted, folder: Path, config, kind: Kind, tokens) -> Facts:
     """What the folder's configs say; UserError when the pixels it asks for are not those of its positions."""
-    file = folder / "preprocessor_config.json"
+    entry, file = wanted.entry, folder / "preprocessor_config.json"
     if not file.is_file():
-        _checks.declared(entry, ("size", "mean", "std", "resize_mode"), where)
+        _checks.declared(entry, ("size", "mean", "std", "resize_mode"), wanted.where)
         trained = Facts(entry.size, entry.mean, entry.std, entry.resize_mode)
     else:
         trained = preprocessing(json.loads(file.read_text()))
@@ -188,12 +101,12 @@ def _facts(folder: Path, config, kind: Kind, tokens, entry: ModelEntry, where: s
         built = trained.size if config.model_type == "align" else vision.image_size
     if trained.size != built:
         raise UserError(
-            f"{where}: position_embedding: preprocessor_config.json asks for {trained.size} pixels, the "
+            f"{wanted.where}: position_embedding: preprocessor_config.json asks for {trained.size} pixels, the "
             f"position embedding is one for {built}; the files do not belong together"
         )
     text = getattr(config, "text_config", None)
     quick_gelu = text.hidden_act == "quick_gelu" if config.model_type == "clip" else None
-    context = _context_length(config, kind, tokens, entry) if tokens else None
+    context = _context_length(config, kind, tokens, entry.context_length) if tokens else None
     return Facts(built, trained.mean, trained.std, trained.resize_mode, context, quick_gelu)
 
 
@@ -221,32 +134,31 @@ def preprocessing(config: dict) -> Facts:
     )
 
 
-def _context_length(config, kind: Kind, tokens, entry: ModelEntry) -> int:
+def _context_length(config, kind: Kind, tokens, asked: int | None) -> int:
     """The tokenizer's limit where it has one, the kind's, or all positions; an entry may only ask for fewer."""
     text = getattr(config, "text_config", None)
     text = text if hasattr(text, "max_position_embeddings") else config.qformer_config
     positions = getattr(text, "max_position_embeddings", None) or 512
     usual = kind.context_length or min(tokens.model_max_length, positions)
-    return min(usual, positions, entry.context_length or usual)
+    return min(usual, positions, asked or usual)
 
 
-def _tokens(folder: Path, entry: ModelEntry, root: Path, where: str):
+def _tokens(wanted: Wanted, folder: Path):
     """The folder's tokenizer, or the entry's `tokenizer` (folder or hub id)."""
-    source = entry.tokenizer or folder
-    if entry.tokenizer and (root / entry.tokenizer).exists():
-        source = root / entry.tokenizer
+    own = wanted.entry.tokenizer
+    source = wanted.root / own if own and (wanted.root / own).exists() else own or folder
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{where}: no tokenizer in {source}: {str(error).splitlines()[0]}. Bring its files, or say "
+            f"{wanted.where}: no tokenizer in {source}: {str(error).splitlines()[0]}. Bring its files, or say "
             "where they are: 'tokenizer: folder or hub id'"
         ) from None
 
 
-def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelEntry, where: str) -> Tokenizer:
+def _tokenizer(wanted: Wanted, tokens, kind: Kind, facts: Facts, model: nn.Module) -> Tokenizer:
     rows = getattr(model, "text_model", model).get_input_embeddings().weight.shape[0]
-    _checks.vocabulary(len(tokens), rows, where, entry.allow)
+    _checks.vocabulary(len(tokens), rows, wanted.where, wanted.entry.allow)
 
     def cleaned(prompts: list[str]) -> list[str]:
         if not kind.canonical:
@@ -266,10 +178,11 @@ def _tokenizer(tokens, kind: Kind, facts: Facts, model: nn.Module, entry: ModelE
     return Tokenizer(encode, lengths)
 
 
-def _tower_of(model: nn.Module, kind: Kind, tower: str, dtype: str) -> nn.Module:
-    """Keep one tower, in `dtype` except for the parts that the library keeps in float32."""
-    part = _skeleton.without(model, set(_names(model)) - set(kind.image if tower == "image" else kind.text))
-    part.to(dtype=DTYPES[dtype])
+def _tower_of(model: nn.Module, kind: Kind, wanted: Wanted) -> nn.Module:
+    """Keep one tower, in its dtype except for the parts that the library keeps in float32."""
+    names = {*model._modules, *model._parameters}
+    part = _skeleton.without(model, names - set(kind.image if wanted.tower == "image" else kind.text))
+    part.to(dtype=DTYPES[wanted.dtype])
     for name in getattr(model, "_keep_in_fp32_modules", None) or ():
         child = getattr(part, name, None)
         if isinstance(child, nn.Module):
@@ -279,37 +192,10 @@ def _tower_of(model: nn.Module, kind: Kind, tower: str, dtype: str) -> nn.Module
     return part
 
 
-def _names(model: nn.Module) -> list[str]:
-    return [*model._modules, *model._parameters]
-
-
-def _adapted(state: dict[str, Tensor], model: nn.Module, kind: Kind) -> dict[str, Tensor]:
-    """The file's tensors under the model's names, without the rest of a larger model and old position ids."""
-    if kind.prefix and any(key.startswith(kind.prefix) for key in state):
-        state = {key.removeprefix(kind.prefix): tensor for key, tensor in state.items()}
-    expected = model.state_dict()
-    kept = {k: t for k, t in state.items() if not (k.startswith(kind.larger) and k not in expected)}
-    kept = {k: t for k, t in kept.items() if k in expected or not k.endswith(("position_ids", "token_type_ids"))}
-    return {k: t.reshape(expected[k].shape) if t.numel() == 1 and k in expected else t for k, t in kept.items()}
-
-
-def _weights_file(name: str, entry: ModelEntry, folder: Path, where: str) -> Path:
-    if not entry.weights:
-        commit = folder.name
-        path = hub.fetch(name, entry.hub, hub.weight_files(entry), commit, entry.download_gb)
-        if path.name.endswith(".index.json"):
-            hub.fetch_shards(name, entry.hub, path, commit)
-        return path
-    found = [folder / file for file in hub.weight_files(entry) if (folder / file).is_file()]
-    if not found:
-        raise UserError(f"{where}: no weights in {folder}; one of {', '.join(hub.weight_files(entry))} is needed")
-    return found[0]
-
-
-def _logit_scale(state: dict[str, Tensor], entry: ModelEntry) -> float | None:
+def _logit_scale(state: dict[str, Tensor], wanted: Wanted) -> float | None:
     """exp(logit_scale), 1 / temperature, or the entry's where the checkpoint has none."""
     if "logit_scale" in state:
         return float(state["logit_scale"].float().exp())
     if "temperature" in state:
         return 1 / float(state["temperature"].float())
-    return entry.logit_scale
+    return wanted.entry.logit_scale

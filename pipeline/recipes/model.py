@@ -99,12 +99,3 @@ class ModelEntry(Recipe):
                 f"base: the member whose features a trained head takes; family {HEAD} needs it, and others have none"
             )
         return self
-
-    @model_validator(mode="after")
-    def _size_is_free_for_convolutions_only(self):
-        if "size" in self.allow and self.family != "timm":
-            raise ValueError(
-                "allow: 'size' is for backbones of family timm, whose convolutions take any size; with "
-                "position embeddings it is 'position_embedding'"
-            )
-        return self

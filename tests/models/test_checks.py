@@ -1,6 +1,7 @@
 """Self-checks at load: each planted mistake is an error that names its fix, and `allow` silences it by name."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,8 +69,8 @@ def test_an_unknown_check_cannot_be_allowed():
 def test_another_size_is_for_convolutions_only():
     fields = {"architecture": "x", "tag": "t", "preprocess": "x", "allow": ["size"]}
     with pytest.raises(UserError, match="'size' is for backbones of family timm"):
-        ModelEntry.parse({"family": "open_clip", **fields}, "m")
-    ModelEntry.parse({"family": "timm", **fields}, "m")
+        models.identity("m", ModelEntry.parse({"family": "open_clip", **fields}, "m"), Path())
+    models.identity("m", ModelEntry.parse({"family": "timm", **fields}, "m"), Path())
 
 
 def test_missing_and_unexpected_keys(folder):

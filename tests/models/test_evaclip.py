@@ -15,8 +15,11 @@ from pipeline import models
 from pipeline.core._torchvision import allow_import
 from pipeline.core.errors import UserError
 from pipeline.models import _eva_towers as towers
-from pipeline.models import _placement, evaclip, hub
+from pipeline.models import _placement, evaclip
+from pipeline.models.family import Wanted
 from pipeline.recipes import ModelEntry
+
+from .conftest import COMMIT
 
 allow_import()
 from open_clip.transformer import TextTransformer  # noqa: E402  (needs the line above)
@@ -192,8 +195,9 @@ def write_hub(folder: Path, state: dict, config: towers.EvaConfig, kind: str, sh
 def load(folder: Path, tower: str, dtype: str = "fp32", **options):
     keys = {"file": "eva.pt"} if (folder / "eva.pt").exists() else {}
     entry = ModelEntry(family="evaclip", weights=str(folder), preprocess="plain", allow=("prompts_cut",), **keys)
-    family = evaclip if options else models  # through the front door, unless the test has options of its own
-    return family.load("eva", entry, Path("/"), tower, CPU, dtype, **options)
+    if options:
+        return evaclip.load(Wanted("eva", entry, Path("/"), tower, CPU, dtype, **options))
+    return models.load("eva", entry, Path("/"), tower, CPU, dtype)  # through the front door
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -275,24 +279,20 @@ def test_one_tower_needs_only_its_own_tensors(post, tmp_path):
         assert model.logit_scale == 100
 
 
-def test_only_the_shards_of_the_tower_are_fetched(post, tmp_path, monkeypatch):
+def test_only_the_shards_of_the_tower_are_fetched(post, tmp_path, monkeypatch, cache, hub_server):
     reference, pt = post
-    folder, fetched = write_hub(tmp_path / "hub", reference.state(), POST, "bin", shards=6), []
-
-    def fetch(name, repo, file, revision, gb):
-        fetched.append(file)
-        return folder / file
-
-    monkeypatch.setattr(hub, "fetch", fetch)
+    folder = write_hub(tmp_path / "published", reference.state(), POST, "bin", shards=6)
+    for file in folder.iterdir():
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{file.name}"'}
+        hub_server.answers[file.name] = (200, headers, file.read_bytes())
     monkeypatch.setitem(towers.PUBLISHED, "tiny", POST)
     index = "pytorch_model.bin.index.json"
     entry = ModelEntry(
         family="evaclip", architecture="tiny", hub="someone/eva", file=index, preprocess="plain", allow=("prompts_cut",)
     )
-    model = evaclip.load("eva", entry, tmp_path, "text", CPU, "fp32")
+    model = models.load("eva", entry, tmp_path, "text", CPU, "fp32")
     assert same(model.encode_text(PROMPTS), load(pt, "text").encode_text(PROMPTS))
-    assert fetched[0] == index
-    assert 1 < len(fetched) < 1 + 6
+    assert 1 < len(list((cache / "models--someone--eva" / "snapshots" / COMMIT).iterdir())) < 1 + 6
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.01), ("bf16", 0.06)])
@@ -444,7 +444,7 @@ def test_broken_folders_are_refused(post, tmp_path):
     with pytest.raises(UserError, match="not an index"):
         load(folder, "image")
     index.unlink()
-    with pytest.raises(UserError, match="no weights in this folder"):
+    with pytest.raises(UserError, match="no weights in .*; one of model.safetensors.index.json, "):
         load(folder, "image")
 
 
@@ -457,7 +457,7 @@ def test_sizes_come_from_the_architecture_or_the_folder(post, tmp_path):
         ({"weights": str(post[1]), "architecture": "EVA-CLIP-8B"}, "differs from architecture EVA-CLIP-8B in embed_"),
     ):
         with pytest.raises(UserError, match=message):
-            evaclip.load("eva", entry(**keys), Path("/"), "image", CPU, "fp32")
+            models.load("eva", entry(**keys), Path("/"), "image", CPU, "fp32")
     for change, message in (
         ({"depth": "3"}, "unknown keys or wrong values: depth"),
         ({"layers": 3}, "unknown keys or wrong values: layers"),

@@ -21,8 +21,8 @@ from pipeline.recipes import ModelEntry
 
 from .. import damage
 from ..conftest import IMAGES, fresh, write_yaml
-from ..models.test_preflight import COMMIT, cache, in_cache  # noqa: F401  (a fixture)
 from ..tiny import tokenizer_files
+from .conftest import COMMIT, in_cache
 
 CPU = torch.device("cpu")
 WEIGHTS = "open_clip_model.safetensors"
@@ -251,7 +251,7 @@ class TestHubMoved:
     REPO = "some/clip"
 
     @pytest.fixture
-    def commits(self, project_root, cache, monkeypatch, tmp_path) -> list[str]:  # noqa: F811
+    def commits(self, project_root, cache, monkeypatch, tmp_path) -> list[str]:
         """Two commits of a repository in the hub's local cache; the branch is at the first."""
         from ..models.test_transformers import checkpoint
 

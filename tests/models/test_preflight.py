@@ -1,8 +1,6 @@
 """Preflight: refusals before a download or a load, the hub's cache and its errors, batches that do not fit."""
 
-import json
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,9 +15,9 @@ from pipeline.recipes import ModelEntry
 from ..conftest import IMAGES, fresh
 from ..models.test_open_clip import KINDS, create, entry
 from ..tiny import local_dir
+from .conftest import COMMIT, in_cache
 
 CPU = torch.device("cpu")
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def test_a_download_that_does_not_fit_is_refused_before_it_starts(tmp_path):
@@ -66,34 +64,14 @@ def test_memory_is_that_of_one_tower_in_its_dtype(tmp_path, monkeypatch):
     assert asked[0] != asked[2]
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch) -> Path:
-    """An empty hub cache, and no network."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    return tmp_path / "hub"
-
-
-def in_cache(cache: Path, repo: str, file: str, content: bytes = b"x", commit: str = COMMIT) -> Path:
-    folder = cache / f"models--{repo.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True, exist_ok=True)
-    (folder / "refs" / "main").write_text(commit)
-    path = folder / "snapshots" / commit / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
 def test_files_of_the_local_cache_are_used_offline(cache):
     second = in_cache(cache, "some/repo", "open_clip_pytorch_model.bin")
-    names = hub.WEIGHTS["open_clip"]
-    assert hub.fetch("m", "some/repo", names, None, None) == second
-    first = in_cache(cache, "some/repo", names[0])
-    assert hub.fetch("m", "some/repo", names, None, None) == first
-    assert hub.fetch("m", "some/repo", names[1], COMMIT, None) == second
     hubbed = ModelEntry.parse({"family": "open_clip", "hub": "some/repo", "preprocess": "x"}, "m")
+    names = hub.weight_files(hubbed)
+    assert hub.fetch("m", "some/repo", names, None) == second
+    first = in_cache(cache, "some/repo", names[0])
+    assert hub.fetch("m", "some/repo", names, None) == first
+    assert hub.fetch("m", "some/repo", names[1], COMMIT) == second
     assert hub.cached(hubbed) == first
     assert hub.cached(hubbed.model_copy(update={"revision": "f" * 40})) is None, "another revision is another file"
     assert hub.cached(hubbed.model_copy(update={"hub": "some/other"})) is None
@@ -124,6 +102,7 @@ def test_offline_is_respected_and_explained_in_one_line(cache):
 )
 def test_the_hubs_answers_are_one_line(cache, monkeypatch, hub_server, status, code, reason):
     hub_server.answers[""] = (status, {"X-Error-Code": code}, b"")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's attempts
     with pytest.raises(UserError) as error:
         hub.fetch("m", "some/repo", "a.safetensors", None, None)
     assert reason in str(error.value)
@@ -146,45 +125,6 @@ def test_a_file_larger_than_the_disk_is_not_downloaded(cache, hub_server):
     with pytest.raises(UserError, match="1000000.0 GB to download"):
         hub.fetch("m", "some/repo", "a.safetensors", COMMIT, None)
     assert hub_server.methods == {"HEAD"}
-
-
-@pytest.fixture
-def hub_server(cache, monkeypatch):
-    """A hub on this machine: answers[end of the file name] = (status, headers, body)."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-    from huggingface_hub import constants
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.asked.append(self.path)
-            server.methods.add(self.command)
-            key = next((key for key in server.answers if key and self.path.endswith(key)), "")
-            status, headers, body = server.answers[key]
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.answers, server.asked, server.methods = {}, [], set()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    end = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", end)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", end + "/{repo_id}/resolve/{revision}/{filename}")
-    yield server
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture
@@ -248,9 +188,13 @@ def test_transformers_repositories_are_loaded_from_the_cache(cache, tmp_path, sh
     torch.testing.assert_close(text.encode_text(PROMPTS), expected)
 
 
-def test_shards_that_do_not_all_fit_are_refused_before_the_first(cache, tmp_path):
-    index = {"metadata": {"total_size": 4e15}, "weight_map": {"a": "1.bin", "b": "2.bin", "c": "3.bin", "d": "4.bin"}}
-    path = in_cache(cache, "some/big", "pytorch_model.bin.index.json", json.dumps(index).encode())
+def test_shards_that_do_not_all_fit_are_refused_before_the_first(cache, hub_server):
+    """Each alone would fit, and one of them is there."""
     in_cache(cache, "some/big", "2.bin")
-    with pytest.raises(UserError, match="3000000.0 GB to download"):
-        hub.fetch_shards("m", "some/big", path, None)
+    free = _preflight.shutil.disk_usage("/").free
+    head = {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(free // 2)}
+    for file in ("1.bin", "3.bin", "4.bin"):
+        hub_server.answers[file] = (200, {**head, "ETag": f'"{file}"'}, b"")
+    with pytest.raises(UserError, match="GB to download"):
+        hub.fetch_all("m", "some/big", ["1.bin", "2.bin", "3.bin", "4.bin"], COMMIT)
+    assert hub_server.methods == {"HEAD"} and len(hub_server.asked) == 3

@@ -10,7 +10,8 @@ from PIL import Image
 from pipeline import models
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
-from pipeline.models.transformers import preprocessing, projected
+from pipeline.models._kinds import projected
+from pipeline.models.transformers import preprocessing
 from pipeline.recipes import ModelEntry
 
 from ..tiny import MEAN, PROMPTS, STD, WORDS, pixels, preprocessor_file, scaled, tokenizer_files

@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from ...core.errors import UserError
 from ...core.files import atomic_file
 from ...core.registry import bind, find
+from ..family import Family
 
+FAMILY = Family(text=False)
 KEY = "head"  # one key: with several, safetensors writes them in any order and bytes differ from run to run
 
 # what the arguments of methods may be
