@@ -73,3 +73,11 @@ def test_ci_runs_the_readmes_test_command():
     commands = [line.partition("#")[0].strip() for line in first.splitlines()]
     assert commands == ["make submit", "make test"]
     assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_every_target_and_variable_is_told():
+    makefile, told = (ROOT / "Makefile").read_text(), (ROOT / "docs" / "commands.md").read_text()
+    variables = re.findall(r"^([A-Z]+) +\?=", makefile, re.MULTILINE)
+    variables += re.search(r"^OTHERS := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].replace("\\", "").split()
+    assert [name for name in variables if not re.search(rf"\b{name}\b", told)] == []
+    assert [name for name in re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE) if name not in told] == []
