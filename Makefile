@@ -45,8 +45,8 @@ else
   TRAIN_READY := environment
 endif
 
-# a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli.launch to start at all
-PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli.launch,$(LAUNCH)),$(RUN)) -m pipeline
+# a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
+PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli._launch,$(LAUNCH)),$(RUN)) -m pipeline
 JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
       $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
       $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \

@@ -13,6 +13,8 @@ import time
 import tomllib
 from pathlib import Path
 
+from pipeline.chain import features as chain_features
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SCENE = ROOT.parent / "shared" / "data" / "scene" / "images"
@@ -121,8 +123,7 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
     import torch
 
     from pipeline import models
-    from pipeline.chain import infer
-    from pipeline.chain.task import Task
+    from pipeline.chain.task import CompetitionTask
     from pipeline.recipes import Project
 
     with tempfile.TemporaryDirectory() as name:
@@ -134,15 +135,15 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
         (root / "preprocess" / "p.yaml").write_text(recipe)
         entry = "m:\n  family: open_clip\n  weights: {}\n  preprocess: p\n"
         (root / "models.yaml").write_text(entry.format(model_folder))
-        task = Task("x", Project(root), dtype_name=dtype)
+        task = CompetitionTask(Project(root), "x", dtype_name=dtype)
         model = models.load("m", task.project.model("m"), root, "image", task.device, dtype)
         model.encode_image(torch.zeros(16, 3, 224, 224, dtype=torch.uint8))
         if way == "bound":
             return {"seconds": _bound(model, dtype, len(task.images.ids), task.batch)}
         models.load = lambda *_: model  # loaded already, as for the others
-        infer.checkpoint(task, "m")  # its digest, read once in a file's life, belongs to loading
+        chain_features.checkpoint(task, "m")  # its digest, read once in a file's life, belongs to loading
         began = time.perf_counter()
-        infer.run_features(task, "m@p")
+        chain_features.of_member(task, task.project.member("m@p"))
         return {"seconds": time.perf_counter() - began}
 
 

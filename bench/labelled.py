@@ -16,9 +16,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from pipeline.chain.task import Task
+from pipeline.chain.task import CompetitionTask
 from pipeline.labelled import benchmark, prompts_rank
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.recipes import Benchmark, Project
 
 SHARED = ROOT.parent / "shared"
@@ -64,14 +64,16 @@ def measure(folder: Path, **recipe) -> dict[tuple, tuple[benchmark.Cell, float |
     """{(data set, member, prompts, pooling): (cell, p against the best of its data set among these)}."""
     content = Benchmark.parse({"datasets": list(DATASETS), "models": ["lit"], **recipe}, "bench")
     with contextlib.redirect_stdout(io.StringIO()):
-        cells = benchmark.run(Task("demo", Project(folder), dtype_name="fp32"), content, "bench")
+        cells = benchmark.measure(CompetitionTask(Project(folder), "demo", dtype_name="fp32"), content, "bench")
     pairs = zip(cells, benchmark.p_values(cells), strict=True)
     return {(cell.dataset, cell.member, cell.prompts, cell.pooling): (cell, p) for cell, p in pairs}
 
 
 def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     """(templates of the greedy choice, the best single one) of the general set, on the training split."""
-    task = LabelledTask.of(Task("demo", Project(folder), dtype_name="fp32"), dataset, "train", "general")
+    task = DatasetTask.of(
+        CompetitionTask(Project(folder), "demo", dtype_name="fp32"), asked_split=dataset, asked_prompts="train"
+    )
     scorer, of = prompts_rank.Scorer(task, "lit@plain", "embedding"), np.array(task.prompts.templates)
     templates = list(dict.fromkeys(task.prompts.templates))
     with contextlib.redirect_stdout(io.StringIO()):

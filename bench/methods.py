@@ -26,9 +26,10 @@ from PIL import Image
 
 sys.path.insert(0, str(ROOT))
 
-from pipeline.chain import infer
-from pipeline.chain.task import Task
-from pipeline.labelled.task import LabelledTask
+from pipeline.chain import features as chain_features
+from pipeline.chain import text as chain_text
+from pipeline.chain.task import CompetitionTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.maths import metrics, prompt_scores, zeroshot
 from pipeline.maths.refine import STEPS, Evidence
 from pipeline.maths.refine.guards import guarded, unguarded
@@ -86,10 +87,12 @@ def project(folder: Path) -> Project:
 
 def load(folder: Path, dataset: str, split: str) -> Images:
     """One split of a data set, encoded once."""
-    task = LabelledTask.of(Task("demo", project(folder), dtype_name="fp32"), dataset, split)
+    task = DatasetTask.of(
+        CompetitionTask(project(folder), "demo", dtype_name="fp32"), asked_split=dataset, asked_prompts=split
+    )
     with contextlib.redirect_stdout(io.StringIO()):
-        members = {name: infer.run_features(task, f"lit@{name}")[0] for name in PREPROCESS}
-        text, _ = infer.run_text(task, "lit", task.prompts.prompts)
+        members = {name: chain_features.of_member(task, task.project.member(f"lit@{name}"))[0] for name in PREPROCESS}
+        text, _ = chain_text.of_prompts(task, "lit", task.prompts)
     features = {name: member.rows("features", 0, len(member.ids)).float() for name, member in members.items()}
     return Images(
         features,

@@ -13,6 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.chain import features as chain_features
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -41,31 +45,30 @@ def child(images: int, folder: str) -> dict:
     """Fill the feature caches with random features, then time the chain from there."""
     import torch
 
-    from pipeline.chain import infer, submit
-    from pipeline.chain.task import Task
+    from pipeline.chain.task import CompetitionTask
     from pipeline.core import artefacts
     from pipeline.core.digests import digest_of
     from pipeline.images.listing import ImageFiles
     from pipeline.maths import zeroshot
     from pipeline.recipes import Project
 
-    task = Task("x", Project(folder), dtype_name="fp32")
+    task = CompetitionTask(Project(folder), "x", dtype_name="fp32")
     task.__dict__["images"] = ImageFiles(
         Path(), tuple(f"{n}.jpg" for n in range(images)), 0
     )  # files that are not there
     task.__dict__["images_digest"] = f"synthetic {images}"
     torch.manual_seed(0)
     for n in range(MEMBERS):
-        features = infer.features_artefact(task, f"m{n}@p")
+        features = chain_features.stage(task, task.project.member(f"m{n}@p"))
         for start, stop in features.missing(task.shard_rows):
             features.save(start, stop, features=zeroshot.normalise(torch.randn(stop - start, WIDTH)).half())
-        made_from = infer.text_made_from(task, f"m{n}")
+        made_from = chain_text.made_from(task, f"m{n}")
         text = Path(folder) / "cache" / "text" / f"m{n}" / f"{digest_of(made_from)}.pt"
         prompts = list(task.prompts.prompts)
         content = {"prompts": prompts, "features": zeroshot.normalise(torch.randn(len(prompts), WIDTH))}
         artefacts.save(text, made_from, logit_scale=100.0, **content)
     began = time.perf_counter()
-    submit.run(task, "e")
+    submit(task, "e")
     seconds = time.perf_counter() - began
     return {"seconds": seconds, "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 

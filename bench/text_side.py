@@ -10,6 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from pipeline.chain import text as chain_text
+from pipeline.chain.task import CompetitionTask
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 CLASSES, TEMPLATES, SLICE = 1000, 80, 1  # SLICE templates of the 80 go through the tower
@@ -55,8 +58,6 @@ def main() -> str:
     import torch
 
     from pipeline import models
-    from pipeline.chain import infer
-    from pipeline.chain.task import Task
     from pipeline.recipes import Project
 
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +65,7 @@ def main() -> str:
         checkpoint(root)
         project(root, SLICE)
         project(root, TEMPLATES)
-        task = Task(f"c{SLICE}", Project(root))
+        task = CompetitionTask(Project(root), f"c{SLICE}")
         model = models.load("m", task.project.model("m"), root, "text", task.device, task.dtype)
         models.load = lambda *_: model  # loaded already, as for the bound
         prompts = task.prompts.prompts
@@ -78,9 +79,9 @@ def main() -> str:
             bound.append(time.perf_counter() - began)
             shutil.rmtree(root / "cache", ignore_errors=True)
             began = time.perf_counter()
-            infer.run_text(task, "m", prompts)
+            chain_text.of_prompts(task, "m", task.prompts)
             ours.append(time.perf_counter() - began)
-        rest = _without_the_tower(Task(f"c{TEMPLATES}", Project(root)), model)
+        rest = _without_the_tower(CompetitionTask(Project(root), f"c{TEMPLATES}"), model)
     ratio = statistics.median(ours) / statistics.median(bound)
     per_prompt = statistics.median(bound) / len(prompts)
     return "\n".join(
@@ -105,12 +106,10 @@ def _without_the_tower(task, model) -> float:
     """Seconds of the stage for all 80,000 prompts, the forward pass of the tower replaced by zeros of its shape."""
     import torch
 
-    from pipeline.chain import infer
-
     width = model.encode_text(["x"]).shape[1]
     model.module.encode_text = lambda tokens, **_: torch.ones(len(tokens), width)
     began = time.perf_counter()
-    infer.run_text(task, "m", task.prompts.prompts)
+    chain_text.of_prompts(task, "m", task.prompts)
     return time.perf_counter() - began
 
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 import labelled  # (the same data, project and encoder)
 
-from pipeline.chain.task import Task
+from pipeline.chain.task import CompetitionTask, Task
 from pipeline.learn import evaluate, kshot, train
 from pipeline.learn.recipe import Training
 from pipeline.models import heads
@@ -73,7 +73,7 @@ def project(folder: Path) -> None:
 
 
 def task(folder: Path) -> Task:
-    return Task("demo", Project(folder), dtype_name="fp32")
+    return CompetitionTask(Project(folder), "demo", dtype_name="fp32")
 
 
 def quiet():

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from . import models
-from .chain import infer
-from .chain.task import Task
+from .chain import features, probs
+from .chain.task import Runtime
 from .core.errors import UserError
 from .images.decoding import decode, read, to_rgb
 from .images.ops import compile_recipe
@@ -41,18 +41,18 @@ def load_classifier(
     batch: int | None = None,
 ) -> "Classifier":
     """A classifier with an entry of models.yaml, its images prepared by `preprocess` (None: the model's own)."""
-    return Classifier(Task("", Project(root), None, device, dtype, batch), model, preprocess)
+    return Classifier(Runtime(Project(root), device_name=device, dtype_name=dtype, batch_size=batch), model, preprocess)
 
 
 class Classifier:
     """Callable; keeps its model, each tower from when it is first needed, and the features of its latest labels."""
 
-    def __init__(self, task: Task, model: str, preprocess: str | None = None):
-        self.task, self.name = task, model
-        self.member = task.project.member(model, preprocess)
-        recipe = infer.split(self.member)[1]
-        self._recipe = task.project.preprocess(recipe)
-        self._prepare = compile_recipe(self._recipe, f"preprocess/{recipe}.yaml", task.place)
+    def __init__(self, runtime: Runtime, model: str, preprocess: str | None = None):
+        self.runtime, self.name = runtime, model
+        self.member = runtime.project.member(model, preprocess)
+        recipe = self.member.preprocess
+        self._recipe = runtime.project.preprocess(recipe)
+        self._prepare = compile_recipe(self._recipe, f"preprocess/{recipe}.yaml", runtime.place)
         self._tower = functools.cache(self._load)
         self._text = functools.lru_cache(maxsize=64)(self._encode_labels)
 
@@ -71,7 +71,7 @@ class Classifier:
         label's own probability.
         """
         many = isinstance(images, (list, tuple)) or getattr(images, "ndim", 0) == 4
-        found, batch = [], self.task.batch
+        found, batch = [], self.runtime.batch
         every = list(images) if many else [images]
         for start in range(0, len(every), batch):
             pixels = [self.pixels(image) for image in every[start : start + batch]]
@@ -98,28 +98,28 @@ class Classifier:
 
     def _scores(self, pixels: torch.Tensor, text_CD: torch.Tensor) -> torch.Tensor:
         model = self._tower("image")
-        image_ND = infer.Views(model, self._recipe.view_pooling).encode_image(pixels).cpu()
+        image_ND = features.Views(model, self._recipe.view_pooling).encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
             why = model.why_not_finite(pixels.flatten(0, -4))
             raise UserError(f"{self.name}: features are not finite: {why}")
         if model.logit_bias is None:
-            return infer.view_probs(self._recipe, image_ND, text_CD, model.logit_scale)
+            return probs.view_probs(self._recipe, image_ND, text_CD, model.logit_scale)
         scores = (model.logit_scale * image_ND.float() @ text_CD.T + model.logit_bias).sigmoid()
         return scores if scores.ndim == 2 else scores.mean(dim=1)  # sigmoids of views: each label is on its own
 
     def _encode_labels(self, labels: tuple[str, ...], templates: tuple[str, ...]) -> torch.Tensor:
         prompts = [template.replace("{}", label) for label in labels for template in templates]
-        model, batch = self._tower("text"), self.task.batch
+        model, batch = self._tower("text"), self.runtime.batch
         encoded = [model.encode_text(prompts[start : start + batch]).cpu() for start in range(0, len(prompts), batch)]
         owner = torch.arange(len(labels)).repeat_interleave(len(templates))
         return zeroshot.class_text_features(torch.cat(encoded), owner, torch.ones(len(prompts)), len(labels))
 
     def _load(self, tower: models.Tower) -> models.Model:
-        project = self.task.project
+        project = self.runtime.project
         entry = project.model(self.name)
-        model = models.load(self.name, entry, project.root, tower, self.task.device, self.task.dtype)
+        model = models.load(self.name, entry, project.root, tower, self.runtime.device, self.runtime.dtype)
         if tower == "image":
-            infer.check_recipe(project, self.member, model.image_size, model.resize_mode)
+            features.check_recipe(project, self.member, model.image_size, model.resize_mode)
         return model
 
 

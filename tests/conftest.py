@@ -14,9 +14,10 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 
-from pipeline.chain.task import Task
+from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core._torchvision import allow_import
 from pipeline.recipes import Project
+from pipeline.recipes.prompts import PromptSet
 
 allow_import()
 settings.register_profile("default", deadline=None, derandomize=True)  # timings vary, results must not
@@ -116,15 +117,21 @@ def task(project_root) -> Task:
     return fresh(project_root)
 
 
+def prompt_set(prompts) -> PromptSet:
+    """Finished prompts of one class, as if they were written in a file."""
+    count = len(prompts)
+    return PromptSet(("x",), tuple(prompts), (0,) * count, (1.0,) * count, ("",) * count, (Path("x.yaml"),) * count)
+
+
 def fresh(root: Path, **settings) -> Task:
     """A task as a new process would have it: nothing read yet."""
-    return Task("tiny", Project(root), dtype_name="fp32", **settings)
+    return CompetitionTask(Project(root), "tiny", dtype_name="fp32", **settings)
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a verb in this process, where one of its own would prove nothing more: what `pipeline` returns."""
-    from pipeline.cli.main import main
+    from pipeline.__main__ import main
 
     def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
         monkeypatch.chdir(root)

@@ -6,10 +6,10 @@
 from pathlib import Path
 from random import Random
 
-from pipeline.chain import log
-from pipeline.chain.submissions import csv_text
-from pipeline.chain.submit import row_order, submissions_of, truth
-from pipeline.chain.task import Task
+from pipeline.chain import scores
+from pipeline.chain.csv_format import CsvFormat
+from pipeline.chain.ledger import csv_text
+from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core.errors import UserError
 from pipeline.images.ops import compile_recipe
 from pipeline.recipes import Project
@@ -62,13 +62,13 @@ def small_project(root: Path) -> Path:
 
 
 def _log(task: Task) -> None:
-    log.run(task)
-    log.diff(task, 1, 2)
-    log.score(task, 2, 0.25, None)
+    scores.show_log(task)
+    scores.show_difference(task, 1, 2)
+    scores.record(task, 2, 0.25, None)
 
 
 def _add(task: Task) -> None:
-    submissions = submissions_of(task)
+    submissions = CsvFormat(task).ledger
     submissions.add("both", csv_text(["id", "label"], [[number, "1"] for number in IDS]), submissions.made(1))
 
 
@@ -76,7 +76,7 @@ def _add(task: Task) -> None:
 KINDS = {
     "competition": (
         "competitions/tiny.yaml",
-        lambda task: (task.class_names, row_order(task), truth(task), task.prompts),
+        lambda task: (task.class_names, CsvFormat(task).order, CsvFormat(task).solution, task.prompts),
     ),
     "classes": ("classes.json", lambda task: task.class_names),
     "models": ("models.yaml", lambda task: task.project.model("vit")),
@@ -86,8 +86,8 @@ KINDS = {
     "prompts": ("prompts/tiny/cats.yaml", lambda task: task.prompts.digest),
     "dataset": ("datasets/d.yaml", lambda task: task.project.dataset("d")),
     "benchmark": ("benchmarks/b.yaml", lambda task: task.project.benchmark("b")),
-    "sample": ("sample.csv", row_order),
-    "solution": ("solution.csv", truth),
+    "sample": ("sample.csv", lambda task: CsvFormat(task).order),
+    "solution": ("solution.csv", lambda task: CsvFormat(task).solution),
     "log": ("submissions/tiny/log.csv", _log),
     "submission": ("submissions/tiny/001-both.csv", lambda task: (_add(task), _log(task))),
     "made": ("submissions/tiny/001-both.json", _add),
@@ -103,7 +103,7 @@ def attempt(root: Path, kind: str, content: bytes) -> bool:
     before = {path: path.read_bytes() for path in {root / file, *folder.glob("*")}}
     (root / file).write_bytes(content)
     try:
-        action(Task("tiny", Project(root)))
+        action(CompetitionTask(Project(root), "tiny"))
     except UserError:
         return False
     finally:

@@ -53,5 +53,5 @@ def test_imports_run_one_way():
 
 
 def test_recipes_need_no_torch():
-    code = "import sys, pipeline.labelled.task, pipeline.chain.submissions; assert 'torch' not in sys.modules"
+    code = "import sys, pipeline.labelled.task, pipeline.chain.ledger; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -2,20 +2,33 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
-from ..core.artefacts import Artefact
-from ..core.console import say
-from ..core.digests import FORMAT
+from torch import Tensor
+
+from ..maths import zeroshot
 from ..recipes import Ensemble
+from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from . import infer
-from .match import MATCHES
+from . import probs
+from .columns import Columns, Kind
 from .prompt_weights import prompts_of, weighted
+from .stage import Advance, Stage, declare
 from .task import Task
+from .temperatures import MATCHES
 
 
-def members(recipe: Ensemble) -> dict[str, float]:
+class Rows(Protocol):
+    """Probabilities of all images, in files or in memory."""
+
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
+        """As Artefact.rows."""
+
+
+def members(recipe: Ensemble) -> dict[Member, float]:
     """The members that count, with weights that sum to 1."""
     total = sum(member.weight for member in recipe.members.values())
     return {name: member.weight / total for name, member in recipe.members.items() if member.weight > 0}
@@ -23,36 +36,12 @@ def members(recipe: Ensemble) -> dict[str, float]:
 
 def preprocess_recipes(recipe: Ensemble) -> list[str]:
     """The preprocess recipes of the members that count, each once."""
-    return list(dict.fromkeys(infer.split(member)[1] for member in members(recipe)))
+    return list(dict.fromkeys(member.preprocess for member in members(recipe)))
 
 
-def columns(recipe: Ensemble) -> str:
+def kind(recipe: Ensemble) -> Kind:
     """Which columns the members' probabilities have: one per prompt, or one per class (mean text embedding)."""
     return "class_mean" if recipe.pooling == "embedding" else "prompts"
-
-
-def blended_columns(task: Task, recipe: Ensemble, find: Callable = weighted) -> dict:
-    """What the columns of the blend are, as infer.columns_of says it."""
-    if recipe.blend == "classes" or task.project.is_head(next(iter(members(recipe)))):
-        return infer.columns_of(task, "classes")
-    return infer.columns_of(task, columns(recipe), find(task, recipe))
-
-
-def member_columns(task: Task, recipe: Ensemble, member: str, find: Callable = weighted) -> dict:
-    """What the columns of a member's probabilities are; a trained head's are classes."""
-    if task.project.is_head(member):
-        return infer.columns_of(task, "classes")
-    return infer.columns_of(task, columns(recipe), find(task, recipe, member))
-
-
-def _prompts_of(task: Task, recipe: Ensemble, member: str, find: Callable = prompts_of) -> PromptSet | None:
-    return None if task.project.is_head(member) else find(task, recipe, member)
-
-
-def check(task: Task, recipe: Ensemble) -> None:
-    """UserError for prompts that a member does not have, or weights that the pooling cannot use."""
-    for member in members(recipe):
-        _prompts_of(task, recipe, member)
 
 
 def pooling(recipe: Ensemble) -> str:
@@ -60,26 +49,53 @@ def pooling(recipe: Ensemble) -> str:
     return "mean" if recipe.pooling == "embedding" else recipe.pooling
 
 
-def part(task: Task, recipe: Ensemble, member: str) -> Artefact:
+def member_columns(task: Task, recipe: Ensemble, member: Member) -> Columns:
+    """What the columns of a member's probabilities are; a trained head's are classes."""
+    if member.is_head:
+        return Columns.classes(task.class_names)
+    return Columns.of(weighted(task, recipe, member), kind(recipe))
+
+
+def blended_columns(task: Task, recipe: Ensemble) -> Columns:
+    """What the columns of the blend are."""
+    if recipe.blend == "classes" or next(iter(members(recipe))).is_head:
+        return Columns.classes(task.class_names)
+    return Columns.of(weighted(task, recipe), kind(recipe))
+
+
+def check(task: Task, recipe: Ensemble) -> None:
+    """UserError for prompts that a member does not have, or weights that the pooling cannot use."""
+    for member in members(recipe):
+        _prompts(task, recipe, member)
+
+
+def _prompts(task: Task, recipe: Ensemble, member: Member) -> PromptSet | None:
+    return None if member.is_head else prompts_of(task, recipe, member)
+
+
+def part(task: Task, recipe: Ensemble, member: Member) -> Stage:
     """The probabilities of a member, as the recipe needs them."""
-    return infer.artefact(task, member, columns(recipe), _prompts_of(task, recipe, member))
+    find = functools.partial(weighted, task, recipe, member)
+    return probs.stage(task, member, kind(recipe), _prompts(task, recipe, member), find)
 
 
-def run_part(task: Task, recipe: Ensemble, member: str) -> Artefact:
-    """The same, computed."""
-    return infer.run(task, member, columns(recipe), _prompts_of(task, recipe, member, weighted))
-
-
-def artefact(task: Task, name: str) -> Artefact:
-    """What the stage makes: `probs` float32 (N, P); with 'blend: classes' (N, C)."""
+def stage(task: Task, name: str) -> Stage:
+    """`probs` float32 (N, P) of the recipe's blend; with 'blend: classes' (N, C)."""
     recipe = task.project.ensemble(name)
-    made_from = {
-        "stage": "ensemble",
-        "format": FORMAT,
-        "members": [[part(task, recipe, member).digest, weight] for member, weight in members(recipe).items()],
-        **_way(recipe),
-    }
-    return Artefact(task.cache / "ensemble" / name, made_from, task.images.ids)
+    weights = members(recipe)
+    parts = {member: part(task, recipe, member) for member in weights}
+    digests = [[parts[member].digest, weight] for member, weight in weights.items()]
+    return declare(
+        task,
+        "ensemble",
+        name,
+        {"members": digests, **_way(recipe)},
+        verb="ensemble",
+        begin=lambda _: Blending(Blend(task, recipe, parts)),
+        inputs=tuple(parts.values()),
+        reused=f"{len(task.images.ids)} images reused",
+        row_bytes=4 * len(task.class_names) if recipe.blend == "classes" else next(iter(parts.values())).row_bytes,
+    )
 
 
 def _way(recipe: Ensemble) -> dict:
@@ -94,62 +110,67 @@ def _way(recipe: Ensemble) -> dict:
     return way
 
 
-def run(task: Task, name: str) -> Artefact:
-    """Blend the members of a recipe, inferring those that are not cached."""
-    recipe, result = task.project.ensemble(name), artefact(task, name)
-    gaps = result.missing(task.shard_rows)
-    if not gaps:
-        say("ensemble", name, f"{len(result.ids)} images reused")
-        return result
-    weights = members(recipe)
-    parts = {member: run_part(task, recipe, member) for member in weights}
-    began = time.perf_counter()
-    matched = temperatures(task, recipe, parts)
-    for start, stop in gaps:
-        probs = blended(task, recipe, parts, matched, start, stop)
-        result.save(start, stop, probs=probs, **blended_columns(task, recipe))
-    hot = {member: "" if t == 1 else f" at temperature {t:.4g}" for member, t in matched.items()}
-    blend = " + ".join(f"{weight:.3g} {member}{hot[member]}" for member, weight in weights.items())
-    say("ensemble", name, f"{blend}; {len(result.ids)} images in {time.perf_counter() - began:.2f} s")
-    return result
+@dataclass(frozen=True, eq=False)
+class Blend:
+    """The thresholded blend of a recipe, made row by row from `parts`: the probabilities of each member, computed."""
+
+    task: Task
+    recipe: Ensemble
+    parts: Mapping[Member, Rows]
+    path: str = "the blend"
+
+    @cached_property
+    def columns(self) -> Columns:
+        return blended_columns(self.task, self.recipe)
+
+    @cached_property
+    def temperatures(self) -> dict[Member, float]:
+        """The temperature at which each member is blended."""
+        return MATCHES[self.recipe.match](self.recipe, members(self.recipe), self._confidence)
+
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
+        """As Artefact.rows."""
+        blended_NP = self.blended(start, stop)
+        return zeroshot.threshold(blended_NP, self.recipe.threshold) if self.recipe.threshold else blended_NP
+
+    def blended(self, start: int, stop: int) -> Tensor:
+        """The blend (n, P), or (n, C), of images start..stop, before the threshold."""
+        weights = members(self.recipe)
+        rows = [self._of_member(member, self.temperatures[member], start, stop) for member in weights]
+        return zeroshot.blend(rows, list(weights.values()), self.recipe.space)
+
+    def _of_member(self, member: Member, temperature: float, start: int, stop: int) -> Tensor:
+        """What a member brings to the blend: its columns, or its classes (rows sum to 1)."""
+        rows_NP = zeroshot.temper(self.parts[member].rows("probs", start, stop), temperature)
+        if self.recipe.blend == "prompts":
+            return rows_NP
+        return self._columns[member].class_probs(rows_NP, pooling(self.recipe))
+
+    @cached_property
+    def _columns(self) -> dict[Member, Columns]:
+        return {member: member_columns(self.task, self.recipe, member) for member in self.parts}
+
+    def _confidence(self, member: Member, temperature: float) -> float:
+        """Mean of the largest probability of each image."""
+        total = 0.0
+        for chunk in self.task.chunks():
+            total += self._of_member(member, temperature, *chunk).amax(dim=1).double().sum().item()
+        return total / len(self.task.images.ids)
 
 
-def blended(task: Task, recipe: Ensemble, parts: dict, temperatures: dict[str, float], start: int, stop: int):
-    """The blend (n, P), or (n, C), of images start..stop; `parts` have the `rows` of the members' probabilities."""
-    from ..maths import zeroshot
+class Blending:
+    """The work of the stage."""
 
-    weights = members(recipe)
-    rows = [_rows(task, recipe, member, parts[member], temperatures[member], start, stop) for member in weights]
-    return zeroshot.blend(rows, list(weights.values()), recipe.space)
+    def __init__(self, blend: Blend):
+        self.began, self.blend = time.perf_counter(), blend
+        self.temperatures, self.columns = blend.temperatures, blend.columns.saved()
 
+    def rows(self, start: int, stop: int, advance: Advance) -> dict:
+        return {"probs": self.blend.blended(start, stop), **self.columns}
 
-def temperatures(task: Task, recipe: Ensemble, parts: dict[str, Artefact]) -> dict[str, float]:
-    """The temperature at which each member is blended; `parts` are their probabilities, all computed."""
-    confidence = functools.partial(_confidence, task, recipe, parts)
-    return MATCHES[recipe.match](recipe, members(recipe), confidence)
-
-
-def _rows(task: Task, recipe: Ensemble, member: str, probs: Artefact, temperature: float, start: int, stop: int):
-    """What a member brings to the blend for images start..stop: its columns, or its classes (rows sum to 1)."""
-    from ..maths import zeroshot
-
-    rows_NP = zeroshot.temper(probs.rows("probs", start, stop), temperature)
-    if recipe.blend == "prompts":
-        return rows_NP
-    what = member_columns(task, recipe, member)
-    classes = len(task.class_names)
-    return zeroshot.class_probs(rows_NP, what["prompt_class"], what["prompt_weight"], classes, pooling(recipe))
-
-
-def _confidence(task: Task, recipe: Ensemble, parts: dict[str, Artefact], member: str, temperature: float) -> float:
-    total = 0.0
-    for start, stop in chunks(task):
-        rows = _rows(task, recipe, member, parts[member], temperature, start, stop)
-        total += rows.amax(dim=1).double().sum().item()
-    return total / len(task.images.ids)
-
-
-def chunks(task: Task) -> Iterator[tuple[int, int]]:
-    """Row ranges that fit into memory whatever the number of images is."""
-    total = len(task.images.ids)
-    return ((start, min(start + task.shard_rows, total)) for start in range(0, total, task.shard_rows))
+    def told(self, rows: int, seconds: float) -> str:
+        hot = {member: "" if t == 1 else f" at temperature {t:.4g}" for member, t in self.temperatures.items()}
+        weights = members(self.blend.recipe)
+        blend = " + ".join(f"{weight:.3g} {member}{hot[member]}" for member, weight in weights.items())
+        images = len(self.blend.task.images.ids)
+        return f"{blend}; {images} images in {time.perf_counter() - self.began:.2f} s"

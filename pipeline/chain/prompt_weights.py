@@ -8,11 +8,17 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from ..core.errors import UserError
 from ..core.registry import find, register
+from ..maths import prompt_scores, zeroshot
 from ..recipes import Ensemble
+from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from . import infer, problems
+from . import damage, features, text
+from .probs import CHUNK
 from .task import Task
 
 Weights = tuple[float, ...]
@@ -47,23 +53,19 @@ def carprt(prompts: PromptSet, logits: Logits) -> Weights:
 
 
 def _scored(method: str, prompts: PromptSet, logits: Logits) -> Weights:
-    import torch
-
-    from ..maths import prompt_scores
-
     labels, known = torch.tensor(prompts.prompt_class), torch.tensor(prompts.weights)
     found = prompt_scores.weights(method, logits, labels, prompts.templates, known, len(prompts.class_names))
     return tuple(found.tolist())
 
 
-def prompts_of(task: Task, recipe: Ensemble, member: str | None = None) -> PromptSet:
+def prompts_of(task: Task, recipe: Ensemble, member: Member | None = None) -> PromptSet:
     """The prompts of a member, to be weighted as the recipe asks; without `member` those that all members share.
 
     Weights that are found from the images are not found yet: see `weighted`. UserError for weights that the recipe's
     pooling cannot use.
     """
     use = recipe.members.get(member) if member else next(m for m in recipe.members.values() if m.weight)
-    name = use.prompts if use and use.prompts else task.prompts_set
+    name = use.prompts if use and use.prompts else task.prompts_name
     prompts = task.prompts_of(name)
     function = find(WEIGHTINGS, "prompt weighting", recipe.prompt_weights, "prompt_weights")
     if function.uses != "image":
@@ -77,43 +79,35 @@ def prompts_of(task: Task, recipe: Ensemble, member: str | None = None) -> Promp
     return prompts if weights == prompts.weights else replace(prompts, weights=weights)
 
 
-def weighted(task: Task, recipe: Ensemble, member: str | None = None) -> PromptSet:
+def weighted(task: Task, recipe: Ensemble, member: Member | None = None) -> PromptSet:
     """`prompts_of` with the weights found; those that members share are the members' own, averaged by their weights."""
     prompts = prompts_of(task, recipe, member)
     if not prompts.weighting:
         return prompts
     uses = {member: 1.0} if member else {name: use.weight for name, use in recipe.members.items() if use.weight > 0}
-    found = [
-        (weight / sum(uses.values()), of_member(task, name, prompts, prompts.weighting))
-        for name, weight in uses.items()
-    ]
+    found = [(weight / sum(uses.values()), of_member(task, name, prompts)) for name, weight in uses.items()]
     weights = (sum(share * own[p] for share, own in found) for p in range(len(prompts.prompts)))
     return replace(prompts, weights=tuple(weights))
 
 
-@functools.cache
-def of_member(task: Task, member: str, prompts: PromptSet, method: str) -> Weights:
-    """The weights that a weighting gives a member's prompts, whatever the recipe says."""
-    features, _ = infer.run_features(task, member)
-    text, _ = infer.run_text(task, infer.split(member)[0], prompts.prompts)
-    return WEIGHTINGS[method](prompts, functools.partial(_logits, task, member, features, text))
+def of_member(task: Task, member: Member, prompts: PromptSet, method: str = "") -> Weights:
+    """The weights that a method (by default the one that the set asks for) gives a member's prompts."""
+    method = method or prompts.weighting
+    key = ("weights", task.identity, member, prompts.digest, method)
+    return task.once(key, lambda: WEIGHTINGS[method](prompts, functools.partial(_logits, task, member, prompts)))
 
 
-def _logits(task: Task, member: str, features, text: infer.Text) -> Iterator:
+def _logits(task: Task, member: Member, prompts: PromptSet) -> Iterator[Tensor]:
     """The logits of all images of which there is a picture, shard by shard.
 
     Where views are kept apart each counts as an image.
     """
-    import torch
-
-    from ..maths import zeroshot
-
-    recipe = infer.split(member)[1]
-    views = task.project.preprocess(recipe).view_pooling == "confident"
-    whole = torch.ones(len(features.ids), dtype=torch.bool)
-    whole[problems.without_picture(task, [recipe])] = False
-    for start in range(0, len(features.ids), task.shard_rows):
-        stop = min(start + task.shard_rows, len(features.ids))
-        rows = features.rows("features", start, stop)[whole[start:stop]]
-        for some in (rows.flatten(0, 1) if views else rows).split(4096):
-            yield zeroshot.prompt_logits(some, text.features, text.logit_scale)
+    seen, _ = features.of_member(task, member)
+    known, _ = text.of_prompts(task, member.model, prompts)
+    views = task.project.preprocess(member.preprocess).view_pooling == "confident"
+    whole = torch.ones(len(seen.ids), dtype=torch.bool)
+    whole[damage.without_picture(task, [member.preprocess])] = False
+    for start, stop in task.chunks():
+        rows = seen.rows("features", start, stop)[whole[start:stop]]
+        for some in (rows.flatten(0, 1) if views else rows).split(CHUNK):
+            yield zeroshot.prompt_logits(some, known.features, known.logit_scale)

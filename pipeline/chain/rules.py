@@ -15,11 +15,11 @@ from ..images.ops import OPS
 from ..images.views import VIEWS
 from ..maths.refine import STEPS
 from ..recipes import Ensemble, Project, line_of
+from ..recipes.member import Member
 from .ensemble import members
-from .infer import split
-from .match import MATCHES
 from .prompt_weights import WEIGHTINGS
 from .task import Task
+from .temperatures import MATCHES
 
 USES = get_args(Use)
 WORDS = {"image": "one image at a time", "test_set": "the unlabelled test images", "labels": "labelled images"}
@@ -49,8 +49,8 @@ def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iter
         yield from _of_member(project, member)
 
 
-def _of_member(project: Project, member: str) -> Iterator[Usage]:
-    model, name = split(member)
+def _of_member(project: Project, member: Member) -> Iterator[Usage]:
+    name, model = member.preprocess, member.model
     recipe, path = project.preprocess(name), project.path("preprocess", name)
     for number, (op, _) in enumerate(recipe.ops):
         yield _usage(OPS, "op", op, path, "ops", number)

@@ -1,137 +1,60 @@
-"""What one run works on: a competition, its images and prompts, and how to compute. Every stage takes a Task."""
+"""What one run works on, and how it computes: a `Runtime` (project, device, dtype, ...) and a `Task` of it.
 
-import functools
+A task is a competition here and a labelled data set in `labelled/task.py`: images, class names, prompts, rules. Stages
+take tasks and do not ask which kind.
+"""
+
 import os
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..core import console
 from ..core.digests import FileDigests, digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..images.decoding import Policy
-from ..images.listing import ImageFiles, list_images
-from ..images.ops import Place
+from ..images.listing import ImageFiles, Images, list_images
+from ..images.upscale import Place
 from ..recipes import Competition, Project, Rules
 from ..recipes.prompts import PromptSet, load_prompts
 
 DTYPES = ("fp32", "fp16", "bf16")
 FILE_NAMES = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be no UTF-8
-SHOWN = 3  # pairs of prompts in a warning
+SHOWN = 5  # pairs of prompts that are told to be one
 
 
-@dataclass(frozen=True)
-class Task:
-    """One competition and the settings of one run; 'auto' settings are decided when they are needed."""
+@dataclass(frozen=True, eq=False)
+class Runtime:
+    """A project and the settings of one run; 'auto' settings are decided when they are needed.
 
-    competition_name: str
-    project: Project = field(default_factory=Project)
-    data: str | None = None
-    device_name: str = "auto"
-    dtype_name: str = "auto"
-    batch_size: int | None = None
-    workers: int = 0
-    shard_rows: int = 2048
+    `facts` is what was learnt once and holds for the run; it is shared by all tasks of a run.
+    """
 
-    @cached_property
-    def competition(self) -> Competition:
-        return self.project.competition(self.competition_name)
+    project: Project
+    data: str | None = field(default=None, kw_only=True)
+    device_name: str = field(default="auto", kw_only=True)
+    dtype_name: str = field(default="auto", kw_only=True)
+    batch_size: int | None = field(default=None, kw_only=True)
+    workers: int = field(default=0, kw_only=True)
+    shard_rows: int = field(default=2048, kw_only=True)
+    facts: dict = field(default_factory=dict, kw_only=True, repr=False)
 
-    @property
-    def where(self) -> str:
-        return f"competitions/{self.competition_name}.yaml"
+    def once(self, key: tuple, find: Callable[[], Any]) -> Any:
+        """What `find` gives, asked for once in a run."""
+        if key not in self.facts:
+            self.facts[key] = find()
+        return self.facts[key]
 
-    @cached_property
-    def cache(self) -> Path:
-        return self.project.root / "cache" / self.competition_name
+    def say_once(self, stage: str, subject: str, message: str) -> None:
+        """`say`, once in a run: several parts of a recipe may need one stage."""
+        self.once((stage, subject, message), lambda: console.say(stage, subject, message))
 
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        return self.project.class_names(self.competition_name)
-
-    @property
-    def rules(self) -> Rules:
-        """What may be used to label these images."""
-        return self.competition.rules
-
-    @property
-    def prompts_set(self) -> str:
-        return self.competition.prompts or self.competition_name
-
-    @cached_property
-    def prior(self) -> tuple[float, ...] | None:
-        """Class shares that the competition states, in label order."""
-        return self.project.prior(self.competition_name)
-
-    @cached_property
-    def prompts(self) -> PromptSet:
-        return self.prompts_of(self.prompts_set)
-
-    @functools.cache
-    def prompts_of(self, prompts_set: str) -> PromptSet:
-        """Any prompt set, for these classes; prompts that most models take for one are said once."""
-        found = load_prompts(self.project.prompts_folder(prompts_set), self.class_names)
-        for first, second, file in found.near_duplicates[:SHOWN]:
-            console.warn_once(f"{file}: {first!r} and {second!r} are one prompt to most models, which counts twice")
-        return found
-
-    @cached_property
-    def images(self) -> ImageFiles:
-        return list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
-
-    @cached_property
-    def policy(self) -> Policy:
-        """What is done about images that cannot be decoded as they are."""
-        how = self.competition.damaged_images
-        return Policy(self.competition.max_pixels, fill=how == "fill", fallback=how != "error")
-
-    @cached_property
-    def contents(self) -> list[str]:
-        """What each image is, without decoding any."""
-        digests = FileDigests(self.cache / "files.json")
-        self._remember_source()
-        try:
-            return self.images.contents(digests)
-        finally:
-            digests.remember()
-
-    @cached_property
-    def images_digest(self) -> str:
-        """Digest of the ordered ids and the contents of all images."""
-        return digest_of({"ids": self.images.ids, "contents": self.contents})
-
-    @property
-    def reports(self) -> Path:
-        """Where pages and tables about this competition or data set are written."""
-        return self.project.root / "reports" / self.cache.relative_to(self.project.root / "cache")
-
-    @property
-    def sources_path(self) -> Path:
-        """Where the sources are listed that this cache was ever computed from."""
-        return self.cache / "sources.txt"
-
-    @property
-    def source(self) -> str:
-        """Where the images come from, as the user wrote it."""
-        return self.data or self.competition.images
-
-    @property
-    def known_sources(self) -> list[str] | None:
-        """The sources that this cache was computed from so far; None where the list is damaged."""
-        try:
-            text = self.sources_path.read_text()
-        except FileNotFoundError:
-            return []
-        except ValueError:
-            return None
-        return text.splitlines() if text.endswith("\n") else None
-
-    def _remember_source(self) -> None:
-        source, known = self.source, self.known_sources
-        if known is not None and source not in known:
-            with atomic_file(self.sources_path) as temporary:
-                temporary.write_text("\n".join([*known, source]) + "\n", **FILE_NAMES)
+    def settings(self) -> dict:
+        """The fields that another task of the same run has as well."""
+        return {one.name: getattr(self, one.name) for one in fields(Runtime)}
 
     @cached_property
     def device(self):
@@ -176,15 +99,6 @@ class Task:
     def threads(self) -> int:
         return self.workers or len(os.sched_getaffinity(0))
 
-    @property
-    def rank(self) -> int:
-        """Number of this process among those a launcher started (torchrun, accelerate launch)."""
-        return console.rank()
-
-    @property
-    def world(self) -> int:
-        return console.world()
-
 
 def _native_bf16() -> bool:
     """Whether the CPU has instructions for bf16; without them it is emulated, slower than fp32."""
@@ -192,3 +106,153 @@ def _native_bf16() -> bool:
 
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+@dataclass(frozen=True, eq=False)
+class Task(Runtime):
+    """Images, class names and prompts to work on; what a subclass must say is below, the rest follows from it."""
+
+    name: str
+    kind: ClassVar[str]  # the folder of its recipe
+    labelled: ClassVar[bool] = False  # whether the right label of each image is known: then `truth` has them
+    prior: ClassVar[tuple[float, ...] | None] = None  # class shares that are stated, in label order
+
+    if TYPE_CHECKING:  # properties of a subclass
+        cache: Path  # where its artefacts lie
+        source: str  # where the images come from, as the user wrote it
+        images: Images
+        class_names: tuple[str, ...]
+        prompts_name: str  # its prompt set
+        policy: Policy  # what is done about images that cannot be decoded as they are
+        rules: Rules  # what may be used to label these images
+
+    @classmethod
+    def of(cls, runtime: Runtime, name: str, **more) -> Self:
+        """A task with the settings (device, dtype, DATA, ...) of a run."""
+        return cls(name=name, **runtime.settings(), **more)
+
+    @property
+    def identity(self) -> tuple:
+        """What tells its images from those of other tasks of the run."""
+        return self.kind, self.name, self.source
+
+    @property
+    def where(self) -> str:
+        """The file of its recipe, for errors."""
+        return f"{self.kind}/{self.name}.yaml"
+
+    @property
+    def looked_at(self) -> str:
+        """Which images are looked at, in words."""
+        return self.where
+
+    def every_split(self) -> list[Self]:
+        """The same, once for each part that its images come in."""
+        return [self]
+
+    @property
+    def prompts(self) -> PromptSet:
+        return self.prompts_of(self.prompts_name)
+
+    def prompts_of(self, name: str) -> PromptSet:
+        """Any prompt set, for these classes; prompts that most models take for one are said once."""
+        return self.once(("prompts", name, self.class_names), lambda: self._load_prompts(name))
+
+    def _load_prompts(self, name: str) -> PromptSet:
+        found = load_prompts(self.project.prompts_folder(name), self.class_names)
+        for first, second, file in found.near_duplicates[:SHOWN]:
+            console.warn(f"{file}: {first!r} and {second!r} are one prompt to most models, which counts twice")
+        return found
+
+    def chunks(self) -> Iterator[tuple[int, int]]:
+        """Row ranges (start, stop) that fit into memory whatever the number of images is."""
+        total = len(self.images.ids)
+        return ((start, min(start + self.shard_rows, total)) for start in range(0, total, self.shard_rows))
+
+    @property
+    def reports(self) -> Path:
+        """Where pages and tables about it are written."""
+        return self.project.root / "reports" / self.cache.relative_to(self.project.root / "cache")
+
+    def contents(self) -> list[str]:
+        """What each image is, without decoding any; the source is remembered, so that `clean-cache` knows it."""
+        return self.once(("contents", self.identity), self._contents)
+
+    def _contents(self) -> list[str]:
+        digests = FileDigests(self.cache / "files.json")
+        self._remember_source()
+        try:
+            return self.images.contents(digests)
+        finally:
+            digests.remember()
+
+    def images_digest(self) -> str:
+        """Digest of the ordered ids and the contents of all images."""
+        return self.once(
+            ("images", self.identity), lambda: digest_of({"ids": self.images.ids, "contents": self.contents()})
+        )
+
+    @property
+    def sources_path(self) -> Path:
+        """Where the sources are listed that this cache was ever computed from."""
+        return self.cache / "sources.txt"
+
+    def known_sources(self) -> list[str] | None:
+        """The sources that this cache was computed from so far; None where the list is damaged."""
+        try:
+            text = self.sources_path.read_text()
+        except FileNotFoundError:
+            return []
+        except ValueError:
+            return None
+        return text.splitlines() if text.endswith("\n") else None
+
+    def _remember_source(self) -> None:
+        known = self.known_sources()
+        if known is not None and self.source not in known:
+            with atomic_file(self.sources_path) as temporary:
+                temporary.write_text("\n".join([*known, self.source]) + "\n", **FILE_NAMES)
+
+
+@dataclass(frozen=True, eq=False)
+class CompetitionTask(Task):
+    """competitions/<name>.yaml."""
+
+    kind = "competitions"
+
+    @cached_property
+    def recipe(self) -> Competition:
+        return self.project.competition(self.name)
+
+    @cached_property
+    def cache(self) -> Path:
+        return self.project.root / "cache" / self.name
+
+    @property
+    def source(self) -> str:
+        return self.data or self.recipe.images
+
+    @cached_property
+    def images(self) -> ImageFiles:
+        return list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        return self.project.class_names(self.name)
+
+    @property
+    def prompts_name(self) -> str:
+        return self.recipe.prompts or self.name
+
+    @cached_property
+    def prior(self) -> tuple[float, ...] | None:
+        return self.project.prior(self.name)
+
+    @cached_property
+    def policy(self) -> Policy:
+        how = self.recipe.damaged_images
+        return Policy(self.recipe.max_pixels, fill=how == "fill", fallback=how != "error")
+
+    @property
+    def rules(self) -> Rules:
+        return self.recipe.rules

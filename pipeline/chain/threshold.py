@@ -2,41 +2,43 @@
 
 import time
 
-from ..core.artefacts import Artefact
-from ..core.console import say
-from ..core.digests import FORMAT
+from ..maths import zeroshot
 from . import ensemble
+from .columns import Columns
+from .stage import Advance, Stage, declare
 from .task import Task
 
 
-def artefact(task: Task, name: str) -> Artefact:
-    """What the stage makes: `probs` float32 (N, P), not renormalised."""
-    blended = ensemble.artefact(task, name)
-    limit = task.project.ensemble(name).threshold
-    made_from = {"stage": "threshold", "format": FORMAT, "ensemble": blended.digest, "threshold": limit}
-    return Artefact(task.cache / "threshold" / name, made_from, blended.ids)
-
-
-def run(task: Task, name: str) -> Artefact:
-    """Threshold a recipe's blend, before it is pooled."""
-    from ..maths import zeroshot
-
-    recipe, result = task.project.ensemble(name), artefact(task, name)
-    gaps = result.missing(task.shard_rows)
-    if not gaps:
-        say("threshold", name, f"{len(result.ids)} images reused")
-        return result
-    blended = ensemble.run(task, name)
-    began, zeroed, total = time.perf_counter(), 0, 0
-    for start, stop in gaps:
-        probs = zeroshot.threshold(blended.rows("probs", start, stop), recipe.threshold)
-        zeroed, total = zeroed + int((probs == 0).sum()), total + probs.numel()
-        result.save(start, stop, probs=probs, **ensemble.blended_columns(task, recipe))
-    done = f"{zeroed / total:.1%} of the values are not above {recipe.threshold:g} and become 0"
-    say(
+def stage(task: Task, name: str) -> Stage:
+    """`probs` float32 (N, P) of a recipe, not renormalised; the blend itself where nothing is to become zero."""
+    blend, limit = ensemble.stage(task, name), task.project.ensemble(name).threshold
+    if not limit:
+        return blend
+    return declare(
+        task,
         "threshold",
         name,
-        f"{done if recipe.threshold else 'none, nothing changes'}; "
-        f"{len(result.ids)} images in {time.perf_counter() - began:.2f} s",
+        {"ensemble": blend.digest, "threshold": limit},
+        verb="threshold",
+        begin=lambda _: Zeroing(blend, limit),
+        inputs=(blend,),
+        reused=f"{len(task.images.ids)} images reused",
+        row_bytes=blend.row_bytes,
     )
-    return result
+
+
+class Zeroing:
+    """The work of the stage."""
+
+    def __init__(self, blend: Stage, limit: float):
+        self.began, self.blend, self.limit = time.perf_counter(), blend, limit
+        self.columns, self.zeroed, self.values = Columns.read(blend).saved(), 0, 0
+
+    def rows(self, start: int, stop: int, advance: Advance) -> dict:
+        probs = zeroshot.threshold(self.blend.rows("probs", start, stop), self.limit)
+        self.zeroed, self.values = self.zeroed + int((probs == 0).sum()), self.values + probs.numel()
+        return {"probs": probs, **self.columns}
+
+    def told(self, rows: int, seconds: float) -> str:
+        done = f"{self.zeroed / self.values:.1%} of the values are not above {self.limit:g} and become 0"
+        return f"{done}; {len(self.blend.ids)} images in {time.perf_counter() - self.began:.2f} s"

@@ -5,24 +5,37 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..chain import ensemble, infer, preprocess, problems, threshold
-from ..chain.task import DTYPES, Task
+from ..chain import damage, ensemble, features, preprocess, probs, text
+from ..chain.columns import KINDS
+from ..chain.main_job import stages
+from ..chain.task import DTYPES, CompetitionTask, Runtime, Task
 from ..core.console import say
-from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled import benchmark
-from ..labelled.task import LabelledTask
+from ..labelled.task import DatasetTask
 from ..models import has_text
 from ..recipes import RESERVED, Ensemble, Project
+from ..recipes.member import Member
+from ._options import Arguments
 
+HELP = "list and remove what no current recipe uses"
 LEFTOVER_AGE = 3600  # seconds; a younger temporary file may belong to a running process
 
 
-def run(project: Project, dry: bool = False) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--dry", action="store_true", help="only list")
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    clean(runtime.project, args.dry)
+
+
+def clean(project: Project, dry: bool = False) -> None:
     """Remove artefacts that belong to no present combination of recipes; with `dry` only list them."""
     root = project.root / "cache"
     dead = list(_dead(project, root))
@@ -52,11 +65,11 @@ def _status(path: Path) -> os.stat_result | None:
 
 
 def _dead(project: Project, root: Path) -> Iterator[tuple[Path, str]]:
+    runtime = Runtime(project)
     competitions = [path for path in sorted(root.glob("*/")) if path.name not in RESERVED]
-    yield from _dead_artefacts(competitions, "competitions", lambda name: Task(name, project))
-    datasets = sorted((root / "datasets").glob("*/"))
-    yield from _dead_artefacts(datasets, "datasets", lambda name: LabelledTask(name, project))
-    texts = _live_texts(project)
+    yield from _dead_artefacts(runtime, competitions, CompetitionTask)
+    yield from _dead_artefacts(runtime, sorted((root / "datasets").glob("*/")), DatasetTask)
+    texts = _live_texts(runtime)
     for path in sorted((root / "text").glob("*/*.pt")):
         if path.parent.name not in texts["unknown"] and path.stem not in texts["live"]:
             yield path, "no current models.yaml entry"
@@ -65,13 +78,13 @@ def _dead(project: Project, root: Path) -> Iterator[tuple[Path, str]]:
             yield path, "left by an interrupted run"
 
 
-def _dead_artefacts(folders: list[Path], kind: str, task_of: Callable[[str], Task]) -> Iterator[tuple[Path, str]]:
+def _dead_artefacts(runtime: Runtime, folders: list[Path], kind: type[Task]) -> Iterator[tuple[Path, str]]:
     """What no recipe uses in the folders of competitions or data sets."""
     for folder in folders:
-        task = task_of(folder.name)
-        if folder.name not in task.project.names(kind):
-            yield folder, f"no {kind}/{folder.name}.yaml"
+        if folder.name not in runtime.project.names(kind.kind):
+            yield folder, f"no {kind.kind}/{folder.name}.yaml"
             continue
+        task = kind.of(runtime, folder.name)
         live = _live(task)
         if live is None:
             say("clean-cache", folder.name, "kept whole: not all image folders, or networks of recipes, are here")
@@ -83,7 +96,7 @@ def _dead_artefacts(folders: list[Path], kind: str, task_of: Callable[[str], Tas
 
 def _live(task: Task) -> set[str] | None:
     """Digests that some combination of current recipes gives; None when that cannot be known."""
-    sources = task.known_sources
+    sources = task.known_sources()
     if sources is None:
         return None
     live: set[str] = set()
@@ -91,7 +104,7 @@ def _live(task: Task) -> set[str] | None:
         for dtype in DTYPES:
             one = replace(task, data=source, dtype_name=dtype)
             try:
-                splits = one.every_split() if isinstance(one, LabelledTask) else [one]
+                splits = one.every_split()
                 for split in splits:
                     split.images  # noqa: B018  (is the folder here?)
                 live.update(*map(_digests, splits))
@@ -103,29 +116,28 @@ def _live(task: Task) -> set[str] | None:
 def _digests(task: Task) -> Iterator[str]:
     project, recipes = task.project, task.project.names("preprocess")
     for recipe in recipes:
-        yield from (stage.artefact(task, recipe).digest for stage in (preprocess, problems))
+        yield from (room.stage(task, recipe).digest for room in (preprocess, damage))
     for model in _usable(project):
         for recipe in recipes:
-            member = f"{model}@{recipe}"
-            yield infer.features_artefact(task, member).digest
-            if project.is_head(member):
-                with contextlib.suppress(UserError):  # of a head with other classes there is nothing
-                    yield infer.artefact(task, member).digest
-            if model in _usable(project, text=True):
-                yield from (infer.artefact(task, member, columns).digest for columns in infer.COLUMNS)
+            yield from _of_member(task, project.member(model, recipe))
     for name in project.names("ensembles"):
-        recipe = project.ensemble(name)
-        usable = all(
-            infer.split(member)[0] in _usable(project, text=not project.is_head(member)) for member in recipe.members
-        )
-        if usable and _fits(task, recipe):
-            yield from (ensemble.part(task, recipe, member).digest for member in ensemble.members(recipe))
-            yield ensemble.artefact(task, name).digest
-            yield threshold.artefact(task, name).digest
+        if _fits(task, project.ensemble(name)):
+            yield from (stage.digest for stage in stages(task, name))
+
+
+def _of_member(task: Task, member: Member) -> Iterator[str]:
+    yield features.stage(task, member).digest
+    if member.is_head:
+        with contextlib.suppress(UserError):  # of a head with other classes there is nothing
+            yield probs.stage(task, member).digest
+    elif member.model in _usable(task.project, text=True):
+        yield from (probs.stage(task, member, kind).digest for kind in KINDS)
 
 
 def _fits(task: Task, recipe: Ensemble) -> bool:
-    """Whether the prompt sets that a recipe names are about the task's classes: another competition's are not."""
+    """Whether the weights of a recipe's members are here, and its prompt sets about the task's classes."""
+    if not all(member.model in _usable(task.project, text=not member.is_head) for member in recipe.members):
+        return False
     try:
         return all(ensemble.part(task, recipe, member) for member in recipe.members)
     except UserError:
@@ -139,15 +151,14 @@ def _usable(project: Project, text: bool = False) -> list[str]:
         for name, entry in project.models.items()
         if all(
             part.weights is None or (project.root / part.weights).exists()
-            for part in (entry, project.model(infer.split(project.tower(f"{name}@{entry.preprocess}"))[0]))
+            for part in (entry, project.model(project.member(name).tower.model))
         )
         and not (text and not has_text(name, entry))
     ]
 
 
-def _live_texts(project: Project) -> dict[str, set[str]]:
-    usable = _usable(project, text=True)
-    task = Task("", project)
-    tasks = [replace(task, dtype_name=dtype) for dtype in DTYPES]
-    live = {digest_of(infer.text_made_from(one, name)) for name in usable for one in tasks}
-    return {"live": live, "unknown": set(project.models) - set(usable)}
+def _live_texts(runtime: Runtime) -> dict[str, set[str]]:
+    usable = _usable(runtime.project, text=True)
+    runs = [replace(runtime, dtype_name=dtype) for dtype in DTYPES]
+    live = {text.digest(one, name) for name in usable for one in runs}
+    return {"live": live, "unknown": set(runtime.project.models) - set(usable)}

@@ -1,14 +1,27 @@
 """Verb inspect: what an artefact is and what it was made from."""
 
 import json
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.errors import UserError
+from ._options import Arguments
+
+HELP = "what a cached file is and what it was made from"
 
 
-def run(file: Path, root: Path = Path()) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--file", type=Path, required=True, help="a .pt file below cache/")
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    show(args.file, runtime.project.root)
+
+
+def show(file: Path, root: Path = Path()) -> None:
     """Print the contents of one `.pt` artefact and, indented, the artefacts it was made from."""
     if file.is_dir():
         shards = sorted(file.glob("*.pt"))

@@ -2,19 +2,22 @@
 
 import csv
 import math
+from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 
 import yaml
 
-from ..chain.task import Task
+from ..chain.task import CompetitionTask, Runtime
 from ..core.console import say
 from ..core.errors import UserError, prefixed
 from ..core.files import atomic_file
 from ..images.listing import list_images
 from ..recipes import Project, checked_class_names, checked_name, read_json
 from ..recipes.prompts import file_stem
+from ._options import Arguments
 
+HELP = "write the files of a new competition"
 COMPETITION = """\
 # Everything about the competition. Keys: docs/recipes.md.
 images: {images}
@@ -52,7 +55,16 @@ pooling: mean
 """
 
 
-def run(project: Project, name: str, images: str, classes: str) -> None:
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, help="folder or glob of the images")
+    parser.add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    write(runtime.project, args.competition, args.images, args.classes)
+
+
+def write(project: Project, name: str, images: str, classes: str) -> None:
     """Write competitions/<name>.yaml, ensembles/<name>.yaml and prompts/<name>/; never over existing files."""
     checked_name(name, "competition")
     class_names = names_from(project.root, classes, "CLASSES")
@@ -77,7 +89,7 @@ def run(project: Project, name: str, images: str, classes: str) -> None:
         with atomic_file(project.root / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"  wrote {file}")
-    prompts = len(Task(name, project).prompts.prompts)
+    prompts = len(CompetitionTask(project, name).prompts.prompts)
     say(
         "new",
         name,

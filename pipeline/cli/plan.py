@@ -5,78 +5,136 @@ preprocess ops, and a batch through each image tower that is needed and on disk.
 """
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from ..chain import ensemble, infer, preprocess, problems, rules, threshold
-from ..chain.task import Task
-from ..core.artefacts import Artefact
+import torch
+
+from .. import models
+from ..chain import damage, text, threshold
+from ..chain.features import check_recipe
+from ..chain.prompt_weights import prompts_of
+from ..chain.stage import Stage
+from ..chain.task import Runtime, Task
 from ..core.tables import table
 from ..images import views
 from ..images.ops import compile_recipe
 from ..recipes import Ensemble
-from .list_models import weights_state
+from ._options import Arguments, checked_ensemble, competition
+from .models import weights_state
 
+HELP = "what a submission would reuse and compute, and about how long it would take"
 SAMPLE = 16  # images of a calibration
+DIMENSIONS = 1024  # of a feature, where the model cannot be asked
+HEADER = ("stage", "what", "cached", "to do", "", "GB to write", "time")
 
 
-def run(task: Task, name: str) -> None:
+@dataclass(frozen=True)
+class Row:
+    """One line: rows cached and to do, bytes to write of each; seconds are None where they cannot be known yet."""
+
+    stage: str
+    what: str
+    cached: int
+    todo: int
+    unit: str = "images"
+    row_bytes: int = 0
+    seconds: float | None = 0.0
+    unknown: str = field(default="unknown", kw_only=True)
+
+    def cells(self) -> tuple:
+        gigabytes = f"{self.todo * self.row_bytes / 1e9:.3f}" if self.todo and self.row_bytes else ""
+        duration = "" if not self.todo or self.seconds == 0 else self.unknown
+        if self.todo and self.seconds:
+            duration = _duration(self.seconds)
+        return self.stage, self.what, self.cached, self.todo, self.unit, gigabytes, duration
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    task = competition(runtime, args)
+    show(task, checked_ensemble(task, args))
+
+
+def show(task: Task, name: str) -> None:
     """Print the table for one ensemble recipe."""
-    rules.check(task, name)
-    recipe, rows, total = task.project.ensemble(name), [], 0.0
-    for member in ensemble.members(recipe):
-        for row, seconds in _member(task, recipe, member):
-            rows.append(row)
-            total += seconds or 0
-    width = len(ensemble.blended_columns(task, recipe, ensemble.prompts_of)["prompts"])
-    for stage, artefact in (("ensemble", ensemble.artefact(task, name)), ("threshold", threshold.artefact(task, name))):
-        rows.append(_row(stage, name, "images", artefact, task, 4 * width, 0.0))
-    print(table(("stage", "what", "cached", "to do", "", "GB to write", "time"), rows))
-    if not any(row[3] for row in rows):
+    rows = list(Plan(task, name).rows())
+    print(table(HEADER, [row.cells() for row in rows]))
+    if not any(row.todo for row in rows):
         print("nothing to compute")
         return
-    unknown = any(row[-1].startswith("unknown") for row in rows)
-    print(f"about {_duration(total)} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
+    unknown = any(row.todo and row.seconds is None for row in rows)
+    total = _duration(sum(row.seconds or 0 for row in rows))
+    print(f"about {total} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
 
 
-def _member(task: Task, ensemble_recipe: Ensemble, member: str):
-    """(row, seconds) of each stage of one member; seconds None where they cannot be known yet."""
-    model_name, recipe = infer.split(task.project.tower(member))
-    entry = task.project.model(model_name)
-    infer.check_recipe(task.project, task.project.tower(member), entry.size, entry.resize_mode)
-    features, probs = infer.features_artefact(task, member), ensemble.part(task, ensemble_recipe, member)
-    done = not probs.missing(task.shard_rows)
-    todo = 0 if done else _missing(features, task)
-    prepared = task.project.preprocess(recipe)
-    seen = views.count(prepared, f"preprocess/{recipe}.yaml")  # of each image
-    if todo:
-        pixels = preprocess.artefact(task, recipe)
-        seconds = _missing(pixels, task) * _seconds_per_decode(task, recipe)
-        yield _row("preprocess", recipe, "images", pixels, task, seen * 3 * prepared.size**2, seconds), seconds
-    state = weights_state(entry, task.project)
-    per_image, dimensions = (
-        _seconds_per_image(task, model_name, recipe) if todo and state == "on disk" else (None, 1024)
-    )
-    seconds = 0.0 if not todo else None if per_image is None else todo * seen * per_image
-    dimensions *= seen if prepared.view_pooling == "confident" else 1
-    row = _row("infer", member, "images", features, task, 2 * dimensions, seconds, todo)
-    yield (row if state == "on disk" or not todo else (*row[:-1], f"unknown: {state}")), seconds
-    if not done and not task.project.is_head(member):
-        prompts = ensemble.prompts_of(task, ensemble_recipe, member).prompts
-        new = infer.text_cache(task, model_name, prompts)[1]
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a recipe with what each would have to compute."""
+
+    task: Task
+    name: str
+
+    @cached_property
+    def recipe(self) -> Ensemble:
+        return self.task.project.ensemble(self.name)
+
+    def rows(self) -> Iterator[Row]:
+        last = threshold.stage(self.task, self.name)
+        todo = _todo(last)
+        for stage in last.walk():
+            match stage.made_from["stage"]:
+                case "images":
+                    if todo[stage.path]:
+                        seconds = todo[stage.path] * _seconds_per_decode(self.task, stage.subject)
+                        yield _row(stage, todo, seconds=seconds)
+                case "features":
+                    yield self._encoding(stage, todo[stage.path])
+                case "probs":
+                    yield from self._prompts(stage, todo[stage.path])
+                    yield _row(stage, todo, " probabilities")
+                case _:
+                    yield _row(stage, todo)
+
+    def _encoding(self, stage: Stage, todo: int) -> Row:
+        project, member = self.task.project, stage.subject
+        entry, recipe = project.model(member.model), project.preprocess(member.preprocess)
+        check_recipe(project, member, entry.size, entry.resize_mode)
+        seen = views.count(recipe, f"preprocess/{member.preprocess}.yaml")  # of each image
+        state, per_image, dimensions = weights_state(entry, project), None, DIMENSIONS
+        if todo and state == "on disk":
+            per_image, dimensions = _seconds_per_image(self.task, member.model)
+        seconds = None if per_image is None else todo * seen * per_image
+        row_bytes = 2 * dimensions * (seen if recipe.view_pooling == "confident" else 1)
+        cached = len(stage.ids) - todo
+        return Row("infer", member, cached, todo, "images", row_bytes, seconds, unknown=f"unknown: {state}")
+
+    def _prompts(self, stage: Stage, todo: int) -> Iterator[Row]:
+        if not todo or stage.subject.is_head:
+            return
+        prompts = prompts_of(self.task, self.recipe, stage.subject).prompts
+        new = len(text.cached(self.task, stage.subject.model, prompts)[1])
         if new:
-            yield ("infer", f"{model_name} prompts", len(prompts) - len(new), len(new), "prompts", "", ""), 0.0
-    width = len(ensemble.member_columns(task, ensemble_recipe, member, ensemble.prompts_of)["prompts"])
-    yield _row("infer", f"{member} probabilities", "images", probs, task, 4 * width, 0.0), 0.0
+            yield Row("infer", f"{stage.subject.model} prompts", len(prompts) - new, new, "prompts")
 
 
-def _missing(artefact: Artefact, task: Task) -> int:
-    return sum(stop - start for start, stop in artefact.missing(task.shard_rows))
+def _todo(last: Stage) -> dict:
+    """{path of a stage: rows of it that must be computed}; none of a stage that nothing needs."""
+    found: dict = {}
+
+    def need(stage: Stage, wanted: bool) -> None:
+        found[stage.path] = max(found.get(stage.path, 0), stage.todo if wanted else 0)
+        for above in stage.inputs:
+            need(above, found[stage.path] > 0)
+
+    need(last, True)
+    return found
 
 
-def _row(stage, what, unit, artefact, task, bytes_per_row, seconds, todo=None) -> tuple:
-    todo = _missing(artefact, task) if todo is None else todo
-    gigabytes = f"{todo * bytes_per_row / 1e9:.3f}" if todo else ""
-    duration = "" if not todo or seconds == 0 else "unknown" if seconds is None else _duration(seconds)
-    return stage, what, len(artefact.ids) - todo, todo, unit, gigabytes, duration
+def _row(stage: Stage, todo: dict, what: str = "", seconds: float = 0.0) -> Row:
+    rows = todo[stage.path]
+    cached = len(stage.ids) - rows
+    return Row(stage.verb, f"{stage.subject}{what}", cached, rows, "images", stage.row_bytes, seconds)
 
 
 def _seconds_per_decode(task: Task, recipe_name: str) -> float:
@@ -87,18 +145,14 @@ def _seconds_per_decode(task: Task, recipe_name: str) -> float:
     sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
     began = time.perf_counter()
     for row in sample:
-        seen = problems.picture(task, row, recipe.draft_size)
+        seen = damage.picture(task, row, recipe.draft_size)
         if seen.image is not None:
             apply(seen.image)
     return (time.perf_counter() - began) / len(sample) / task.threads
 
 
-def _seconds_per_image(task: Task, model_name: str, recipe_name: str) -> tuple[float, int]:
+def _seconds_per_image(task: Task, model_name: str) -> tuple[float, int]:
     """Of the forward pass, and the numbers per image it gives; the fastest of some batches counts."""
-    import torch
-
-    from .. import models
-
     model = models.load(model_name, task.project.model(model_name), task.project.root, "image", task.device, task.dtype)
     pixels = torch.zeros(SAMPLE, 3, model.image_size, model.image_size, dtype=torch.uint8)
     taken = []

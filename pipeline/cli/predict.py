@@ -1,46 +1,63 @@
 """Verb predict: labels and scores of a folder of images, without a competition."""
 
 import json
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..chain.submissions import csv_lines
-from ..chain.submit import warn_of_formulas
-from ..chain.task import Task
+from ..chain.csv_format import warn_of_formulas
+from ..chain.ledger import csv_lines
+from ..chain.task import Runtime
 from ..core.console import progress, say, warn
-from ..core.errors import UserError
+from ..core.errors import UserError, did_you_mean
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..images.decoding import decode
 from ..images.listing import list_images
+from ._options import Arguments, positive
 from .new import names_from
 
+HELP = "labels and scores of any folder of images, without a competition"
 SHOWN = 10  # images in the terminal's table
 NAMED = 20  # damaged images in the last line
 
 
-def run(task: Task, model: str, images: str, labels: str, template: str | None, top: int, out: str) -> Path:
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--images", required=True, help="folder or glob of the images")
+    parser.add_argument("--labels", required=True, help="a,b,c or a JSON file with a list")
+    parser.add_argument("--template", help="sentence around a label (default: a photo of a {}.)")
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="labels per image")
+    parser.add_argument("--out", default="results.csv", help="results.csv or results.jsonl")
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    if not args.model:
+        raise UserError(f"no model: give MODEL=name.{did_you_mean('', runtime.project.models)}")
+    predict(runtime, args.model, args.images, args.labels, args.template, args.top, args.out)
+
+
+def predict(runtime: Runtime, model: str, images: str, labels: str, template: str | None, top: int, out: str) -> Path:
     """Write `out` (.csv or .jsonl) for the images of a folder or glob in natural order.
 
     Damaged images are warned of and left out; they make a UserError once everything else is written.
     """
     from ..classifier import TEMPLATE, Classifier
 
-    root = task.project.root
+    root = runtime.project.root
     target, names = root / out, names_from(root, labels, "LABELS")
     if target.suffix not in (".csv", ".jsonl"):
         raise UserError(f"OUT={out}: must end in .csv or .jsonl")
     if target.exists():
         raise UserError(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
     files = list_images(str(root / images), "IMAGES")
-    classifier = Classifier(task, model, None)
+    classifier = Classifier(runtime, model, None)
     damaged, first, counts = [], [], Counter()
     text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     with atomic_file(target) as temporary, open(temporary, "w", **text) as file:
         write = _csv_writer(file) if target.suffix == ".csv" else _jsonl_writer(file)
-        for name, found in _classified(task, classifier, files, (names, template or TEMPLATE, top)):
+        for name, found in _classified(runtime, classifier, files, (names, template or TEMPLATE, top)):
             if isinstance(found, UserError):
                 warn(str(found))
                 damaged.append(name)
@@ -64,7 +81,7 @@ def run(task: Task, model: str, images: str, labels: str, template: str | None, 
     return target
 
 
-def _classified(task: Task, classifier, files, question: tuple) -> Iterator[tuple[str, list | UserError]]:
+def _classified(runtime: Runtime, classifier, files, question: tuple) -> Iterator[tuple[str, list | UserError]]:
     """(id, what the classifier says or why the image cannot be read), holding one batch at a time."""
 
     def read(path: str):
@@ -75,11 +92,11 @@ def _classified(task: Task, classifier, files, question: tuple) -> Iterator[tupl
         return classifier.pixels(image)
 
     paths = files.paths()
-    with ThreadPoolExecutor(task.threads) as pool, progress("predict", "image", len(paths)) as bar:
-        for start in range(0, len(paths), task.batch):
-            pixels = list(pool.map(read, paths[start : start + task.batch]))
+    with ThreadPoolExecutor(runtime.threads) as pool, progress("predict", "image", len(paths)) as bar:
+        for start in range(0, len(paths), runtime.batch):
+            pixels = list(pool.map(read, paths[start : start + runtime.batch]))
             answers = iter(classifier.classify([p for p in pixels if not isinstance(p, UserError)], *question))
-            for name, read_as in zip(files.ids[start : start + task.batch], pixels, strict=True):
+            for name, read_as in zip(files.ids[start : start + runtime.batch], pixels, strict=True):
                 yield name, read_as if isinstance(read_as, UserError) else next(answers)
             bar.update(len(pixels))
 

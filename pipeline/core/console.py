@@ -1,6 +1,5 @@
 """What a run says: a line per stage, warnings on stderr, a progress bar. Of several processes the first speaks."""
 
-import functools
 import os
 import sys
 
@@ -15,29 +14,17 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def progress(text: str, unit: str, total: int | None = None):
+def progress(text: str, unit: str, total: int | None = None, hidden: bool = False):
     """A bar with rate and time left; silent when not on a terminal, and in all processes but the first."""
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=text, unit=unit, disable=None if rank() == 0 else True)
+    return tqdm(total=total, desc=text, unit=unit, disable=True if hidden or rank() else None)
 
 
 def say(stage: str, subject: str, message: str) -> None:
     """The one line a stage prints about what it reused and computed."""
     if rank() == 0:
         print(f"{stage:<10} {subject}: {message}", flush=True)
-
-
-@functools.cache
-def say_once(stage: str, subject: str, message: str) -> None:
-    """`say`, once in a run: several parts of a recipe may need one stage."""
-    say(stage, subject, message)
-
-
-@functools.cache
-def warn_once(message: str) -> None:
-    """`warn`, once in a run."""
-    warn(message)
 
 
 def warn(message: str) -> None:

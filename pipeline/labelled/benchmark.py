@@ -10,11 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..chain import infer, problems
-from ..chain.task import Task
+from ..chain import damage, features, probs, text
+from ..chain.columns import Columns, Kind
+from ..chain.probs import OfFeatures
+from ..chain.task import Runtime
 from ..core import artefacts
-from ..core.console import say
+from ..core.console import rank, say
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
@@ -22,7 +25,8 @@ from ..core.tables import table
 from ..maths import metrics
 from ..maths.metrics import Interval, Predictions
 from ..recipes import Benchmark, Project
-from .task import LabelledTask
+from ..recipes.member import Member
+from .task import DatasetTask
 
 NO_POOLING = "head"  # where a table names the pooling
 CHUNK = 1024  # images pooled at a time
@@ -52,31 +56,34 @@ class Cell:
         return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
 
 
-def run(task: Task, recipe: Benchmark, name: str) -> list[Cell]:
+def measure(runtime: Runtime, recipe: Benchmark, name: str) -> list[Cell]:
     """Measure what is not yet measured; write and print the tables of all cells.
 
     Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
     """
-    tasks = [LabelledTask.of(task, dataset, recipe.split, prompts) for dataset, prompts in _pairs(task.project, recipe)]
-    members = [task.project.member(model) for model in recipe.models]
+    tasks = [
+        DatasetTask.of(runtime, dataset, asked_split=recipe.split, asked_prompts=prompts)
+        for dataset, prompts in _pairs(runtime.project, recipe)
+    ]
+    members = [runtime.project.member(model) for model in recipe.models]
     for one in tasks:  # mistakes in recipes and data are told before hours of inference
         _ = one.truth, [_check(one, member) for member in members]
-    if task.rank:
+    if rank():
         for one, member in itertools.product(tasks, members):
-            infer.run_features(one, member)
+            features.of_member(one, member)
         return []
     cells = [
         cell(one, member, pooling, recipe.resamples)
         for one in tasks
         for member in members
-        for pooling in _poolings(task.project, recipe, one, member)
+        for pooling in _poolings(runtime.project, recipe, one, member)
     ]
-    for one in {one.competition_name: one for one in tasks}.values():
-        problems.report(one, [infer.split(member)[1] for member in members])
-    folder = task.project.root / "cache" / "benchmarks"
-    for suffix, text in (("csv", to_csv(cells)), ("md", to_markdown(cells))):
+    for one in {one.name: one for one in tasks}.values():
+        damage.report(one, [member.preprocess for member in members])
+    folder = runtime.project.root / "cache" / "benchmarks"
+    for suffix, content in (("csv", to_csv(cells)), ("md", to_markdown(cells))):
         with atomic_file(folder / f"{name}.{suffix}") as temporary:
-            temporary.write_bytes(text.encode())
+            temporary.write_bytes(content.encode())
     print(table(HEADER, rows(cells)))
     say("benchmark", name, f"{len(cells)} cells: {folder / name}.csv, .md")
     return cells
@@ -92,23 +99,23 @@ def _pairs(project: Project, recipe: Benchmark) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-def _check(task: LabelledTask, member: str) -> None:
+def _check(task: DatasetTask, member: Member) -> None:
     """UserError for what a member cannot be measured with: no text tower, prompts that are wrong, other classes."""
-    if task.project.is_head(member):
-        infer.head_columns(task, member)
+    if member.is_head:
+        probs.head_columns(task, member)
     else:
-        _ = task.prompts, infer.text_made_from(task, infer.split(member)[0])
+        _ = task.prompts, text.made_from(task, member.model)
 
 
-def _poolings(project: Project, recipe: Benchmark, task: LabelledTask, member: str) -> tuple[str, ...]:
+def _poolings(project: Project, recipe: Benchmark, task: DatasetTask, member: Member) -> tuple[str, ...]:
     """The recipe's; for a trained head, which knows neither prompts nor pooling, one of each data set."""
-    if not project.is_head(member):
+    if not member.is_head:
         return recipe.poolings
-    first = next(prompts for dataset, prompts in _pairs(project, recipe) if dataset == task.competition_name)
-    return (NO_POOLING,) if task.prompts_set == first else ()
+    first = next(prompts for dataset, prompts in _pairs(project, recipe) if dataset == task.name)
+    return (NO_POOLING,) if task.prompts_name == first else ()
 
 
-def cell(task: LabelledTask, member: str, pooling: str, resamples: int = 1000) -> Cell:
+def cell(task: DatasetTask, member: Member, pooling: str, resamples: int = 1000) -> Cell:
     """One cell, from the cache if it is there."""
     made_from = _made_from(task, member, pooling, resamples)
     file = task.cache / "cells" / member / f"{digest_of(made_from)}.pt"
@@ -119,15 +126,7 @@ def cell(task: LabelledTask, member: str, pooling: str, resamples: int = 1000) -
         stored = artefacts.load(file)
     measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
     return Cell(
-        task.competition_name,
-        task.split,
-        member,
-        task.prompts_set,
-        pooling,
-        len(task.truth),
-        task.class_names,
-        measured,
-        file,
+        task.name, task.split, member, task.prompts_name, pooling, len(task.truth), task.class_names, measured, file
     )
 
 
@@ -137,90 +136,74 @@ def features_digest(file: Path) -> str | None:
     return json.loads(stored["made_from"])["features"] if stored else None
 
 
-def _made_from(task: LabelledTask, member: str, pooling: str, resamples: int) -> dict:
-    if task.project.is_head(member):
+def _made_from(task: DatasetTask, member: Member, pooling: str, resamples: int) -> dict:
+    if member.is_head:
         return {
             "stage": "cell",
             "format": FORMAT,
-            "features": infer.features_artefact(task, member).digest,
-            **infer.head_made_from(task, member),
+            "features": features.stage(task, member).digest,
+            **probs.head_made_from(task, member),
             "truth": digest_of({"labels": task.truth}),
             "resamples": resamples,
         }
-    text = digest_of(infer.text_made_from(task, infer.split(member)[0]))
     return {
         "stage": "cell",
         "format": FORMAT,
-        "features": infer.features_artefact(task, member).digest,
-        "text": text,
+        "features": features.stage(task, member).digest,
+        "text": text.digest(task, member.model),
         "prompts": task.prompts.digest,
         "truth": digest_of({"labels": task.truth}),
         "pooling": pooling,
         "resamples": resamples,
-        **infer.kept_views(task, member),
+        **probs.kept_views(task, member),
     }
 
 
 def _save(file: Path, made_from: dict, predictions: Predictions, measured: dict[str, Interval]) -> None:
-    import torch
-
     values = {key: torch.from_numpy(getattr(predictions, key)) for key in ("truth", "top", "confidence")}
     artefacts.save(file, made_from, metrics=json.dumps(measured), **values)
 
 
-def predict(task: LabelledTask, member: str, pooling: str) -> Predictions:
+def predict(task: DatasetTask, member: Member, pooling: str) -> Predictions:
     """The five best labels of each image and the first one's probability."""
-    import torch
-
-    features, encoded = infer.run_features(task, member)
-    probs = class_probs(task, member, pooling)
+    seen, encoded = features.of_member(task, member)
+    total, classes, of = len(seen.ids), len(task.class_names), class_probs(task, member, pooling)
     tops, confidences = [], []
-    for start in range(0, len(features.ids), CHUNK):
-        best = probs(features.rows("features", start, min(start + CHUNK, len(features.ids)))).topk(
-            min(5, len(task.class_names)), dim=1
-        )
+    for start in range(0, total, CHUNK):
+        rows = seen.rows("features", start, min(start + CHUNK, total))
+        best = of(rows).topk(min(5, classes), dim=1)
         tops.append(best.indices)
         confidences.append(best.values[:, 0])
-    how = "classes" if pooling == NO_POOLING else f"{task.prompts_set} prompts, {pooling}"
-    say(
-        "benchmark",
-        f"{task.competition_name} {member}",
-        f"{how}: {encoded} images encoded, {len(features.ids) - encoded} reused",
-    )
-    return Predictions(
-        np.array(task.truth), torch.cat(tops).numpy(), torch.cat(confidences).numpy(), len(task.class_names)
-    )
+    how = "classes" if pooling == NO_POOLING else f"{task.prompts_name} prompts, {pooling}"
+    say("benchmark", f"{task.name} {member}", f"{how}: {encoded} images encoded, {total - encoded} reused")
+    return Predictions(np.array(task.truth), torch.cat(tops).numpy(), torch.cat(confidences).numpy(), classes)
 
 
-def class_probs(task: LabelledTask, member: str, pooling: str):
+def class_probs(task: DatasetTask, member: Member, pooling: str) -> OfFeatures:
     """A function from image features (n, ...) to class probabilities (n, C), with the task's prompts or of a head."""
-    from ..maths import zeroshot
-
-    if task.project.is_head(member):
-        return infer.head_probs(task, member)
-    columns, classes = infer.columns_of(task, "prompts"), len(task.class_names)
+    if member.is_head:
+        return probs.head_probs(task, member)
     if pooling == "embedding":
-        text, _ = infer.run_text(task, infer.split(member)[0], task.prompts.prompts)
-        means = zeroshot.class_text_features(text.features, columns["prompt_class"], columns["prompt_weight"], classes)
-        return lambda features: infer.member_probs(task, member, features, means, text.logit_scale)
+        return _prompt_probs(task, member, "class_mean")
+    columns, of_prompts = Columns.of(task.prompts), prompt_probs(task, member)
 
-    of_prompts = prompt_probs(task, member)
-
-    def probs(features):
+    def pooled(images: torch.Tensor) -> torch.Tensor:
         try:
-            return zeroshot.class_probs(
-                of_prompts(features), columns["prompt_class"], columns["prompt_weight"], classes, pooling
-            )
+            return columns.class_probs(of_prompts(images), pooling)
         except ValueError as error:
-            raise UserError(f"prompts/{task.prompts_set}: {error}") from None
+            raise UserError(f"prompts/{task.prompts_name}: {error}") from None
 
-    return probs
+    return pooled
 
 
-def prompt_probs(task: LabelledTask, member: str):
+def prompt_probs(task: DatasetTask, member: Member) -> OfFeatures:
     """A function from image features (n, ...) to probabilities of the task's prompts (n, P)."""
-    text, _ = infer.run_text(task, infer.split(member)[0], task.prompts.prompts)
-    return lambda features: infer.member_probs(task, member, features, text.features, text.logit_scale)
+    return _prompt_probs(task, member, "prompts")
+
+
+def _prompt_probs(task: DatasetTask, member: Member, kind: Kind) -> OfFeatures:
+    known, _ = text.of_prompts(task, member.model, task.prompts)
+    return probs.prompt_probs(task, member, kind, task.prompts, known)
 
 
 def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:

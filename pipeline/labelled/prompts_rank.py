@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from ..chain import infer, problems, prompt_weights
+from ..chain import damage, features, probs, prompt_weights, text
+from ..chain.columns import Columns
 from ..chain.prompt_weights import WEIGHTINGS
 from ..chain.task import Task
 from ..core.console import say
 from ..core.errors import UserError
 from ..core.files import atomic_file
-from ..maths import metrics
+from ..maths import metrics, zeroshot
 from ..maths.metrics import Interval
-from .task import LabelledTask
+from ..recipes.member import Member
+from .task import DatasetTask
 
 MOST_IMAGES = 20_000  # of larger sets this many are ranked on, evenly picked
 SHOWN = 5  # rows at each end of a table on the terminal; the file has all
@@ -34,7 +37,7 @@ def picked(task: Task) -> np.ndarray:
     return np.linspace(0, images - 1, min(images, MOST_IMAGES)).astype(int)
 
 
-def truth_of(task: LabelledTask) -> np.ndarray:
+def truth_of(task: DatasetTask) -> np.ndarray:
     """Their labels."""
     return np.array(task.truth)[picked(task)]
 
@@ -44,21 +47,21 @@ class Scorer:
     """Class probabilities of a member with any subset of its prompts; nothing is encoded twice."""
 
     task: Task
-    member: str
+    member: Member
     pooling: str
 
     @cached_property
     def _features(self):
-        features, _ = infer.run_features(self.task, self.member)
-        return features.rows("features", 0, len(features.ids))[picked(self.task)]
+        seen, _ = features.of_member(self.task, self.member)
+        return seen.rows("features", 0, len(seen.ids))[picked(self.task)]
 
     @cached_property
-    def _text(self) -> infer.Text:
-        return infer.run_text(self.task, infer.split(self.member)[0], self.task.prompts.prompts)[0]
+    def _text(self) -> text.Text:
+        return text.of_prompts(self.task, self.member.model, self.task.prompts)[0]
 
     @cached_property
-    def _columns(self) -> dict:
-        return infer.columns_of(self.task, "prompts")
+    def _columns(self) -> Columns:
+        return Columns.of(self.task.prompts)
 
     @cached_property
     def _prompt_probs(self):
@@ -66,18 +69,15 @@ class Scorer:
         return self._member_probs(self._text.features)
 
     def _member_probs(self, text_features):
-        return infer.member_probs(self.task, self.member, self._features, text_features, self._text.logit_scale)
+        recipe = self.task.project.preprocess(self.member.preprocess)
+        return probs.view_probs(recipe, self._features, text_features, self._text.logit_scale)
 
     def class_probs(self, keep: np.ndarray) -> np.ndarray:
         """(N, C) with the prompts `keep` (P, bool); a class that would lose all of its prompts keeps them."""
-        import torch
-
-        from ..maths import zeroshot
-
-        labels, classes = self._columns["prompt_class"], len(self.task.class_names)
-        weights = self._columns["prompt_weight"] * torch.from_numpy(keep)
+        labels, classes = self._columns.prompt_class, len(self.task.class_names)
+        weights = self._columns.prompt_weight * torch.from_numpy(keep)
         left = torch.zeros(classes).index_add_(0, labels, weights)
-        weights = torch.where(left[labels] > 0, weights, self._columns["prompt_weight"])
+        weights = torch.where(left[labels] > 0, weights, self._columns.prompt_weight)
         if self.pooling == "embedding":
             means = zeroshot.class_text_features(self._text.features, labels, weights, classes)
             return self._member_probs(means).numpy()
@@ -145,13 +145,13 @@ def shortest_best(steps: Sequence[Step]) -> list[int]:
     return [step.part for step in steps[: stop + 1]]
 
 
-def run(task: Task, member: str, pooling: str, labelled: bool, test_labels: bool = False) -> Path:
+def rank_prompts(task: Task, member: str, pooling: str, labelled: bool, test_labels: bool = False) -> Path:
     """Rank the task's prompts; print the tables and write them as Markdown beside the cached features."""
     if labelled:
         refuse_test_labels(task, test_labels, "SPLIT={}", "UNLABELLED=1")
     templates = [text for text in dict.fromkeys(task.prompts.templates) if text]
     scorer = Scorer(task, member, pooling)
-    problems.report(task, [infer.split(member)[1]])
+    damage.report(task, [member.preprocess])
     of = np.array(task.prompts.templates)
     parts = [of == template for template in templates]
     blocks = (
@@ -180,9 +180,9 @@ def _ends(text: str) -> str:
     return "\n".join(lines)
 
 
-def _is_test(task: LabelledTask) -> bool:
+def _is_test(task: DatasetTask) -> bool:
     """Whether results are reported on the task's split."""
-    return task.split in (task.dataset.split, "test")
+    return task.split in (task.recipe.split, "test")
 
 
 def refuse_test_labels(task: Task, allowed: bool, split: str, instead: str) -> None:
@@ -190,10 +190,10 @@ def refuse_test_labels(task: Task, allowed: bool, split: str, instead: str) -> N
 
     It tells to give another `split` (how that is written) or something `instead`.
     """
-    if not isinstance(task, LabelledTask):
+    if not task.labelled:
         raise UserError(f"a competition has no labels to rank with: give DATASET=name, or {instead}")
     if _is_test(task) and not allowed:
-        dev = split.format(task.dataset.dev) if task.dataset.dev else f"another split, or 'dev:' in {task.where}"
+        dev = split.format(task.recipe.dev) if task.recipe.dev else f"another split, or 'dev:' in {task.where}"
         raise UserError(
             f"{task.where}: {task.split!r} is the split that is reported; its labels are not looked at. "
             f"Give {dev}, {instead}, or TEST_LABELS=1 if you mean it"
@@ -201,7 +201,6 @@ def refuse_test_labels(task: Task, allowed: bool, split: str, instead: str) -> N
 
 
 def _head(task: Task, member: str, pooling: str, labelled: bool) -> str:
-    where = f"split {task.split!r} of {task.where}" if isinstance(task, LabelledTask) else task.where
     if not labelled:
         looked = "No label was looked at."
     elif _is_test(task):
@@ -209,12 +208,12 @@ def _head(task: Task, member: str, pooling: str, labelled: bool) -> str:
     else:
         looked = f"Labels of {task.split!r} were looked at, no test label."
     return (
-        f"# Prompts of {member}\n\n{len(picked(task))} images, {where}; pooling {pooling}; intervals are 95 %, "
-        f"paired bootstrap. {looked}"
+        f"# Prompts of {member}\n\n{len(picked(task))} images, {task.looked_at}; pooling {pooling}; intervals are "
+        f"95 %, paired bootstrap. {looked}"
     )
 
 
-def _ranked_templates(task: LabelledTask, scorer: Scorer, templates, parts, always) -> list[str]:
+def _ranked_templates(task: DatasetTask, scorer: Scorer, templates, parts, always) -> list[str]:
     truth = truth_of(task)
     if not templates:
         return []
@@ -247,7 +246,7 @@ def _parts(task: Task) -> list[np.ndarray]:
     return [every == number for number in _one_by_one(task)]
 
 
-def _ranked_prompts(task: LabelledTask, scorer: Scorer) -> str:
+def _ranked_prompts(task: DatasetTask, scorer: Scorer) -> str:
     if not _one_by_one(task):
         return ""
     added = without_each(scorer, _parts(task), truth_of(task))

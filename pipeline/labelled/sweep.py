@@ -11,14 +11,14 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from ..chain import ensemble, infer, rules
-from ..chain.task import Task
+from ..chain import ensemble, features, rules
+from ..chain.task import CompetitionTask, Runtime, Task
 from ..core.console import progress, say, warn
 from ..core.errors import UserError
 from ..core.files import atomic_file
@@ -28,7 +28,7 @@ from . import search
 from .prompts_rank import picked, refuse_test_labels
 from .ranking import SHOWN, Ranking, by_accuracy, by_stability
 from .search import Space
-from .task import LabelledTask
+from .task import DatasetTask
 from .trial import Trials
 
 MOST = 100_000  # candidates
@@ -51,13 +51,13 @@ class Candidate:
         return ", ".join(f"{key} {_word(value)}" for key, value in self.values.items()) or "the base as it is"
 
 
-def run(task: Task, name: str, test_labels: bool = False, overwrite: bool = False) -> Path:
+def sweep(runtime: Runtime, name: str, test_labels: bool = False, overwrite: bool = False) -> Path:
     """Try all candidates of sweeps/<name>.yaml, print and keep the ranking, write the chosen recipe.
 
     An interruption ranks what was tried, and writes no recipe.
     """
-    sweep = task.project.sweep(name)
-    task = _source(task, sweep, test_labels)
+    sweep = runtime.project.sweep(name)
+    task = _source(runtime, sweep, test_labels)
     if sweep.out:
         _refuse_overwriting(task, sweep, overwrite)
     space = space_of(task, sweep, task.cache / "sweeps" / name)
@@ -73,12 +73,12 @@ def run(task: Task, name: str, test_labels: bool = False, overwrite: bool = Fals
     return path
 
 
-def _source(task: Task, sweep: Sweep, test_labels: bool) -> Task:
+def _source(task: Runtime, sweep: Sweep, test_labels: bool) -> Task:
     """The images that are looked at; UserError for labels that must not be."""
     if sweep.competition:
-        return replace(task, competition_name=sweep.competition)
+        return CompetitionTask.of(task, sweep.competition)
     split = sweep.split or task.project.dataset(sweep.dataset).dev
-    labelled = LabelledTask.of(task, sweep.dataset, split)
+    labelled = DatasetTask.of(task, sweep.dataset, asked_split=split)
     refuse_test_labels(labelled, test_labels, "'split: {}' in the sweep", "'competition:' instead of 'dataset:'")
     return labelled
 
@@ -98,7 +98,7 @@ def space_of(task: Task, sweep: Sweep, folder: Path) -> Space:
     values = {key: getattr(vary, key) for key in ORDER if getattr(vary, key)}
     values |= {"weights": weights} if weights else {}
     if vary.templates:
-        sets = values.get("prompts") or (task.prompts_set,)
+        sets = values.get("prompts") or (task.prompts_name,)
         values["prompts"] = tuple(p for name in sets for p in (name, *_subsets(task, name, sweep, folder / "prompts")))
     space = Space({key: tuple(values[key]) for key in ORDER if key in values})
     if sweep.random is None and space.size > MOST:
@@ -185,7 +185,7 @@ def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, 
     """Labels (K, N) of the candidates as far as it came, the seconds it took, and whether it was interrupted."""
     rows, trials, found, interrupted = picked(task), Trials(task), [], False
     for member in {member for one in tried for member in one.recipe.members}:
-        infer.run_features(task, member)
+        features.of_member(task, member)
     began = time.perf_counter()
     try:
         with progress("sweep", "candidate", len(tried)) as bar:
@@ -203,7 +203,7 @@ def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, 
 
 
 def _ranked(task: Task, sweep: Sweep, space: Space, tried: Sequence[Candidate], labels: np.ndarray) -> Ranking:
-    if not isinstance(task, LabelledTask):
+    if not task.labelled:
         return by_stability(labels, space, [one.place for one in tried[1:]])
     content = [one.recipe.model_dump(mode="json") for one in tried]
     differences = [sum(content[0][key] != own[key] for key in own) for own in content]
@@ -222,8 +222,7 @@ def _keep(task: Task, name: str, sweep: Sweep, ranking: Ranking, tried: Sequence
     csv.writer(buffer, lineterminator="\n").writerows(
         [header, *([*ranking.lines[k], tried[k].words] for k in ranking.order)]
     )
-    split = f"split {task.split!r} of " if isinstance(task, LabelledTask) else ""
-    head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {split}{task.where}; seed {sweep.seed}."
+    head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {task.looked_at}; seed {sweep.seed}."
     lines = [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
     text = "\n\n".join([head, "\n".join(lines), ranking.summary]) + "\n"
     for suffix, content in (("csv", buffer.getvalue()), ("md", text)):
@@ -243,10 +242,9 @@ def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ranking: Ra
         shutil.copytree(subset, root / "prompts" / sweep.out)
         for use in content["members"].values():
             use["prompts"] = sweep.out
-    split = f"split {task.split!r} of " if isinstance(task, LabelledTask) else ""
     line = zip(ranking.header, ranking.lines[ranking.order[0]], strict=True)
     measured = ", ".join(f"{key} {value}" for key, value in line if key in KEPT)
-    head = f"# Chosen by `make sweep RECIPE=sweeps/{name}.yaml` on {split}{task.where}: {measured}.\n"
+    head = f"# Chosen by `make sweep RECIPE=sweeps/{name}.yaml` on {task.looked_at}: {measured}.\n"
     path = root / "ensembles" / f"{sweep.out}.yaml"
     with atomic_file(path) as temporary:
         temporary.write_text(head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")

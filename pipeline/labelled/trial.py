@@ -3,22 +3,29 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..chain import decide, ensemble, infer
+from torch import Tensor
+
+from ..chain import classes, ensemble, features, probs, text
+from ..chain.columns import Kind
+from ..chain.ensemble import Blend
+from ..chain.prompt_weights import weighted
 from ..chain.task import Task
+from ..maths import zeroshot
 from ..recipes import Ensemble
+from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
 
 MOST_BYTES = 4_000_000_000  # of members' probabilities that are kept; the oldest go first
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Probabilities (N, P) in memory, with the `rows` of an artefact."""
+class InMemory:
+    """Probabilities (N, P), with the `rows` of an artefact."""
 
-    probs: object
+    probs: Tensor
     path: str
 
-    def rows(self, _: str, start: int, stop: int):
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
         """As Artefact.rows."""
         return self.probs[start:stop]
 
@@ -32,56 +39,44 @@ class Trials:
     """
 
     task: Task
-    parts: dict[tuple, Rows] = field(default_factory=dict)
-    last: tuple[object, Rows | None] = (None, None)
+    parts: dict[tuple, InMemory] = field(default_factory=dict)
+    last: tuple[object, InMemory | None] = (None, None)
 
-    def class_probs(self, recipe: Ensemble):
-        """Class probabilities (N, C) of a recipe, as `decide.run` gives them for the same recipe in a file."""
-        columns = ensemble.blended_columns(self.task, recipe)
-        pooled_NC = decide.pool(self.task, self._blended(recipe), columns, ensemble.pooling(recipe))
-        return decide.refine(self.task, recipe, pooled_NC, "refine", self._part)
+    def class_probs(self, recipe: Ensemble) -> Tensor:
+        """Class probabilities (N, C) of a recipe, as `classes.decide` gives them for the same recipe in a file."""
+        columns, how = ensemble.blended_columns(self.task, recipe), ensemble.pooling(recipe)
+        pooled_NC = classes.pool(self.task, self._blended(recipe), columns, how)
+        return classes.refine(self.task, recipe, pooled_NC, "refine", lambda member: self._part(recipe, member))
 
-    def _blended(self, recipe: Ensemble) -> Rows:
+    def _blended(self, recipe: Ensemble) -> InMemory:
         """The thresholded blend."""
-        from ..maths import zeroshot
-
-        parts = {member: self._part(self.task, recipe, member) for member in ensemble.members(recipe)}
+        parts = {member: self._part(recipe, member) for member in ensemble.members(recipe)}
         pooled_first = (recipe.pooling, recipe.prompt_weights) if recipe.blend == "classes" else None
-        key = (
-            ensemble.members(recipe),
-            recipe.space,
-            recipe.match,
-            recipe.blend,
-            pooled_first,
-            list(parts.values()),
-            [recipe.members[member].temperature for member in parts],
-        )
+        temperatures = [recipe.members[member].temperature for member in parts]
+        way = (recipe.space, recipe.match, recipe.blend, pooled_first, temperatures)
+        key = (ensemble.members(recipe), way, list(parts.values()))
         if self.last[0] != key:
-            live = decide.Live(self.task, recipe.model_copy(update={"threshold": 0.0}), parts)
-            self.last = key, Rows(live.rows("probs", 0, len(self.task.images.ids)), "the blend")
-        blended = self.last[1]
-        return Rows(zeroshot.threshold(blended.probs, recipe.threshold), blended.path) if recipe.threshold else blended
+            blend = Blend(self.task, recipe, parts)
+            self.last = key, InMemory(blend.blended(0, len(self.task.images.ids)), blend.path)
+        last = self.last[1]
+        return InMemory(zeroshot.threshold(last.probs, recipe.threshold), last.path) if recipe.threshold else last
 
-    def _part(self, task: Task, recipe: Ensemble, member: str) -> Rows:
-        """A member's probabilities, as ensemble.run_part makes them."""
-        if task.project.is_head(member):
-            return self._kept((member,), lambda: self._of_head(member))
-        columns, prompts = ensemble.columns(recipe), ensemble.weighted(task, recipe, member)
-        key = member, columns, prompts.prompts if columns == "prompts" else prompts
-        return self._kept(key, lambda: self._of_prompts(member, columns, prompts))
+    def _part(self, recipe: Ensemble, member: Member) -> InMemory:
+        """A member's probabilities, as the stage makes them."""
+        if member.is_head:
+            return self._kept((member,), lambda: probs.head_probs(self.task, member), member)
+        kind, prompts = ensemble.kind(recipe), weighted(self.task, recipe, member)
+        key = member, kind, prompts.prompts if kind == "prompts" else prompts
+        return self._kept(key, lambda: self._of_prompts(member, kind, prompts), member)
 
-    def _kept(self, key: tuple, make: Callable[[], object]) -> Rows:
+    def _kept(self, key: tuple, of: Callable[[], probs.OfFeatures], member: Member) -> InMemory:
         if key not in self.parts:
             while sum(rows.probs.nbytes for rows in self.parts.values()) > MOST_BYTES:
                 del self.parts[next(iter(self.parts))]
-            self.parts[key] = Rows(make(), key[0])
+            seen, _ = features.of_member(self.task, member)
+            self.parts[key] = InMemory(probs.in_chunks(of(), seen, 0, len(seen.ids)), member)
         return self.parts[key]
 
-    def _of_prompts(self, member: str, columns: str, prompts: PromptSet):
-        features, _ = infer.run_features(self.task, member)
-        text, _ = infer.run_text(self.task, infer.split(member)[0], prompts.prompts)
-        return infer.probs_of(self.task, member, columns, prompts, features, text)(0, len(self.task.images.ids))
-
-    def _of_head(self, member: str):
-        features, _ = infer.run_features(self.task, member)
-        return infer.head_probs(self.task, member)(features.rows("features", 0, len(self.task.images.ids)))
+    def _of_prompts(self, member: Member, kind: Kind, prompts: PromptSet) -> probs.OfFeatures:
+        known, _ = text.of_prompts(self.task, member.model, prompts)
+        return probs.prompt_probs(self.task, member, kind, prompts, known)

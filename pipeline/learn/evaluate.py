@@ -6,11 +6,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..chain import infer
-from ..chain.task import Task
+from ..chain.task import Runtime
 from ..core.console import say
 from ..core.tables import table
-from ..labelled.task import LabelledTask
+from ..labelled.task import DatasetTask
 from ..maths import metrics, stacking
 from ..maths.metrics import Interval, Predictions
 from ..maths.stacking import Curve
@@ -28,7 +27,7 @@ class Measured:
     """A head on the reported split: `logits` (N, C) are before its bias."""
 
     name: str
-    task: LabelledTask
+    task: DatasetTask
     examples: Examples
     head: Head
 
@@ -66,10 +65,10 @@ class Measured:
         return found
 
 
-def of(task: Task, recipe: Training, trained: list[Trained]) -> list[Measured]:
+def of(task: Runtime, recipe: Training, trained: list[Trained]) -> list[Measured]:
     """Every head of a run on the reported split of its data set, printed; with unseen classes zero-shot beside them."""
-    test_task = LabelledTask.of(task, recipe.dataset, None, recipe.prompts)
-    examples = features.examples(test_task, trained[0].record["base"])
+    test_task = DatasetTask.of(task, recipe.dataset, asked_prompts=recipe.prompts)
+    examples = features.examples(test_task, test_task.project.member(trained[0].record["base"]))
     found = [
         Measured(one.name, test_task, examples, heads.load(one.folder / "head.safetensors", str(one.folder)))
         for one in trained
@@ -97,9 +96,9 @@ def unseen_of(trained: Trained) -> np.ndarray:
     return np.array(trained.record["unseen"], bool)
 
 
-def _calibrated_zero_shot(task: LabelledTask, trained: Trained) -> Head:
+def _calibrated_zero_shot(task: DatasetTask, trained: Trained) -> Head:
     """The captions alone, their bias chosen on the same validation classes as that of the trained heads."""
-    head = seen_unseen.zero_shot(features.captions(task, infer.split(trained.record["base"])[0]))
+    head = seen_unseen.zero_shot(features.captions(task, task.project.member(trained.record["base"]).model))
     return heads.with_bias(head, torch.from_numpy(~unseen_of(trained)), trained.record["zero_shot_bias"])
 
 

@@ -5,56 +5,56 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..chain import infer
-from ..chain.task import Task
+from ..chain import features, text
+from ..chain.columns import Columns
+from ..chain.task import Runtime
 from ..core.digests import digest_of
 from ..core.errors import UserError
-from ..labelled.task import LabelledTask
-from ..maths import zeroshot
+from ..labelled.task import DatasetTask
 from ..models import has_text
 from ..models.heads import Captions, Examples
+from ..recipes.member import Member
+from . import sampling
 from .recipe import Training
 
 
-def examples(task: LabelledTask, member: str) -> Examples:
+def examples(task: DatasetTask, member: Member) -> Examples:
     """Features and labels of a split; images are encoded only where their features are not cached."""
-    artefact, _ = infer.run_features(task, member)
-    features = artefact.rows("features", 0, len(artefact.ids)).float()
-    if features.ndim != 2:
+    seen, _ = features.of_member(task, member)
+    rows = seen.rows("features", 0, len(seen.ids)).float()
+    if rows.ndim != 2:
         raise UserError(
             f"{member}: training needs one feature per image, and this member has several; take a "
             "preprocess recipe without 'view_pooling: confident', and a model with one vector"
         )
-    return Examples(features, torch.tensor(task.truth))
+    return Examples(rows, torch.tensor(task.truth))
 
 
-def captions(task: LabelledTask, model: str) -> Captions:
+def captions(task: DatasetTask, model: str) -> Captions:
     """Mean text feature of each class's prompts, the classifier of CLIP, and the logit scale."""
-    text, _ = infer.run_text(task, model, task.prompts.prompts)
-    columns = infer.columns_of(task, "prompts")
-    means = zeroshot.class_text_features(
-        text.features, columns["prompt_class"], columns["prompt_weight"], len(task.class_names)
-    )
-    return Captions(means, text.logit_scale)
+    known, _ = text.of_prompts(task, model, task.prompts)
+    return Captions(Columns.of(task.prompts).class_texts(known.features), known.logit_scale)
 
 
-def encode(task: Task, recipe: Training) -> None:
+def encode(task: Runtime, recipe: Training) -> None:
     """Features of all splits of a recipe: what the processes that a launcher starts share."""
     named = [recipe.validation] if isinstance(recipe.validation, str) else []
     for split in (recipe.split, None, *named):
-        infer.run_features(LabelledTask.of(task, recipe.dataset, split), task.project.member(recipe.model))
+        features.of_member(DatasetTask.of(task, recipe.dataset, asked_split=split), task.project.member(recipe.model))
 
 
 class Source:
     """The labelled images of a recipe. Only its split and, if named, its validation split are ever opened."""
 
-    def __init__(self, task: Task, recipe: Training):
+    def __init__(self, task: Runtime, recipe: Training):
         self.recipe, self.project = recipe, task.project
         self.member = task.project.member(recipe.model)
-        self.task = LabelledTask.of(task, recipe.dataset, recipe.split, recipe.prompts)
+        self.task = DatasetTask.of(task, recipe.dataset, asked_split=recipe.split, asked_prompts=recipe.prompts)
         named = isinstance(recipe.validation, str)
         self.validation_task = (
-            LabelledTask.of(task, recipe.dataset, recipe.validation, recipe.prompts) if named else None
+            DatasetTask.of(task, recipe.dataset, asked_split=recipe.validation, asked_prompts=recipe.prompts)
+            if named
+            else None
         )
 
     @property
@@ -64,7 +64,7 @@ class Source:
     @property
     def caption_model(self) -> str | None:
         """The model whose text tower captions the classes: the recipe's, or the member's own if it has one."""
-        model = self.recipe.captions or infer.split(self.member)[0]
+        model = self.recipe.captions or self.member.model
         if not self.recipe.captions and not has_text(model, self.project.model(model)):
             return None
         return model
@@ -80,26 +80,21 @@ class Source:
     def made_from(self, captioned: bool) -> dict:
         """What decides the result of training, besides the recipe; JSON-able. `captioned`: by a method with text."""
         made = {
-            "features": infer.features_artefact(self.task, self.member).digest,
+            "features": features.stage(self.task, self.member).digest,
             "classes": list(self.class_names),
             "labels": digest_of({"labels": self.task.truth}),
         }
         if self.validation_task:
             made |= {
-                "validation": infer.features_artefact(self.validation_task, self.member).digest,
+                "validation": features.stage(self.validation_task, self.member).digest,
                 "validation_labels": digest_of({"labels": self.validation_task.truth}),
             }
         if captioned and self.caption_model:
-            made |= {
-                "text": digest_of(infer.text_made_from(self.task, self.caption_model)),
-                "prompts": self.task.prompts.digest,
-            }
+            made |= {"text": text.digest(self.task, self.caption_model), "prompts": self.task.prompts.digest}
         return made
 
     def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows of the split that are trained on, and those of it that only choose, by share, shots and seed."""
-        from . import sampling
-
         labels, recipe, held = np.array(self.task.truth), self.recipe, np.zeros(len(self.task.truth), bool)
         if not self.validation_task:
             held = sampling.held_out(labels, recipe.validation, recipe.seed)

@@ -15,15 +15,17 @@ from pathlib import Path
 import torch
 
 from .. import models
-from ..chain import infer, preprocess
-from ..chain.task import Task
+from ..chain import preprocess
+from ..chain.features import check_recipe
+from ..chain.stage import made
+from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.artefacts import Artefact
-from ..core.console import say
+from ..core.console import rank, say
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.extras import need
-from ..labelled.task import LabelledTask
+from ..labelled.task import DatasetTask
 from ..models import heads
 from ..models.heads import Data, Head, linear_probe
 from ..models.heads._choice import Choice
@@ -59,7 +61,7 @@ class Pixels:
         return self.shards[shard][row - self.starts[shard]]
 
 
-def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
+def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]:
     """Train what a recipe says, go on with it, or reuse it. All processes of a launcher train, the first one writes."""
     if not NAME.fullmatch(name):
         raise UserError(f"{where}: {name!r} is no name: letters, digits, '.', '_' and '-' only")
@@ -97,16 +99,17 @@ def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
         **_chosen(loop, chosen, recipe.metric),
     }
     record["classes"] = train.classes(source, *source.parts())
-    if task.rank:
+    if rank():
         return [Trained(name, folder, record)]
     return [_written(source, settings, network, tower, folder, record)]
 
 
-def _checked(task: Task, recipe: Training, where: str) -> Finetune:
+def _checked(task: Runtime, recipe: Training, where: str) -> Finetune:
     """The settings; UserError for everything that could be known before images are read."""
     recipe.check(task.project.dataset(recipe.dataset), where)
     settings = finetune_settings.read(recipe.method[1], f"{where}: method.finetune")
-    model, pixels = infer.split(task.project.member(recipe.model))
+    member = task.project.member(recipe.model)
+    model, pixels = member.model, member.preprocess
     models.check_trainable(model, task.project.model(model))
     if settings.loss == "contrastive":
         models.check_text(model, task.project.model(model))
@@ -122,7 +125,7 @@ def _checked(task: Task, recipe: Training, where: str) -> Finetune:
     return settings
 
 
-def _precision(task: Task, settings: Finetune, where: str) -> str:
+def _precision(task: Runtime, settings: Finetune, where: str) -> str:
     """fp32 on a CPU and bf16 elsewhere, unless one was asked for."""
     on_cpu = task.device.type == "cpu"
     if settings.precision == "fp16" and on_cpu:
@@ -130,7 +133,7 @@ def _precision(task: Task, settings: Finetune, where: str) -> str:
     return settings.precision if settings.precision != "auto" else "fp32" if on_cpu else "bf16"
 
 
-def _accelerator(task: Task, precision: str):
+def _accelerator(task: Runtime, precision: str):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -144,10 +147,10 @@ def _accelerator(task: Task, precision: str):
 
 def _network(source: Source, settings: Finetune, device, where: str) -> tuple[Network, object]:
     """The tower with what it starts from on top of it: captions, a linear probe or zeros."""
-    model, root = infer.split(source.member)[0], source.project.root
+    model, root = source.member.model, source.project.root
     head = start(source, settings, where)
     tower = models.load(model, source.project.model(model), root, "image", device, "fp32")
-    infer.check_recipe(source.project, source.member, tower.image_size, tower.resize_mode)
+    check_recipe(source.project, source.member, tower.image_size, tower.resize_mode)
     encoder = tower.trainable()
     if settings.gradient_checkpointing:
         encoder.checkpoint_gradients()
@@ -179,12 +182,12 @@ def start(source: Source, settings: Finetune, where: str) -> Head:
 def _loop(
     source: Source, settings: Finetune, network: Network, accelerator, folder: Path, made_from: dict, name: str
 ) -> Loop:
-    task, pixel_recipe = source.task, infer.split(source.member)[1]
+    task, pixel_recipe = source.task, source.member.preprocess
     rows, held = source.rows()
     known, validation = source.parts()
-    pixels = Pixels.of(preprocess.run(task, pixel_recipe))
+    pixels = Pixels.of(made(preprocess.stage(task, pixel_recipe)))
     other = source.validation_task
-    held_pixels = Pixels.of(preprocess.run(other, pixel_recipe)) if other else pixels
+    held_pixels = Pixels.of(made(preprocess.stage(other, pixel_recipe))) if other else pixels
     held = torch.arange(len(validation)) if other else held
     data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
     parts = settings.accumulate * accelerator.num_processes
@@ -230,7 +233,7 @@ def _chosen(loop: Loop, average: dict[str, float], metric: str) -> dict:
 def _written(source: Source, settings: Finetune, network: Network, tower, folder: Path, record: dict) -> Trained:
     """Write tower and head as models; the checkpoints are no longer needed."""
     recipe, root, name = source.recipe, source.project.root, folder.name
-    model, pixels = infer.split(source.member)
+    model, pixels = source.member.model, source.member.preprocess
     with_head = settings.loss == "likelihood"
     place = folder.with_name(f"{name}-tower") if with_head else folder
     record["base"] = f"{place.name}@{pixels}"
@@ -247,20 +250,21 @@ def _written(source: Source, settings: Finetune, network: Network, tower, folder
     return Trained(name, folder, record)
 
 
-def measured(task: Task, recipe: Training, trained: Trained, where: str) -> list[Measured]:
+def measured(task: Runtime, recipe: Training, trained: Trained, where: str) -> list[Measured]:
     """The trained tower and what it started from, on the split that is reported; printed."""
-    task = replace(task, project=Project(task.project.root))  # which now has the trained models
+    task = replace(task, project=Project(task.project.root), facts={})  # which now has the trained models
+    base = task.project.member(trained.record["base"])
     source, settings = Source(task, recipe), finetune_settings.read(recipe.method[1], where)
-    test_task = LabelledTask.of(task, recipe.dataset, None, recipe.prompts)
+    test_task = DatasetTask.of(task, recipe.dataset, asked_prompts=recipe.prompts)
     if settings.loss == "contrastive":
-        head = seen_unseen.zero_shot(features.captions(test_task, infer.split(trained.record["base"])[0]))
+        head = seen_unseen.zero_shot(features.captions(test_task, base.model))
         first = "zero-shot"
     else:
         head = heads.load(trained.folder / "head.safetensors", str(trained.folder))
         first = "linear probe" if settings.head == "probe" else "zeros"
     before = start(source, settings, where)
     found = [
-        Measured(trained.name, test_task, features.examples(test_task, trained.record["base"]), head),
+        Measured(trained.name, test_task, features.examples(test_task, base), head),
         Measured(first, test_task, features.examples(test_task, source.member), before),
     ]
     evaluate.show(found)

@@ -16,14 +16,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..chain import infer
-from ..chain.task import Task
+from ..chain.task import Runtime
 from ..core import artefacts
-from ..core.console import progress
+from ..core.console import progress, rank
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.registry import find
-from ..labelled.task import LabelledTask
+from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval
 from ..models import heads
 from ..models.heads import Captions, Data, Examples
@@ -63,8 +62,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def run(
-    task: Task,
+def measure_curves(
+    runtime: Runtime,
     model: str,
     dataset: str,
     methods: Sequence[str] = (),
@@ -78,14 +77,14 @@ def run(
     """
     content = {"model": model, "dataset": dataset, "method": "linear_probe", "prompts": prompts}
     recipe = Training.parse(content, "kshot")
-    recipe.check(task.project.dataset(dataset), f"datasets/{dataset}.yaml")
+    recipe.check(runtime.project.dataset(dataset), f"datasets/{dataset}.yaml")
     if not 1 <= seeds <= MOST_SEEDS:
         raise UserError(f"SEEDS={seeds}: give 1 to {MOST_SEEDS}")
     ks = _numbers(shots or KS)
-    if task.rank:
-        features.encode(task, recipe)
+    if rank():
+        features.encode(runtime, recipe)
         return None
-    source, test_task = Source(task, recipe), LabelledTask.of(task, dataset, None, prompts)
+    source, test_task = Source(runtime, recipe), DatasetTask.of(runtime, dataset, asked_prompts=prompts)
     methods = _methods(methods, source.caption_model is not None)
     known = source.examples
     test = partial(features.examples, test_task, source.member)
@@ -130,7 +129,7 @@ def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
     return train, rest.take(torch.from_numpy(sampling.at_most(rest.labels.numpy(), min(k, CHOOSING), seed)))
 
 
-def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
+def _cell(source: Source, test_task: DatasetTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
     """Measures of one fit, from the cache if they are there."""
     captioned = heads.METHODS[method].needs_text
     made_from = {
@@ -139,7 +138,7 @@ def _cell(source: Source, test_task: LabelledTask, known: Examples, test, method
         "method": method,
         "k": k,
         "seed": seed,
-        "features": infer.features_artefact(test_task, source.member).digest,
+        "features": features.stage(test_task, source.member).digest,
         "test_labels": digest_of({"labels": test_task.truth}),
         "source": source.made_from(captioned),
     }

@@ -1,13 +1,13 @@
 """What is seen of a fine-tuning run while it runs: reports/tensorboard/<name>/ and the terminal."""
 
-from ..chain.task import Task
-from ..core.console import progress, say
+from ..chain.task import Runtime
+from ..core.console import progress, rank, say
 
 
 class Bar:
     """A progress bar with loss, rate and time left, and a log for TensorBoard, both of the first process."""
 
-    def __init__(self, task: Task, name: str):
+    def __init__(self, task: Runtime, name: str):
         self.task, self.name, self.shown = task, name, {}
         self.folder = task.project.root / "reports" / "tensorboard" / name
         self.bar = self.writer = None
@@ -17,7 +17,7 @@ class Bar:
             say("train", self.name, f"going on after step {done} of {total}")
         self.bar = progress(f"train {self.name}", "step", total)
         self.bar.update(done)
-        if not self.task.rank:
+        if not rank():
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(self.folder), purge_step=done)  # an earlier run in the same folder

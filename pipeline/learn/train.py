@@ -14,8 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from ..chain import infer
-from ..chain.task import Task
+from ..chain.task import Runtime
 from ..core.console import progress, say, warn
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
@@ -42,10 +41,10 @@ class Trained:
 
     @property
     def member(self) -> str:
-        return f"{self.name}@{infer.split(self.record['base'])[1]}"
+        return f"{self.name}@{self.record['base'].partition('@')[2]}"
 
 
-def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
+def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]:
     """Train what a recipe says, or reuse it: one result, or with unseen classes two, the best for both first."""
     if not NAME.fullmatch(name):
         raise UserError(f"{where}: {name!r} is no name: letters, digits, '.', '_' and '-' only")
@@ -73,7 +72,7 @@ def run(task: Task, recipe: Training, name: str, where: str) -> list[Trained]:
     ]
 
 
-def _class_file(task: Task, recipe: Training) -> dict:
+def _class_file(task: Runtime, recipe: Training) -> dict:
     """The content of the file that lists unseen classes decides the result as well."""
     path = task.project.root / recipe.unseen.file if recipe.unseen and recipe.unseen.file else None
     return {"unseen_file": hashlib.blake2b(path.read_bytes()).hexdigest()} if path and path.is_file() else {}
@@ -160,7 +159,7 @@ def check_classes(recipe: Training, data: Data, names: tuple[str, ...]) -> None:
         warn(f"no training image of {absent[:LISTED]}{' ...' if absent[LISTED:] else ''}: never predicted")
 
 
-def _write(task: Task, name: str, recipe: Training, source: Source, head: Head, record: dict) -> Trained:
+def _write(task: Runtime, name: str, recipe: Training, source: Source, head: Head, record: dict) -> Trained:
     folder = task.project.root / FOLDER / name
     heads.save(folder / "head.safetensors", recipe.method[0], head, source.class_names)
     finish(folder, head_entry(name, source.member), recipe, record)
@@ -176,7 +175,7 @@ def head_entry(name: str, base: str) -> dict:
         "family": "head",
         "base": base,
         "weights": f"{FOLDER}/{name}/head.safetensors",
-        "preprocess": infer.split(base)[1],
+        "preprocess": base.partition("@")[2],
     }
 
 

@@ -9,7 +9,8 @@ from .benchmark import Benchmark
 from .competition import Competition
 from .dataset import Dataset
 from .ensemble import Ensemble, MemberUse
-from .model import HEAD, ModelEntry
+from .member import Member
+from .model import ModelEntry
 from .preprocess import Preprocess
 from .reading import read_json, read_yaml
 from .schema import NAME, checked_class_names, checked_name
@@ -151,30 +152,15 @@ class Project:
     def complete(self, recipe: Ensemble, path: Path | str) -> Ensemble:
         """The same of a recipe that is written in `path`."""
         members = self._members(recipe, path)
-        heads = [member for member in members if self.is_head(member)]
+        heads = [member for member in members if member.is_head]
         if heads and len(heads) < len(members) and recipe.blend == "prompts":
             raise UserError(
                 f"{path}: members: {heads[0]} is a trained head, whose columns are classes; write 'blend: classes'"
             )
         return recipe.model_copy(update={"members": members})
 
-    def is_head(self, member: str) -> bool:
-        """Whether a member is trained on another one's features, so that its columns are classes."""
-        return self.model(member.partition("@")[0]).family == HEAD
-
-    def tower(self, member: str) -> str:
-        """The member whose image features a member takes: itself, or the base of a head (with the same pixels)."""
-        model, _, preprocess = member.partition("@")
-        entry = self.model(model)
-        if entry.base is None:
-            return member
-        base = self._told(self.model_file(model), lambda: self.member(entry.base, preprocess))
-        if self.is_head(base):
-            raise UserError(f"{self.model_file(model)}: base: {entry.base} is a head itself; give the model below it")
-        return base
-
-    def _members(self, recipe: Ensemble, path: Path | str) -> dict[str, MemberUse]:
-        members: dict[str, MemberUse] = {}
+    def _members(self, recipe: Ensemble, path: Path | str) -> dict[Member, MemberUse]:
+        members: dict[Member, MemberUse] = {}
         for text, use in recipe.members.items():
             member = self._told(path, lambda text=text: self.member(text))
             if member in members:
@@ -202,16 +188,22 @@ class Project:
         return temperature
 
     @staticmethod
-    def _told(path: Path | str, get: Callable[[], str]) -> str:
+    def _told(path: Path | str, get: Callable[[], Member]) -> Member:
         try:
             return get()
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
-    def member(self, text: str, preprocess: str | None = None) -> str:
-        """'model' or 'model@preprocess' -> 'model@preprocess', both known."""
+    def member(self, text: str, preprocess: str | None = None) -> Member:
+        """'model' or 'model@preprocess' as a Member; pixels by `preprocess`, by that of the text, or by the model's."""
         model, _, named = text.partition("@")
-        preprocess = preprocess or named or self.model(model).preprocess
-        self.model(model)
+        entry = self.model(model)
+        preprocess = preprocess or named or entry.preprocess
         self.path("preprocess", preprocess)
-        return f"{model}@{preprocess}"
+        if entry.base is None:
+            return Member(model, preprocess)
+        file = self.model_file(model)
+        base = self._told(file, lambda: self.member(entry.base, preprocess))
+        if base.is_head:
+            raise UserError(f"{file}: base: {entry.base} is a head itself; give the model below it")
+        return Member(model, preprocess, base)

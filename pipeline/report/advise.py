@@ -12,7 +12,7 @@ FEW = 5  # rows of each table
 WIDE = 6  # more classes than this are listed by pairs
 
 
-def run(task: Task, name: str) -> Result:
+def advise(task: Task, name: str) -> Result:
     """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
     result = collect.of_ensemble(task, name, features=False)
     print("\n\n".join(block for block in blocks(result) if block))

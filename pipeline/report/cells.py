@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from ..chain import infer, submit
-from ..chain.task import Task
+from ..chain import features
+from ..chain import provenance as provenance_of
+from ..chain.task import Runtime
 from ..labelled import benchmark
 from ..labelled.benchmark import SHOWN, Cell
-from ..labelled.task import LabelledTask
+from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval
 from ..recipes import Benchmark
 from . import collect, sections
@@ -33,7 +34,7 @@ def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
     return made
 
 
-def every(task: Task, cells: Sequence[Cell], made: dict) -> list[Section]:
+def every(task: Runtime, cells: Sequence[Cell], made: dict) -> list[Section]:
     """All sections in reading order."""
     parts = [part for cell in benchmark.best(cells).values() for part in _part(task, cells, cell)]
     return [table(cells), chart(cells), *parts, _provenance(made)]
@@ -84,9 +85,11 @@ def _name(cell: Cell) -> str:
     return f"{cell.member}, {cell.prompts}, {cell.pooling}"
 
 
-def _part(task: Task, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
+def _part(task: Runtime, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
     """The sections about a data set's best cell, with a heading of their own."""
-    result = collect.of_cell(LabelledTask.of(task, cell.dataset, cell.split, cell.prompts), cells, cell)
+    result = collect.of_cell(
+        DatasetTask.of(task, cell.dataset, asked_split=cell.split, asked_prompts=cell.prompts), cells, cell
+    )
     note = f"The best cell in detail: {_name(cell)}. Images and labels are those of split {cell.split!r}"
     chosen = sum((one.dataset, one.split) == (cell.dataset, cell.split) for one in cells) > 1
     note += "; it was chosen by the same labels, which flatters its accuracy a little." if chosen else "."
@@ -95,31 +98,31 @@ def _part(task: Task, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
         yield replace(section, part=cell.dataset)
 
 
-def provenance(task: Task, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
+def provenance(task: Runtime, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
     """How the page was made: enough to make it again."""
     datasets, members = {}, {}
     for cell in cells:
-        one = LabelledTask.of(task, cell.dataset, cell.split, cell.prompts)
+        one = DatasetTask.of(task, cell.dataset, asked_split=cell.split, asked_prompts=cell.prompts)
         known = datasets.setdefault(cell.dataset, _facts_of_data(one))
         known["prompts"][cell.prompts] = {"count": len(one.prompts.prompts), "digest": one.prompts.digest}
-        known["features"][cell.member] = infer.features_artefact(one, cell.member).digest
+        known["features"][cell.member] = features.stage(one, cell.member).digest
         known["cells"][_name(cell)] = cell.file.stem
-        members[cell.member] = submit.facts_of_member(one, cell.member)
+        members[cell.member] = provenance_of.of_member(one, cell.member)
     return {
         "benchmark": {"name": name, **recipe.model_dump(mode="json")},
         "datasets": datasets,
         "members": members,
-        **submit.surroundings(task.project.root),
+        **provenance_of.surroundings(task.project.root),
     }
 
 
-def _facts_of_data(task: LabelledTask) -> dict:
+def _facts_of_data(task: DatasetTask) -> dict:
     """A data set and its measured split; the digests of prompts, features and cells are still to come."""
     return {
-        "recipe": task.dataset.model_dump(mode="json", exclude_none=True),
+        "recipe": task.recipe.model_dump(mode="json", exclude_none=True),
         "data": task.source,
         "split": task.split,
-        "images": {"count": len(task.images.ids), "digest": task.images_digest},
+        "images": {"count": len(task.images.ids), "digest": task.images_digest()},
         "prompts": {},
         "features": {},
         "cells": {},

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from ..chain.submit import id_values, label_values, submissions_of
-from ..chain.task import Task
+from ..chain.csv_format import CsvFormat
+from ..chain.task import CompetitionTask
 from ..core.console import say
 from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, decode
@@ -15,15 +15,14 @@ TILE = 96  # pixels
 CAPTION = 18
 
 
-def run(task: Task, number: int) -> Path:
+def draw(task: CompetitionTask, number: int) -> Path:
     """Write cache/<competition>/sheet-NNN.jpg: a row per class with images evenly picked among its predictions."""
-    submissions = submissions_of(task)
+    form = CsvFormat(task)
+    submissions = form.ledger
     predicted = submissions.read(submissions.path(number))
     rows = []
-    for value, class_name in zip(label_values(task), task.class_names, strict=True):
-        found = [
-            path for i, path in zip(id_values(task), task.images.paths(), strict=True) if predicted.get(i) == value
-        ]
+    for value, class_name in zip(form.labels, task.class_names, strict=True):
+        found = [path for i, path in zip(form.ids, task.images.paths(), strict=True) if predicted.get(i) == value]
         rows.append((f"{class_name}: {len(found)}", found[:: max(1, len(found) // PER_CLASS)][:PER_CLASS]))
     target = task.cache / f"sheet-{number:03d}.jpg"
     with atomic_file(target) as temporary:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..chain.task import Task
+from ..chain.task import Runtime
 from ..core.console import say
 from ..core.files import atomic_file
 from ..core.tables import table
@@ -157,7 +157,7 @@ def _kshot_page(path: Path, result: kshot.Result) -> None:
     page.write(path, f"k-shot {result.member}", result.dataset, zero, parts)
 
 
-def write_kshot(task: Task, result: kshot.Result) -> None:
+def write_kshot(task: Runtime, result: kshot.Result) -> None:
     """Write and print the curves: page, plot, table and CSV."""
 
     stem = task.project.root / "reports" / "training" / f"kshot-{result.member}-{result.dataset}"

@@ -11,7 +11,12 @@ import torch
 import yaml
 
 from pipeline import models
-from pipeline.chain import decide, infer, preprocess, submit
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import features as chain_features
+from pipeline.chain import preprocess
+from pipeline.chain import probs as chain_probs
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 
 from ..conftest import IMAGES, ROOT, fresh, pipeline, write_images, write_yaml
 
@@ -38,49 +43,49 @@ def artefacts(root) -> dict:
 
 
 def test_a_second_run_computes_nothing(project_root, loads, capsys):
-    first = submit.run(fresh(project_root), "both")
+    first = submit(fresh(project_root), "both")
     assert sorted(loads) == [("vit", "image"), ("vit", "text"), ("vit2", "image"), ("vit2", "text")]
     before = artefacts(project_root)
     loads.clear()
     capsys.readouterr()
-    assert submit.run(fresh(project_root), "both") == first
+    assert submit(fresh(project_root), "both") == first
     assert loads == []
     assert artefacts(project_root) == before
     assert "same content as submission 1" in capsys.readouterr().out
 
 
 def test_a_prompt_edit_loads_only_text_towers_and_encodes_only_new_prompts(project_root, loads, capsys):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     loads.clear()
     capsys.readouterr()
     edit_prompts(project_root, prompts=["The whiskers", "A kitten on a mat"])
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert loads == [("vit", "text"), ("vit2", "text")]
     assert "0 images encoded, 23 reused; 1 prompts encoded, 12 reused" in capsys.readouterr().out
 
 
 def test_leaving_prompts_out_or_weighing_them_loads_no_model(project_root, loads):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     loads.clear()
     edit_prompts(project_root)
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     edit_prompts(project_root, prompts=["The whiskers"], weights={"The whiskers": 2.0})
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     members = {"vit": 0.9, "vit2": 0.1}
     write_yaml(project_root / "ensembles" / "both.yaml", {"members": members, "threshold": 0.01, "pooling": "mean"})
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert loads == []
 
 
 def test_undoing_an_edit_is_a_hit(project_root, loads):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     before = artefacts(project_root)
     original = (project_root / "prompts" / "tiny" / "cats.yaml").read_text()
     edit_prompts(project_root, prompts=["Something else"])
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     (project_root / "prompts" / "tiny" / "cats.yaml").write_text("# a comment changes nothing\n" + original)
     loads.clear()
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert loads == []
     after = artefacts(project_root)
     # the text caches have grown; every other file is as it was
@@ -89,88 +94,92 @@ def test_undoing_an_edit_is_a_hit(project_root, loads):
 
 def test_nothing_stale_is_used(project_root, checkpoints):
     """After any edit the result equals that of a project without a cache."""
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     edit_prompts(project_root, prompts=["The whiskers", "new"])
     write_yaml(
         project_root / "preprocess" / "tiny.yaml", {"size": 32, "ops": [{"resize": "squash"}, {"contrast": 1.5}]}
     )
     write_images(project_root / "data" / "tiny", 5, seed=9)
-    edited = decide.run(fresh(project_root), "both").pooled
+    edited = chain_classes.decide(fresh(project_root), "both").pooled
     os.rename(project_root / "cache", project_root / "elsewhere")
-    again = decide.run(fresh(project_root), "both").pooled
+    again = chain_classes.decide(fresh(project_root), "both").pooled
     torch.testing.assert_close(again, edited, atol=1e-6, rtol=0)  # batches differ
 
 
 def test_a_damaged_text_cache_is_told_and_made_again(project_root, capsys):
-    first = submit.run(fresh(project_root), "both")
+    first = submit(fresh(project_root), "both")
     (file,) = (project_root / "cache" / "text" / "vit").glob("*.pt")
     file.write_bytes(file.read_bytes()[:500])
     edit_prompts(project_root)
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert f"{file} is damaged and is computed again" in capsys.readouterr().out
     assert first.exists()
 
 
 def test_touching_images_recomputes_nothing(project_root, loads):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     loads.clear()
     for path in (project_root / "data" / "tiny").glob("*.jpg"):
         path.touch()
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert loads == []
 
 
 def test_moved_weights_are_the_same_checkpoint_and_changed_ones_are_not(project_root, checkpoints, loads):
     import shutil
 
-    submit.run(fresh(project_root), "one")
+    submit(fresh(project_root), "one")
     loads.clear()
     for name in ("moved", "changed"):
         shutil.copytree(checkpoints / "vit", project_root / name)
     entries = yaml.safe_load((project_root / "models.yaml").read_text())
     entries["vit"]["weights"] = "moved"
     write_yaml(project_root / "models.yaml", entries)
-    submit.run(fresh(project_root), "one")
+    submit(fresh(project_root), "one")
     assert loads == []
     entries["vit"]["weights"] = "changed"
     write_yaml(project_root / "models.yaml", entries)
     config = project_root / "changed" / "open_clip_config.json"
     config.write_text(config.read_text().replace("0.4", "0.41"))
-    submit.run(fresh(project_root), "one")
+    submit(fresh(project_root), "one")
     assert loads == [("vit", "image"), ("vit", "text")]
 
 
 def test_features_survive_the_loss_of_pixels(project_root, loads):
     import shutil
 
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     shutil.rmtree(project_root / "cache" / "tiny" / "images")
     loads.clear()
     edit_prompts(project_root)
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     assert loads == []
     assert not (project_root / "cache" / "tiny" / "images").exists()
 
 
 def test_shards_of_another_size_are_reused(project_root, loads):
-    infer.run(fresh(project_root, shard_rows=5), "vit@tiny")
-    folder = infer.features_artefact(fresh(project_root), "vit@tiny").path
+    chain_probs.of_member(
+        fresh(project_root, shard_rows=5), fresh(project_root, shard_rows=5).project.member("vit@tiny")
+    )
+    folder = chain_features.stage(fresh(project_root), fresh(project_root).project.member("vit@tiny")).path
     assert [path.name for path in sorted(folder.iterdir())] == [
         f"{a:08d}-{min(a + 5, IMAGES):08d}.pt" for a in range(0, IMAGES, 5)
     ]
     loads.clear()
-    infer.run(fresh(project_root, shard_rows=100), "vit@tiny")
+    chain_probs.of_member(
+        fresh(project_root, shard_rows=100), fresh(project_root, shard_rows=100).project.member("vit@tiny")
+    )
     assert loads == []
 
 
 def test_what_artefacts_hold(project_root):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     task = fresh(project_root)
     columns = {"prompts", "prompt_class", "prompt_weight", "class_names"}
     for artefact, keys, name, shape, dtype in [
-        (preprocess.artefact(task, "tiny"), set(), "pixels", (IMAGES, 3, 32, 32), torch.uint8),
-        (infer.features_artefact(task, "vit@tiny"), set(), "features", (IMAGES, 16), torch.float16),
-        (infer.artefact(task, "vit@tiny"), columns, "probs", (IMAGES, 12), torch.float32),
+        (preprocess.stage(task, "tiny"), set(), "pixels", (IMAGES, 3, 32, 32), torch.uint8),
+        (chain_features.stage(task, task.project.member("vit@tiny")), set(), "features", (IMAGES, 16), torch.float16),
+        (chain_probs.stage(task, task.project.member("vit@tiny")), columns, "probs", (IMAGES, 12), torch.float32),
     ]:
         (file,) = artefact.path.glob("*.pt")
         content = torch.load(file, weights_only=True)
@@ -237,10 +246,10 @@ def test_an_interrupted_run_goes_on_where_it_was(project_root, stop):
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*/[0-9]*.pt")}
     assert 3 <= len(kept) < 1500 / 16
     task = fresh(project_root, shard_rows=16)
-    result = preprocess.run(task, "tiny")
+    result = made(preprocess.stage(task, "tiny"))
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     os.rename(project_root / "cache", project_root / "elsewhere")
-    whole = preprocess.run(fresh(project_root), "tiny").rows("pixels", 0, 1500)
+    whole = made(preprocess.stage(fresh(project_root), "tiny")).rows("pixels", 0, 1500)
     os.rename(project_root / "cache", project_root / "whole")
     os.rename(project_root / "elsewhere", project_root / "cache")
     assert torch.equal(result.rows("pixels", 0, 1500), whole)

@@ -4,8 +4,14 @@ import pytest
 import torch
 import yaml
 
-from pipeline.chain import decide, ensemble, infer, submit
-from pipeline.cli.main import main
+from pipeline.__main__ import main
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import ensemble
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 from pipeline.core.digests import FORMAT
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
@@ -21,11 +27,11 @@ def trial(root, members=BOTH, **content):
 
 
 def pooled(root, members=BOTH, **content) -> torch.Tensor:
-    return decide.run(trial(root, members, **content), "trial").pooled
+    return chain_classes.decide(trial(root, members, **content), "trial").pooled
 
 
 def blended(root, members=BOTH, **content) -> torch.Tensor:
-    return ensemble.run(trial(root, members, **content), "trial").rows("probs", 0, IMAGES)
+    return made(ensemble.stage(trial(root, members, **content), "trial")).rows("probs", 0, IMAGES)
 
 
 @pytest.fixture
@@ -56,8 +62,8 @@ def scaled_copy(root, factor: float) -> None:
 
 def test_recipes_without_new_keys_are_made_from_what_they_were(task):
     """The very content that decides the digest, so caches from before are still found."""
-    members = [infer.artefact(task, member).digest for member in ("vit@tiny", "vit2@tiny-sharp")]
-    assert ensemble.artefact(task, "both").made_from == {
+    members = [chain_probs.stage(task, task.project.member(name)).digest for name in ("vit@tiny", "vit2")]
+    assert ensemble.stage(task, "both").made_from == {
         "stage": "ensemble",
         "format": FORMAT,
         "members": [[members[0], 0.5], [members[1], 0.5]],
@@ -75,13 +81,13 @@ def test_what_changes_the_blend_changes_its_digest(root):
     ]
     members = {"vit": {"weight": 1, "temperature": 2}, "vit2": {"weight": 1, "temperature": 1}}
     digests = [
-        ensemble.artefact(trial(root, members if "temperature" in way.values() else BOTH, **way), "trial").digest
+        ensemble.stage(trial(root, members if "temperature" in way.values() else BOTH, **way), "trial").digest
         for way in ways
     ]
     members = {"vit": {"weight": 1, "temperature": 3}, "vit2": {"weight": 1, "temperature": 1}}
-    digests.append(ensemble.artefact(trial(root, members, match="temperature"), "trial").digest)
+    digests.append(ensemble.stage(trial(root, members, match="temperature"), "trial").digest)
     members = {name: {"weight": weight, "prompts": "other"} for name, weight in BOTH.items()}
-    digests.append(ensemble.artefact(trial(root, members), "trial").digest)
+    digests.append(ensemble.stage(trial(root, members), "trial").digest)
     assert len(set(digests)) == len(digests)
 
 
@@ -114,17 +120,20 @@ def test_members_with_prompt_sets_of_their_own_are_pooled_first(root):
     members = {"vit": 0.3, "vit2": {"weight": 0.7, "prompts": "other"}}
     found = pooled(root, members, blend="classes")
     task, expected = fresh(root), torch.zeros(IMAGES, 3)
-    for member, weight, prompts in (("vit@tiny", 0.3, "tiny"), ("vit2@tiny-sharp", 0.7, "other")):
+    for member, weight, prompts in (
+        (task.project.member("vit@tiny"), 0.3, "tiny"),
+        (task.project.member("vit2"), 0.7, "other"),
+    ):
         texts = task.prompts_of(prompts)
-        text, _ = infer.run_text(task, infer.split(member)[0], texts.prompts)
-        features = infer.features_artefact(task, member).rows("features", 0, IMAGES).float()
+        text, _ = chain_text.of_prompts(task, member.model, texts)
+        features = chain_features.stage(task, member).rows("features", 0, IMAGES).float()
         probs = (text.logit_scale * features @ text.features.T).softmax(dim=1)
         label = torch.tensor(texts.prompt_class)
         means = torch.stack([probs[:, label == c].mean(dim=1) for c in range(3)], dim=1)
         expected += weight * means / means.sum(dim=1, keepdim=True)
     torch.testing.assert_close(found, expected)
-    labels = decide.run(fresh(root), "trial").labels
-    assert submit.run(fresh(root), "trial").read_text().split("\n")[1:-1] == [f"{n},{c}" for n, c in enumerate(labels)]
+    labels = chain_classes.decide(fresh(root), "trial").labels
+    assert submit(fresh(root), "trial").read_text().split("\n")[1:-1] == [f"{n},{c}" for n, c in enumerate(labels)]
 
 
 def test_all_members_may_have_another_prompt_set(root):
@@ -146,7 +155,7 @@ def test_matched_confidence_undoes_another_logit_scale(root, factor, content):
     task = fresh(root)
     recipe = task.project.ensemble("trial")
     parts = {member: ensemble.part(task, recipe, member) for member in recipe.members}
-    found = ensemble.temperatures(task, recipe, parts)
+    found = ensemble.Blend(task, recipe, parts).temperatures
     assert found["hot@tiny"] / found["vit@tiny"] == pytest.approx(factor, rel=1e-3)
     means = [rows.amax(dim=1).mean().item() for rows in (both, *alone)]
     assert means[0] == pytest.approx((means[1] + means[2]) / 2, abs=1e-5)
@@ -161,20 +170,23 @@ def test_fixed_temperatures_are_the_members_or_the_entries(root):
     entries = yaml.safe_load((root / "models.yaml").read_text())
     write_yaml(root / "models.yaml", {**entries, "hot": {**entries["hot"], "temperature": 4.0}})
     torch.testing.assert_close(pooled(root, {"hot": 1}, match="temperature"), cold)
-    assert decide.run(trial(root, {"hot": 1}), "trial").pooled.sub(cold).abs().max() > 0.01
+    assert chain_classes.decide(trial(root, {"hot": 1}), "trial").pooled.sub(cold).abs().max() > 0.01
 
 
 def test_matching_does_not_depend_on_shards_nor_change_its_members(root):
     content = {"match": "confidence", "space": "log", "blend": "classes"}
     whole = blended(root, **content)
     task = fresh(root)
-    members = [infer.artefact(task, name).rows("probs", 0, IMAGES).clone() for name in ("vit@tiny", "vit2@tiny-sharp")]
+    members = [
+        chain_probs.stage(task, task.project.member(name)).rows("probs", 0, IMAGES).clone()
+        for name in ("vit@tiny", "vit2@tiny-sharp")
+    ]
     (root / "cache" / "tiny" / "ensemble").rename(root / "elsewhere")
-    parts = ensemble.run(fresh(root, shard_rows=5), "trial")
+    parts = made(ensemble.stage(fresh(root, shard_rows=5), "trial"))
     assert len(list(parts.path.glob("*.pt"))) == 5
     torch.testing.assert_close(parts.rows("probs", 0, IMAGES), whole, atol=1e-5, rtol=1e-4)
     for before, name in zip(members, ("vit@tiny", "vit2@tiny-sharp"), strict=True):
-        assert torch.equal(infer.artefact(fresh(root), name).rows("probs", 0, IMAGES), before)
+        assert torch.equal(chain_probs.stage(fresh(root), task.project.member(name)).rows("probs", 0, IMAGES), before)
 
 
 def test_uniform_prompt_weights(root):
@@ -194,12 +206,16 @@ def test_uniform_prompt_weights(root):
 
 def test_evidence_is_of_all_members(root):
     task = trial(root, {"vit": 0.3, "vit2": {"weight": 0.7, "prompts": "other"}}, blend="classes")
-    seen = decide.evidence(task, task.project.ensemble("trial"))
+    recipe = task.project.ensemble("trial")
+    seen = chain_classes.evidence(task, recipe, lambda member: made(ensemble.part(task, recipe, member)))
     cosines = 0
-    for member, weight, prompts in (("vit@tiny", 0.3, None), ("vit2@tiny-sharp", 0.7, "other")):
-        features = infer.features_artefact(task, member).rows("features", 0, IMAGES).float()
-        own = task.prompts_of(prompts or task.prompts_set)
-        text, _ = infer.run_text(task, infer.split(member)[0], own.prompts)
+    for member, weight, prompts in (
+        (task.project.member("vit@tiny"), 0.3, None),
+        (task.project.member("vit2"), 0.7, "other"),
+    ):
+        features = chain_features.stage(task, member).rows("features", 0, IMAGES).float()
+        own = task.prompts_of(prompts or task.prompts_name)
+        text, _ = chain_text.of_prompts(task, member.model, own)
         columns = torch.tensor(own.prompt_class), torch.tensor(own.weights), 3
         cosines = cosines + weight * features @ zeroshot.class_text_features(text.features, *columns).T
     found = seen.image_features_ND.float() @ seen.text_features_CD.float().T
@@ -208,7 +224,7 @@ def test_evidence_is_of_all_members(root):
     assert seen.class_names == tuple(CLASSES)
     assert [probs.shape for probs in seen.member_probs] == [(IMAGES, 3)] * 2
     torch.testing.assert_close(
-        0.3 * seen.member_probs[0] + 0.7 * seen.member_probs[1], decide.run(task, "trial").pooled
+        0.3 * seen.member_probs[0] + 0.7 * seen.member_probs[1], chain_classes.decide(task, "trial").pooled
     )
 
 

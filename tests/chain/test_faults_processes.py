@@ -32,7 +32,7 @@ TARGETS = [
 
 def run(root: Path, arguments: list[str]) -> None:
     """One target as its own process runs it; what it says goes to a file named after the process."""
-    from pipeline.cli.main import main
+    from pipeline.__main__ import main
 
     os.chdir(root)
     said = os.open(root / "said" / str(os.getpid()), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
@@ -45,7 +45,7 @@ def run(root: Path, arguments: list[str]) -> None:
 def processes():
     """Starts processes by fork from one that has imported everything: many more of them in a minute."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pipeline.models.open_clip", "pipeline.chain.submit", __name__])
+    context.set_forkserver_preload(["pipeline.models.open_clip", "pipeline.chain.main_job", __name__])
     return context.Process
 
 

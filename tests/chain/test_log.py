@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.chain import log
-from pipeline.chain.submissions import LOG_COLUMNS, Submissions, csv_text, number_of, parse_csv
-from pipeline.chain.submit import submissions_of, to_csv
+from pipeline.chain import scores
+from pipeline.chain.csv_format import CsvFormat
+from pipeline.chain.ledger import LOG_COLUMNS, Ledger, csv_text, number_of, parse_csv
 from pipeline.core.errors import UserError
 
 from ..conftest import IMAGES, fresh, pipeline
 
 
 def add(task, labels, recipe="both"):
-    submissions = submissions_of(task)
+    submissions = CsvFormat(task).ledger
     with submissions.locked():
-        return submissions.add(recipe, to_csv(task, labels), {"made": recipe})
+        return submissions.add(recipe, CsvFormat(task).text(labels), {"made": recipe})
 
 
 def labels(*changed: int) -> list[int]:
@@ -29,15 +29,15 @@ def labels(*changed: int) -> list[int]:
 def test_numbers_flips_and_the_best(task):
     assert add(task, labels()).name == "001-both.csv"
     assert add(task, labels(1, 2)).name == "002-both.csv"
-    log.score(task, 1, 0.9, None)
+    scores.record(task, 1, 0.9, None)
     assert add(task, labels(1, 2, 3), "other").name == "003-other.csv"
-    lines = submissions_of(task).log()
+    lines = CsvFormat(task).ledger.log()
     assert [(li["number"], li["recipe"], li["flipped_previous"], li["flipped_best"], li["public"]) for li in lines] == [
         ("1", "both", "", "", "0.9"),
         ("2", "both", "2", "", ""),
         ("3", "other", "1", "3", ""),
     ]
-    assert submissions_of(task).made(3) == {"made": "other"}
+    assert CsvFormat(task).ledger.made(3) == {"made": "other"}
 
 
 def test_a_deleted_submission_frees_no_number(task):
@@ -48,7 +48,7 @@ def test_a_deleted_submission_frees_no_number(task):
 
 def test_a_run_that_died_before_the_log_line_is_completed(task):
     path = add(task, labels())
-    submissions = submissions_of(task)
+    submissions = CsvFormat(task).ledger
     submissions.log_path.unlink()
     assert submissions.same_as(path.read_text()) == path
     submissions.note(path)
@@ -57,15 +57,15 @@ def test_a_run_that_died_before_the_log_line_is_completed(task):
 
 def test_scores_are_kept_and_replaced_aloud(task, capsys):
     add(task, labels())
-    log.score(task, 1, 0.92024, 0.91111)
-    assert submissions_of(task).log()[0] | {} == {
-        **submissions_of(task).log()[0],
+    scores.record(task, 1, 0.92024, 0.91111)
+    assert CsvFormat(task).ledger.log()[0] | {} == {
+        **CsvFormat(task).ledger.log()[0],
         "public": "0.92024",
         "private": "0.91111",
     }
-    log.score(task, 1, 0.93, None)
+    scores.record(task, 1, 0.93, None)
     assert "public was 0.92024" in capsys.readouterr().out
-    log.run(task)
+    scores.show_log(task)
     assert "<- best public" in capsys.readouterr().out
 
 
@@ -81,21 +81,21 @@ def test_scores_are_kept_and_replaced_aloud(task, capsys):
 def test_wrong_scores(task, arguments, message):
     add(task, labels())
     with pytest.raises(UserError, match=message):
-        log.score(task, *arguments)
+        scores.record(task, *arguments)
 
 
 def test_diff(task, capsys):
     add(task, labels())
     add(task, labels(1, 2, 3))
-    log.diff(task, 1, 2)
+    scores.show_difference(task, 1, 2)
     said = capsys.readouterr().out
     assert f"3 of {IMAGES} labels flipped from 1 to 2" in said
     assert "Cats  Dogs     3" in said
     assert "would be noise" in said
-    log.score(task, 1, 0.5, None)
-    log.score(task, 2, 0.6, None)
+    scores.record(task, 1, 0.5, None)
+    scores.record(task, 2, 0.6, None)
     capsys.readouterr()
-    log.diff(task, 1, 2)
+    scores.show_difference(task, 1, 2)
     assert "+0.10000 (+1 images)" in capsys.readouterr().out
 
 
@@ -103,39 +103,39 @@ def test_flips_against_the_best_are_those_against_what_is_best_now(task, capsys)
     add(task, labels())
     add(task, labels(1))
     add(task, labels(1, 2, 3))
-    log.score(task, 1, 0.5, None)
-    log.score(task, 2, 0.9, None)
+    scores.record(task, 1, 0.5, None)
+    scores.record(task, 2, 0.9, None)
     capsys.readouterr()
-    log.run(task)
+    scores.show_log(task)
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [line.split()[4:6] for line in lines] == [["1", "0.5"], ["1", "0"], ["2", "2"]]
 
 
 def test_a_deleted_best_submission_stops_nothing(task, capsys):
     path = add(task, labels())
-    log.score(task, 1, 0.5, None)
+    scores.record(task, 1, 0.5, None)
     path.unlink()
     assert add(task, labels(1)).name == "002-both.csv"
-    assert submissions_of(task).log()[1]["flipped_best"] == ""
-    log.run(task)
+    assert CsvFormat(task).ledger.log()[1]["flipped_best"] == ""
+    scores.show_log(task)
     assert "<- best public" in capsys.readouterr().out
 
 
 def test_scores_that_cannot_be_are_not_called_significant(task, capsys):
     add(task, labels())
     add(task, labels(1))
-    log.score(task, 1, 0.5, None)
-    log.score(task, 2, 0.9, None)
+    scores.record(task, 1, 0.5, None)
+    scores.record(task, 2, 0.9, None)
     capsys.readouterr()
-    log.diff(task, 1, 2)
+    scores.show_difference(task, 1, 2)
     assert "differ by 4 images, but only 1 labels differ: one of the scores is mistyped" in capsys.readouterr().out
 
 
 def test_a_log_of_another_form_is_refused(task):
     add(task, labels())
-    submissions_of(task).log_path.write_text("a,b\n1,2\n")
+    CsvFormat(task).ledger.log_path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="the columns must be number,time,recipe"):
-        submissions_of(task).log()
+        CsvFormat(task).ledger.log()
 
 
 cell = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -146,12 +146,12 @@ def test_any_cells_come_back_as_written(lines):
     assert parse_csv(csv_text(LOG_COLUMNS, lines), "log") == (list(LOG_COLUMNS), lines)
 
 
-scores = st.one_of(st.just(""), st.floats(0, 1).map(str))
+score = st.one_of(st.just(""), st.floats(0, 1).map(str))
 
 
-@given(st.lists(st.tuples(st.integers(1, 10**6), cell, scores, scores), unique_by=lambda line: line[0], max_size=5))
+@given(st.lists(st.tuples(st.integers(1, 10**6), cell, score, score), unique_by=lambda line: line[0], max_size=5))
 def test_the_log_comes_back_as_written(tmp_path_factory, lines):
-    submissions = Submissions(tmp_path_factory.mktemp("log"), ("id", "label"))
+    submissions = Ledger(tmp_path_factory.mktemp("log"), ("id", "label"))
     written = [dict(zip(LOG_COLUMNS, (str(n), "", text, "", "", "", *both), strict=True)) for n, text, *both in lines]
     submissions.write_log(written)
     assert submissions.log() == written
@@ -166,7 +166,7 @@ def test_from_the_command_line(project_root, command):
         (line,) = csv.DictReader(file)
     assert (line["number"], line["recipe"], line["public"]) == ("1", "both", "0.25")
     assert command(project_root, "diff", "--competition", "tiny", "--a", "1", "--b", "1").returncode == 0
-    assert fresh(project_root).competition.public_board == 10
+    assert fresh(project_root).recipe.public_board == 10
 
 
 def labels_of(code: int) -> list[int]:
@@ -190,7 +190,7 @@ class Expected:
 
     def __init__(self, task):
         self.task, self.lines, self.files, self.highest = task, {}, {}, 0
-        self.submissions = submissions_of(task)
+        self.submissions = CsvFormat(task).ledger
 
     def act(self, what: str, n: int, *more) -> None:
         picked = sorted(self.files)[n % len(self.files)] if self.files else None
@@ -203,14 +203,14 @@ class Expected:
             del self.files[picked]
         elif what == "diff":
             other = sorted(self.files)[more[0] % len(self.files)]
-            log.diff(self.task, picked, other)
+            scores.show_difference(self.task, picked, other)
         elif picked in self.lines:
-            log.score(self.task, picked, more[0], None)
+            scores.record(self.task, picked, more[0], None)
             self.lines[picked] = more[0]
         self.verify()
 
     def add(self, code: int, finished: bool) -> None:
-        text, before = to_csv(self.task, labels_of(code)), self.submissions.log()
+        text, before = CsvFormat(self.task).text(labels_of(code)), self.submissions.log()
         known = self.submissions.same_as(text)
         assert (known is None) == (code not in self.files.values())
         path = known or self.submissions.add("both", text, {})

@@ -10,9 +10,15 @@ from natsort import natsorted
 from PIL import Image
 from torchvision import transforms as T
 
-from pipeline.chain import decide, ensemble, infer, submit
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import ensemble
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 
-from ..conftest import IMAGES, SIZE, fresh, write_yaml
+from ..conftest import IMAGES, SIZE, fresh, prompt_set, write_yaml
 
 TEMPLATES = ["{}", "a photo of a {}", "a blurry {}.", "an image of a {}"]
 
@@ -55,7 +61,7 @@ def test_labels_equal_the_winners_algorithm(project_root, checkpoints, limit):
     members = {"vit": 1, "vit2@tiny-sharp": 1}
     write_yaml(project_root / "ensembles" / "both.yaml", {"members": members, "threshold": limit})
     task = fresh(project_root)
-    path = submit.run(task, "both")
+    path = submit(task, "both")
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     expected = winners_labels(task, checkpoints, limit)
@@ -69,33 +75,33 @@ def test_mean_text_embedding_equals_open_clips_classifier(project_root, checkpoi
         write_yaml(project_root / "prompts" / "tiny" / f"{name}.yaml", {})
     write_yaml(project_root / "ensembles" / "standard.yaml", {"members": {"vit": 1}, "pooling": "embedding"})
     task = fresh(project_root)
-    decision = decide.run(task, "standard")
+    decision = chain_classes.decide(task, "standard")
     model = open_clip.create_model(f"local-dir:{checkpoints / 'vit'}")
     templates = [lambda name, t=t: t.format(name) for t in ("{}", "a photo of a {}", "a blurry {}.")]
     classifier = open_clip.build_zero_shot_classifier(
         model, open_clip.get_tokenizer("ViT-B-32"), task.class_names, templates
     )
-    features = infer.features_artefact(task, "vit@tiny").rows("features", 0, IMAGES).float()
+    features = chain_features.stage(task, task.project.member("vit@tiny")).rows("features", 0, IMAGES).float()
     expected = (20 * features @ classifier).softmax(dim=-1)
     torch.testing.assert_close(decision.pooled, expected, atol=2e-5, rtol=1e-3)
 
 
 def test_image_features_equal_open_clips_own_preprocessing(task, checkpoints):
-    infer.run(task, "vit@tiny")
+    chain_probs.of_member(task, task.project.member("vit@tiny"))
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{checkpoints / 'vit'}")
     pixels = torch.stack([transform(Image.open(path)) for path in task.images.paths()])
     with torch.no_grad():
         expected = model.eval().encode_image(pixels, normalize=True)
-    features = infer.features_artefact(task, "vit@tiny").rows("features", 0, IMAGES)
+    features = chain_features.stage(task, task.project.member("vit@tiny")).rows("features", 0, IMAGES)
     torch.testing.assert_close(features.float(), expected, atol=1e-3, rtol=1e-2)
 
 
 def test_an_ensemble_of_one_is_its_member(task):
-    blended = ensemble.run(task, "one")
-    member = infer.run(task, "vit@tiny")
+    blended = made(ensemble.stage(task, "one"))
+    member = chain_probs.of_member(task, task.project.member("vit@tiny"))
     assert torch.equal(blended.rows("probs", 0, IMAGES), member.rows("probs", 0, IMAGES))
 
 
 def test_the_logit_scale_is_the_checkpoints(task):
-    text, _ = infer.run_text(task, "vit", ("a cat",))
+    text, _ = chain_text.of_prompts(task, "vit", prompt_set(("a cat",)))
     assert math.isclose(text.logit_scale, 20.0, rel_tol=1e-5)

@@ -13,10 +13,15 @@ import torch
 import yaml
 from PIL import Image
 
-from pipeline.chain import decide, infer, preprocess, problems, submit
-from pipeline.cli.main import main
+from pipeline.__main__ import main
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import damage as chain_damage
+from pipeline.chain import preprocess
+from pipeline.chain import probs as chain_probs
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 from pipeline.core.errors import UserError
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.maths.refine import STEPS
 
 from .. import zoo
@@ -77,7 +82,7 @@ def labels_alone(project_root) -> dict[str, str]:
     files = every_kind()
     fill_folder(project_root, {name: content for name, content in files.items() if "damaged" not in name})
     set_policy(project_root, columns={"id": "file_name", "label": "label"})
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     found = dict(rows(project_root / "submissions" / "tiny" / "001-both.csv")[1:])
     shutil.rmtree(project_root / "submissions")
     fill_folder(project_root, files)
@@ -101,7 +106,7 @@ def test_one_right_row_per_image(project_root, labels_alone, command, policy):
     """What is whole gets the label it gets without any damaged image beside it: no row is shifted."""
     set_policy(project_root, damaged_images=policy)
     result = command.run("submit", "--shard", "16", "--batch", "5")
-    assert result.returncode == problems.EXIT_STATUS == 3, result.stderr
+    assert result.returncode == chain_damage.EXIT_STATUS == 3, result.stderr
     header, *lines = rows(project_root / "submissions" / "tiny" / "001-both.csv")
     names = list(every_kind())
     assert [name for name, _ in lines] == names
@@ -128,7 +133,7 @@ def test_the_last_column_of_what_is_computed_is_the_last_image(project_root):
     fill_folder(project_root, every_kind())
     set_policy(project_root, damaged_images="fallback")
     task = fresh(project_root, shard_rows=16, batch_size=5)
-    pixels = preprocess.run(task, "tiny").rows("pixels", 0, len(task.images.ids))
+    pixels = made(preprocess.stage(task, "tiny")).rows("pixels", 0, len(task.images.ids))
     for number, name in enumerate(task.images.ids):
         if "damaged" in name:
             assert pixels[number].max() == 0
@@ -158,11 +163,11 @@ def test_problems_are_told_again_when_all_is_cached(project_root, command):
 def test_a_lost_record_is_made_again(project_root, lost):
     damage(project_root, 3, 4)
     set_policy(project_root, damaged_images="fallback")
-    first = submit.run(fresh(project_root), "both")
+    first = submit(fresh(project_root), "both")
     shutil.rmtree(project_root / "cache" / "tiny" / lost)
     task = fresh(project_root)
-    assert problems.without_picture(task, ["tiny"]) == [3, 4]
-    assert submit.run(task, "both") == first
+    assert chain_damage.without_picture(task, ["tiny"]) == [3, 4]
+    assert submit(task, "both") == first
 
 
 def test_a_repaired_image_is_used_and_a_new_policy_too(project_root, command):
@@ -186,22 +191,22 @@ def test_a_repaired_image_is_used_and_a_new_policy_too(project_root, command):
 
 
 def _probs(root):
-    return decide.run(fresh(root), "both").refined
+    return chain_classes.decide(fresh(root), "both").refined
 
 
 def test_a_raised_limit_computes_what_was_refused(project_root):
     write_images(project_root / "data" / "tiny", 5)
     Image.fromarray(zoo.noise(100, 100, 3)).save(project_root / "data" / "tiny" / "2.jpg")
     set_policy(project_root, damaged_images="fallback", max_pixels=5000)
-    assert problems.without_picture(fresh(project_root), ["tiny"]) == [2]
+    assert chain_damage.without_picture(fresh(project_root), ["tiny"]) == [2]
     set_policy(project_root, damaged_images="fallback", max_pixels=10_000)
-    assert problems.without_picture(fresh(project_root), ["tiny"]) == []
+    assert chain_damage.without_picture(fresh(project_root), ["tiny"]) == []
 
 
 def test_nothing_at_all_can_be_decoded(project_root):
     fill_folder(project_root, {f"{number}.jpg": b"x" for number in range(3)})
     set_policy(project_root, damaged_images="fallback")
-    path = submit.run(fresh(project_root), "both")
+    path = submit(fresh(project_root), "both")
     assert [row[1] for row in rows(path)[1:]] == ["0", "0", "0"]
 
 
@@ -210,13 +215,13 @@ def test_an_image_that_vanishes_during_the_run_ends_it(project_root, policy):
     """Its digest is that of the content it had, so nothing else may be kept under that."""
     set_policy(project_root, damaged_images=policy)
     task = fresh(project_root, shard_rows=5)
-    _ = task.images_digest
+    _ = task.images_digest()
     (project_root / "data" / "tiny" / "12.jpg").unlink()
     with pytest.raises(UserError, match=r"12\.jpg: No such file or directory, though it could be read when the run "):
-        infer.run(task, "vit@tiny")
-    assert [start for start, *_ in preprocess.artefact(task, "tiny").shards()] == [0, 5]
+        chain_probs.of_member(task, task.project.member("vit@tiny"))
+    assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
     assert IMAGES - 1 == len(fresh(project_root).images.ids)
-    infer.run(fresh(project_root), "vit@tiny")
+    chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@tiny"))
 
 
 def test_an_image_that_was_never_readable_is_the_policys(project_root):
@@ -226,10 +231,10 @@ def test_an_image_that_was_never_readable_is_the_policys(project_root):
     path = project_root / "data" / "tiny" / "12.jpg"
     content = path.read_bytes()
     path.unlink()  # after the listing, before the contents are read
-    assert problems.without_picture(task, ["tiny"]) == [12]
-    assert submit.run(task, "both").read_text().count("\n") == IMAGES + 1
+    assert chain_damage.without_picture(task, ["tiny"]) == [12]
+    assert submit(task, "both").read_text().count("\n") == IMAGES + 1
     path.write_bytes(content)
-    assert problems.without_picture(fresh(project_root), ["tiny"]) == []
+    assert chain_damage.without_picture(fresh(project_root), ["tiny"]) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -247,8 +252,8 @@ def test_an_image_that_may_not_be_read(project_root, command, policy, status):
 def test_of_very_many_damaged_images_some_are_named_and_all_are_listed(project_root):
     fill_folder(project_root, {f"{number}.jpg": b"" for number in range(50)})
     with pytest.raises(UserError) as error:
-        submit.run(fresh(project_root), "both")
-    assert str(error.value).count("it is empty") == problems.NAMED
+        submit(fresh(project_root), "both")
+    assert str(error.value).count("it is empty") == chain_damage.NAMED
     assert "... and 30 more\n50 images failed" in str(error.value)
     assert len(told(project_root)) == 50
 
@@ -261,21 +266,21 @@ def test_a_data_set_can_be_filled_but_has_no_fallback(project_root):
     path.write_bytes(path.read_bytes()[:-200])
     recipe = {"reader": "folders", "path": "data/set", "prompts": "tiny"}
 
-    def task(**more) -> LabelledTask:
+    def task(**more) -> DatasetTask:
         write_yaml(project_root / "datasets" / "set.yaml", recipe | more)
-        return LabelledTask.of(fresh(project_root), "set")
+        return DatasetTask.of(fresh(project_root), "set")
 
     with pytest.raises(UserError, match="give 'damaged_images: fill' in datasets/set.yaml"):
-        preprocess.run(task(), "tiny")
+        made(preprocess.stage(task(), "tiny"))
     filled = task(damaged_images="fill")
-    preprocess.run(filled, "tiny")
-    assert problems.report(filled, ["tiny"]) == 1
+    made(preprocess.stage(filled, "tiny"))
+    assert chain_damage.report(filled, ["tiny"]) == 1
     assert "2.jpg" in (project_root / "reports" / "datasets" / "set" / "problems.csv").read_text()
     with pytest.raises(UserError, match="damaged_images"):
-        _ = task(damaged_images="fallback").dataset
+        _ = task(damaged_images="fallback").recipe
     path.write_bytes(b"")
     with pytest.raises(UserError, match="it is empty"):
-        preprocess.run(task(damaged_images="fill"), "tiny")
+        made(preprocess.stage(task(damaged_images="fill"), "tiny"))
 
 
 def test_refinement_steps_look_at_whole_images_only(project_root, monkeypatch):
@@ -291,7 +296,7 @@ def test_refinement_steps_look_at_whole_images_only(project_root, monkeypatch):
 
     turned.uses = "image"
     monkeypatch.setitem(STEPS, "turned", turned)
-    decision = decide.run(fresh(project_root), "both")
+    decision = chain_classes.decide(fresh(project_root), "both")
     assert looked == [(IMAGES - 2,) * 3]
     whole = [row for row in range(IMAGES) if row not in (3, 7)]
     assert torch.equal(decision.refined[whole], decision.pooled[whole].flip(1))

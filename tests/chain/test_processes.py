@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.chain import infer, preprocess
+from pipeline.chain import features as chain_features
+from pipeline.chain import preprocess
+from pipeline.chain import probs as chain_probs
 from pipeline.core.artefacts import Artefact
 from pipeline.core.files import try_lock
 
@@ -108,7 +110,7 @@ def test_two_machines(many_images, serial):
 @pytest.mark.slow
 def test_accelerate_launch(many_images, serial):
     """On a CPU accelerate starts one process; with GPUs it starts them as torchrun does."""
-    launcher = (sys.executable, "-m", "pipeline.cli.launch", "launch", "--cpu", "--num_processes", "2")
+    launcher = (sys.executable, "-m", "pipeline.cli._launch", "launch", "--cpu", "--num_processes", "2")
     result = launch(many_images, 2, *launcher)
     assert result.returncode == 0, result.stderr
     assert contents(many_images) == serial
@@ -155,9 +157,9 @@ def test_fifty_kills_at_random_points_change_nothing(many_images, serial):
     assert result.returncode == 0, result.stderr
     task = fresh(many_images, shard_rows=32)
     for artefact in (
-        preprocess.artefact(task, "tiny"),
-        infer.features_artefact(task, "vit@tiny"),
-        infer.artefact(task, "vit@tiny"),
+        preprocess.stage(task, "tiny"),
+        chain_features.stage(task, task.project.member("vit@tiny")),
+        chain_probs.stage(task, task.project.member("vit@tiny")),
     ):
         for file in artefact.path.glob("[0-9]*.pt"):
             assert file.read_bytes() == serial[str(file.relative_to(many_images))], file
@@ -166,9 +168,12 @@ def test_fifty_kills_at_random_points_change_nothing(many_images, serial):
 def test_a_truncated_newest_shard_is_made_again(many_images):
     """As after a power cut on a file system that loses the end of a file."""
     task = fresh(many_images, shard_rows=32)
-    infer.run(task, "vit@tiny")
+    chain_probs.of_member(task, task.project.member("vit@tiny"))
     before = contents(many_images)
-    for artefact in (infer.features_artefact(task, "vit@tiny"), infer.artefact(task, "vit@tiny")):
+    for artefact in (
+        chain_features.stage(task, task.project.member("vit@tiny")),
+        chain_probs.stage(task, task.project.member("vit@tiny")),
+    ):
         newest = max(artefact.path.glob("*.pt"), key=lambda path: path.stat().st_mtime_ns)
         newest.write_bytes(newest.read_bytes()[:1000])
     result = pipeline(

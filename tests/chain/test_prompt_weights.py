@@ -3,11 +3,14 @@
 import pytest
 import torch
 
-from pipeline.chain import decide, ensemble, infer
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import ensemble
+from pipeline.chain import features as chain_features
+from pipeline.chain import text as chain_text
 from pipeline.chain.prompt_weights import of_member, weighted
 from pipeline.cli import plan
 from pipeline.core.errors import UserError
-from pipeline.labelled.prompts_rank import run as rank
+from pipeline.labelled.prompts_rank import rank_prompts as rank
 from pipeline.maths import prompt_scores, zeroshot
 from pipeline.report import collect, sections
 
@@ -26,8 +29,8 @@ def project(root, method="zpe", **keys):
 
 
 def logits(task, member):
-    features, _ = infer.run_features(task, member)
-    text, _ = infer.run_text(task, infer.split(member)[0], task.prompts.prompts)
+    features, _ = chain_features.of_member(task, member)
+    text, _ = chain_text.of_prompts(task, member.model, task.prompts)
     return zeroshot.prompt_logits(features.rows("features", 0, IMAGES), text.features, text.logit_scale)
 
 
@@ -49,7 +52,7 @@ def test_the_blend_is_pooled_with_the_members_weights(project_root, method):
     labels = torch.tensor(task.prompts.prompt_class)
     own = [labels == c for c in range(3)]
     pooled = torch.stack([(blend * weights)[:, of].sum(dim=1) / weights[of].sum() for of in own], dim=1)
-    torch.testing.assert_close(decide.run(task, "weighed").refined, pooled)
+    torch.testing.assert_close(chain_classes.decide(task, "weighed").refined, pooled)
     assert weights.std() > 0.01
     result = collect.of_ensemble(task, "weighed")
     assert [use.weight for use in result.prompts] == pytest.approx(weights.tolist())
@@ -61,10 +64,10 @@ def test_the_blend_is_pooled_with_the_members_weights(project_root, method):
 def test_mean_text_features_are_weighted(project_root, method):
     task = project(project_root, method, pooling="embedding")
     probs = ensemble.run_part(task, task.project.ensemble("weighed"), "vit@tiny").rows("probs", 0, IMAGES)
-    text, _ = infer.run_text(task, "vit", task.prompts.prompts)
+    text, _ = chain_text.of_prompts(task, "vit", task.prompts)
     weights, labels = expected(task, method, "vit@tiny"), torch.tensor(task.prompts.prompt_class)
     means = zeroshot.class_text_features(text.features, labels, weights, 3)
-    features = infer.run_features(task, "vit@tiny")[0].rows("features", 0, IMAGES)
+    features = chain_features.of_member(task, task.project.member("vit@tiny"))[0].rows("features", 0, IMAGES)
     torch.testing.assert_close(probs, zeroshot.prompt_probs(features, means, text.logit_scale))
 
 
@@ -91,30 +94,30 @@ def test_an_image_without_a_picture_does_not_count(project_root):
 def test_digests_tell_the_weightings_apart_and_need_no_image(project_root):
     digests = {}
     for method in ("given", "uniform", "zpe", "carprt"):
-        digests[method] = ensemble.artefact(project(project_root, method), "weighed").digest
+        digests[method] = ensemble.stage(project(project_root, method), "weighed").digest
     assert len({digests["given"], digests["zpe"], digests["carprt"]}) == 3
     assert digests["given"] == digests["uniform"]  # all weights of the files are 1
     assert not list((project_root / "cache").glob("*/features/*"))
     task = project(project_root, "zpe")
-    decide.run(task, "weighed")
-    assert ensemble.artefact(fresh(project_root), "weighed").digest == digests["zpe"]
+    chain_classes.decide(task, "weighed")
+    assert ensemble.stage(fresh(project_root), "weighed").digest == digests["zpe"]
 
 
 def test_plan_computes_nothing(project_root, capsys):
-    plan.run(project(project_root), "weighed")
+    plan.show(project(project_root), "weighed")
     assert not list((project_root / "cache").glob("*/features/*"))
 
 
 def test_pooling_must_know_weights(project_root):
     with pytest.raises(UserError, match="weighed.yaml: prompt_weights: zpe needs pooling 'mean' or 'embedding'"):
-        decide.run(project(project_root, pooling="median"), "weighed")
+        chain_classes.decide(project(project_root, pooling="median"), "weighed")
 
 
 def test_rules_that_forbid_the_test_set(project_root):
     project(project_root)
     competition(project_root, rules={"test_set": False})
     with pytest.raises(UserError, match="weighed.yaml: line 4: prompt_weights: zpe uses the unlabelled test images"):
-        decide.run(fresh(project_root), "weighed")
+        chain_classes.decide(fresh(project_root), "weighed")
 
 
 def test_prompts_rank_shows_the_weights(project_root):

@@ -6,15 +6,16 @@ import pytest
 import yaml
 
 from pipeline import report
-from pipeline.chain import decide, log, rules, submit
-from pipeline.chain.match import MATCHES
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import rules, scores
+from pipeline.chain.main_job import submit
 from pipeline.chain.prompt_weights import WEIGHTINGS
-from pipeline.cli import plan
+from pipeline.chain.temperatures import MATCHES
 from pipeline.core.errors import UserError
 from pipeline.core.registry import register
 from pipeline.images.ops import OPS
 from pipeline.images.views import VIEWS
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.maths import refine
 from pipeline.recipes import Project
 
@@ -82,7 +83,7 @@ def test_what_is_forbidden_is_refused_before_anything_is_computed(project_root, 
     message = recipe(project_root, kind)
     allow(project_root, **{"labels": True} if kind != "labels" else {"test_set": True})
     before = sorted(project_root.rglob("*"))
-    for act in (submit.run, decide.run, plan.run, lambda task, name: report.run(task, None, name)):
+    for act in (submit, chain_classes.decide, lambda task, name: report.of_task(task, None, name)):
         with pytest.raises(UserError) as error:
             act(fresh(project_root), "t")
         assert str(error.value) == message
@@ -91,7 +92,7 @@ def test_what_is_forbidden_is_refused_before_anything_is_computed(project_root, 
 
 @pytest.mark.parametrize("verb", ["preprocess", "infer", "ensemble", "threshold", "submit", "plan"])
 def test_every_verb_of_the_chain_refuses(project_root, verb, monkeypatch, capsys):
-    from pipeline.cli.main import main
+    from pipeline.__main__ import main
 
     message = recipe(project_root, "match")
     monkeypatch.chdir(project_root)
@@ -107,19 +108,19 @@ def test_refused_as_a_process(project_root):
 
 
 def test_what_was_used_is_stamped_and_shown(project_root, flip, capsys):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     recipe(project_root, "refine")
     allow(project_root, test_set=True)
-    path = submit.run(fresh(project_root), "t")
+    path = submit(fresh(project_root), "t")
     made = json.loads(path.with_suffix(".json").read_text())
     assert made["uses"] == ["image", "test_set"]
     assert made["recipe"]["refine"] == [{"flip": 2}]
     capsys.readouterr()
-    log.run(fresh(project_root))
+    scores.show_log(fresh(project_root))
     header, first, second = capsys.readouterr().out.splitlines()
     column = header.index("uses")
     assert (first[column:].strip(), second[column:].strip()) == ("image", "image, test_set")
-    page = report.run(fresh(project_root), 2, None).read_text()
+    page = report.of_task(fresh(project_root), 2, None).read_text()
     assert "one image at a time, the unlabelled test images" in page
     assert "[flip: 2]" in page or "[{flip: 2}]" in page
 
@@ -130,12 +131,12 @@ def test_steps_are_applied_in_their_order_with_evidence(project_root, flip):
         project_root / "ensembles" / "t.yaml",
         {"members": {"vit": 1}, "refine": ["flip", {"flip": {"by": 2}}], "guards": False},
     )
-    decision = decide.run(fresh(project_root), "t")
+    decision = chain_classes.decide(fresh(project_root), "t")
     assert (decision.refined == decision.pooled).all(), "three steps around three classes"
     assert len(flip) == 2
     assert flip[0] is flip[1]
     write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"vit": 1}, "refine": ["flip"], "guards": False})
-    decision = decide.run(fresh(project_root), "t")
+    decision = chain_classes.decide(fresh(project_root), "t")
     assert (decision.refined == decision.pooled.roll(1, dims=1)).all()
     assert decision.labels == decision.refined.argmax(dim=1).tolist()
 
@@ -152,7 +153,7 @@ def test_mistakes_in_steps_are_told_before_anything_is_computed(project_root, fl
     allow(project_root, test_set=True)
     write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"vit": 1}, **content})
     with pytest.raises(UserError, match=message):
-        submit.run(fresh(project_root), "t")
+        submit(fresh(project_root), "t")
     assert not list(project_root.rglob("*.pt"))
 
 
@@ -160,7 +161,7 @@ def test_labelled_data_allow_everything_and_uses_are_in_order(project_root):
     train(project_root)
     recipes = {"members": {"mine": 1}, "match": "confidence"}
     write_yaml(project_root / "ensembles" / "t.yaml", recipes)
-    rules.check(LabelledTask("none", Project(project_root)), "t")
+    rules.check(DatasetTask(Project(project_root), "none"), "t")
     assert rules.uses(Project(project_root), "t") == ["image", "test_set", "labels"]
     assert rules.uses(Project(project_root), "both") == ["image"]
     allow(project_root, test_set=True, labels=True)

@@ -18,10 +18,12 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.chain import submit, threshold
-from pipeline.chain.submissions import LOG_COLUMNS, formulas
-from pipeline.chain.submit import submissions_of
-from pipeline.chain.task import Task
+from pipeline.chain import suspicions, threshold
+from pipeline.chain.columns import Columns
+from pipeline.chain.csv_format import CsvFormat
+from pipeline.chain.ledger import LOG_COLUMNS, formulas
+from pipeline.chain.main_job import submit
+from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core.errors import UserError
 from pipeline.recipes import Project
 
@@ -122,7 +124,7 @@ def mutated(text: str, edits: list, moves: list) -> str:
 
 def check_mutations(task: Task, counts: Counter):
     ids, known = [str(n) for n in range(IMAGES)], {"0", "1", "2"}
-    valid = submit.to_csv(task, [n % 3 for n in range(IMAGES)])
+    valid = CsvFormat(task).text([n % 3 for n in range(IMAGES)])
     assert flaw(valid.encode(), ["id_idx", "label"], ids, known) is None
 
     @given(edits, moves)
@@ -130,7 +132,7 @@ def check_mutations(task: Task, counts: Counter):
         text = mutated(valid, edits, moves)
         wrong = flaw(text.encode(), ["id_idx", "label"], ids, known)
         try:
-            submit.check(task, text)
+            CsvFormat(task).check(text)
         except UserError:
             counts["refused"] += 1
             return
@@ -242,7 +244,7 @@ def build(root: Path, checkpoints: Path, now: dict) -> tuple[list[str], set[str]
     write_yaml(root / "preprocess" / "t.yaml", {"size": 32, "ops": [{"resize": "squash"}]})
     write_yaml(root / "ensembles" / "one.yaml", {"members": {"vit": 1}})
     write_yaml(root / "competitions" / "tiny.yaml", content)
-    task = Task("tiny", Project(root), dtype_name="fp32")
+    task = CompetitionTask(Project(root), "tiny", dtype_name="fp32")
     natural = [Path(name).stem for name in task.images.ids]
     ids = {
         "position": [str(n) for n in range(len(natural))],
@@ -277,7 +279,7 @@ def write_sample(path: Path, header: list[str], columns: dict, ids: list[str], n
 
 def write_probs(task: Task, now: dict) -> np.ndarray:
     """The threshold stage's file as the situation has it."""
-    rng, artefact = np.random.default_rng(now["seed"]), threshold.artefact(task, "one")
+    rng, artefact = np.random.default_rng(now["seed"]), threshold.stage(task, "one")
     n, p = len(task.images.ids), len(task.prompts.prompts)
     shape = {"columns": (n, p + 1), "rows": (n - 1, p)}.get(now["probs"], (n, p))
     values = rng.random(shape, dtype=np.float32)
@@ -293,7 +295,7 @@ def write_probs(task: Task, now: dict) -> np.ndarray:
                 "minus inf": -np.inf,
                 "huge": 3e38,
             }[kind]
-    artefact.save(0, n, probs=torch.from_numpy(values))
+    artefact.save(0, n, probs=torch.from_numpy(values), **Columns.of(task.prompts).saved())
     if now["probs"] == "garbage":
         (file,) = artefact.path.glob("*.pt")
         file.write_bytes(rng.bytes(300))
@@ -356,7 +358,7 @@ def submit_in(root: Path, checkpoints: Path, now: dict, counts: Counter) -> None
     """One situation: what is written is right, or nothing is."""
     try:
         columns, labels, ids = build(root, checkpoints, now)
-        task = Task("tiny", Project(root), dtype_name="fp32")
+        task = CompetitionTask(Project(root), "tiny", dtype_name="fp32")
         values = write_probs(task, now)
     except UserError:  # refused long before anything is computed
         counts["refused by the recipes"] += 1
@@ -367,7 +369,7 @@ def submit_in(root: Path, checkpoints: Path, now: dict, counts: Counter) -> None
     old_log = (folder / "log.csv").read_bytes() if (folder / "log.csv").exists() else None
     try:
         with failing(now["fault"], now["after"]):
-            submit.run(Task("tiny", Project(root), dtype_name="fp32"), "one")
+            submit(CompetitionTask(Project(root), "tiny", dtype_name="fp32"), "one")
     except UserError:
         outcome = "refused"
     except (OSError, Killed) as error:
@@ -446,7 +448,7 @@ def made_root(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("stage", ["images", "features", "probs", "ensemble", "threshold"])
 @pytest.mark.parametrize("damage", ["empty", "half", "garbage", "gone"])
 def test_damaged_caches_change_nothing(project_root, stage, damage):
-    first = submit.run(fresh(project_root), "both").read_bytes()
+    first = submit(fresh(project_root), "both").read_bytes()
     for file in (project_root / "cache" / "tiny" / stage).rglob("*.pt"):
         content = file.read_bytes()
         file.unlink()
@@ -455,7 +457,7 @@ def test_damaged_caches_change_nothing(project_root, stage, damage):
     for later in ("ensemble", "threshold", "probs"):
         if stage in ("images", "features"):  # otherwise nobody looks at them
             shutil.rmtree(project_root / "cache" / "tiny" / later, ignore_errors=True)
-    assert submit.run(fresh(project_root), "both").read_bytes() == first
+    assert submit(fresh(project_root), "both").read_bytes() == first
     assert len(list((project_root / "submissions" / "tiny").glob("0*.csv"))) == 1
 
 
@@ -478,7 +480,7 @@ for number in range(kills):
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        submit.run(Task("tiny", Project(root), dtype_name="fp32"), "both")
+        submit(CompetitionTask(Project(root), "tiny", dtype_name="fp32"), "both")
         os._exit(0)
     time.sleep(rng.uniform(0.0, float(sys.argv[3])))
     os.kill(child, signal.SIGKILL)
@@ -491,7 +493,7 @@ print(counts["killed"], counts["finished"])
 @pytest.mark.faults
 def test_killed_at_any_moment_only_valid_files_are_there(project_root):
     """Children of a process that has everything loaded, killed in the second in which they do all their work."""
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     command = [sys.executable, "-c", KILLED_AT_ANY_MOMENT, str(project_root), "150", "0.6"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=environment)
@@ -502,7 +504,7 @@ def test_killed_at_any_moment_only_valid_files_are_there(project_root):
     for name, content in tables(folder).items():
         assert flaw(content, ["id_idx", "label"], ids, {"0", "1", "2"}) is None, name
         assert json.loads((folder / name).with_suffix(".json").read_text())["recipe"]["name"] == "both", name
-    numbers = [line["number"] for line in submissions_of(fresh(project_root)).log()]
+    numbers = [line["number"] for line in CsvFormat(fresh(project_root)).ledger.log()]
     assert len(set(numbers)) == len(numbers) >= 1
     assert pipeline(project_root, "submit", "--competition", "tiny", "--dtype", "fp32").returncode == 0
 
@@ -513,7 +515,7 @@ def test_a_full_disk_leaves_a_valid_file_or_none(project_root):
     unshare = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*unshare, "true"], capture_output=True).returncode:
         pytest.skip("this kernel gives no mount namespaces")
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     folder = project_root / "submissions"
     shutil.rmtree(folder)
     ids, outcomes = [str(n) for n in range(IMAGES)], Counter()
@@ -553,7 +555,7 @@ def test_formulas_are_kept_and_warned_of(project_root, capsys, name):
         "columns": {"id": "file_name", "label": "class_name"},
     }
     write_yaml(project_root / "competitions" / "tiny.yaml", competition)
-    path = submit.run(fresh(project_root), "both")
+    path = submit(fresh(project_root), "both")
     assert f"1 values in the CSV begin as a formula does, first {name!r}" in capsys.readouterr().err
     labels = [row[1] for row in list(csv.reader(path.open(newline="")))[1:]]
     assert set(labels) <= set(competition["classes"]), "as they are, nothing is put in front"
@@ -570,11 +572,11 @@ def test_numbers_are_no_formulas():
 
 def test_zeros_and_ties_are_said(project_root, capsys):
     write_yaml(project_root / "ensembles" / "high.yaml", {"members": {"vit": 1}, "threshold": 0.9999})
-    submit.run(fresh(project_root), "high")
+    submit(fresh(project_root), "high")
     assert f"of {IMAGES} images have no probability above the threshold" in capsys.readouterr().err
-    submit.warn_of_ties(torch.tensor([[0.5, 0.5, 0.1], [0.2, 0.1, 0.0]]))
+    suspicions.warn_of_ties(torch.tensor([[0.5, 0.5, 0.1], [0.2, 0.1, 0.0]]))
     assert "1 of 2 images have two classes of equal probability" in capsys.readouterr().err
-    submit.warn_of_ties(torch.tensor([[0.5, 0.4], [0.2, 0.3]]))
+    suspicions.warn_of_ties(torch.tensor([[0.5, 0.4], [0.2, 0.3]]))
     assert capsys.readouterr().err == ""
 
 
@@ -583,7 +585,7 @@ def test_prompt_weights_that_overflow_write_nothing(project_root, weight):
     weights = dict.fromkeys(("Cats", "a photo of a Cats", "a blurry Cats."), weight)
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"weights": weights})
     with pytest.raises(UserError, match="prompts/tiny: pooled with these weights the probabilities are not finite"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
     assert not (project_root / "submissions").exists()
 
 
@@ -591,7 +593,7 @@ def test_weights_and_a_pooling_without_them_are_told_before_any_work(project_roo
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"weights": {"Cats": 2.0}})
     write_yaml(project_root / "ensembles" / "max.yaml", {"members": {"vit": 1}, "pooling": "max"})
     with pytest.raises(UserError, match="prompts/tiny: prompt weights need pooling 'mean'"):
-        submit.run(fresh(project_root), "max")
+        submit(fresh(project_root), "max")
     assert not list((project_root / "cache").rglob("*.pt"))
 
 
@@ -607,7 +609,7 @@ def test_a_solution_that_does_not_fit_names_the_first_ids(project_root):
         }
         write_yaml(project_root / "competitions" / "tiny.yaml", content)
         with pytest.raises(UserError) as error:
-            submit.truth(fresh(project_root))
+            _ = CsvFormat(fresh(project_root)).solution
         return str(error.value)
 
     assert f"4 of {IMAGES} are not in it, first '19', '20', '21'" in told((n, 0) for n in range(IMAGES - 4))
@@ -621,27 +623,27 @@ def test_a_log_that_cannot_be_read_is_told_before_any_work(project_root):
     folder.mkdir(parents=True)
     (folder / "log.csv").write_text(",".join(LOG_COLUMNS) + "\none,,both,,,,,\n")
     with pytest.raises(UserError, match="log.csv: number 'one' is no number"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
     assert not (project_root / "cache").exists()
 
 
 def test_other_columns_than_before_do_not_stop_the_log(project_root):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     competition = {
         "images": "data/tiny",
         "classes": ["Cats", "Dogs", "Big Birds"],
         "columns": {"image": "stem", "label": "label"},
     }
     write_yaml(project_root / "competitions" / "tiny.yaml", competition)
-    assert submit.run(fresh(project_root), "both").name == "002-both.csv"
-    assert [line["flipped_previous"] for line in submissions_of(fresh(project_root)).log()] == ["", ""]
+    assert submit(fresh(project_root), "both").name == "002-both.csv"
+    assert [line["flipped_previous"] for line in CsvFormat(fresh(project_root)).ledger.log()] == ["", ""]
 
 
 def test_file_names_that_are_no_utf8(project_root):
     """The id is refused where it would stand in the CSV; a position is fine."""
     folder = project_root / "data" / "tiny"
     os.rename(folder / "0.jpg", os.fsencode(folder) + b"/\xff.jpg")
-    assert submit.run(fresh(project_root), "one").exists()
+    assert submit(fresh(project_root), "one").exists()
     competition = {
         "images": "data/tiny",
         "classes": ["Cats", "Dogs", "Big Birds"],
@@ -649,7 +651,7 @@ def test_file_names_that_are_no_utf8(project_root):
     }
     write_yaml(project_root / "competitions" / "tiny.yaml", competition)
     with pytest.raises(UserError, match="bytes that are no UTF-8"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
 
 
 @pytest.mark.faults

@@ -9,7 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.chain import submit, threshold
+from pipeline.chain import suspicions, threshold
+from pipeline.chain.columns import Columns
+from pipeline.chain.csv_format import CsvFormat
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 from pipeline.core.errors import UserError
 
 from ..conftest import CLASSES, IMAGES, fresh, write_yaml
@@ -28,7 +32,7 @@ def rows(path) -> list[list[str]]:
 
 
 def test_the_file_has_the_form_of_the_original(project_root):
-    content = submit.run(fresh(project_root), "both").read_bytes()
+    content = submit(fresh(project_root), "both").read_bytes()
     lines = content.decode().split("\n")
     assert lines[0] == "id_idx,label"
     assert lines[-1] == ""
@@ -43,7 +47,7 @@ def test_the_file_has_the_form_of_the_original(project_root):
 )
 def test_columns_hold_what_the_competition_says(project_root, columns, first):
     competition(project_root, columns=columns)
-    table = rows(submit.run(fresh(project_root), "both"))
+    table = rows(submit(fresh(project_root), "both"))
     assert table[0] == list(columns)
     if first:
         assert table[1][0] == first[0]
@@ -58,10 +62,10 @@ def sample(root, ids, header=("id_idx", "label")) -> None:
 
 
 def test_rows_follow_the_sample_submission(project_root):
-    plain = dict(rows(submit.run(fresh(project_root), "both"))[1:])
+    plain = dict(rows(submit(fresh(project_root), "both"))[1:])
     order = [str(n) for n in reversed(range(IMAGES))]
     sample(project_root, order)
-    table = rows(submit.run(fresh(project_root), "both"))
+    table = rows(submit(fresh(project_root), "both"))
     assert [row[0] for row in table[1:]] == order
     assert dict(table[1:]) == plain
 
@@ -78,7 +82,7 @@ def test_rows_follow_the_sample_submission(project_root):
 def test_a_sample_submission_that_does_not_fit_is_refused_before_any_work(project_root, ids, header, parts):
     sample(project_root, ids, header)
     with pytest.raises(UserError) as error:
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
     for part in parts:
         assert part in str(error.value), str(error.value)
     assert not (project_root / "submissions").exists()
@@ -89,26 +93,26 @@ def test_stems_that_are_not_unique_are_refused(project_root):
     (project_root / "data" / "tiny" / "7.png").write_bytes((project_root / "data" / "tiny" / "7.jpg").read_bytes())
     competition(project_root, columns={"id": "stem", "label": "label"})
     with pytest.raises(UserError, match=r"stem is not unique over the images, e.g. \['7'\]"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
 
 
 def test_probabilities_that_are_not_finite_write_nothing(project_root):
     task = fresh(project_root)
-    probs = threshold.run(task, "both")
+    probs = made(threshold.stage(task, "both"))
     (file,) = probs.path.glob("*.pt")
     values = probs.rows("probs", 0, IMAGES).clone()
     values[3, 2] = torch.nan
     file.unlink()
-    probs.save(0, IMAGES, probs=values)
+    probs.save(0, IMAGES, probs=values, **Columns.of(task.prompts).saved())
     with pytest.raises(UserError, match="not finite; nothing is written"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
     assert not (project_root / "submissions").exists()
 
 
 def test_an_odd_histogram_is_a_loud_warning(capsys):
-    submit.warn_of_odd_histogram({"a": 10, "b": 10, "c": 9})
+    suspicions.warn_of_odd_histogram({"a": 10, "b": 10, "c": 9})
     assert capsys.readouterr().err == ""
-    submit.warn_of_odd_histogram({"a": 20, "b": 9, "c": 0})
+    suspicions.warn_of_odd_histogram({"a": 20, "b": 9, "c": 0})
     said = capsys.readouterr().err
     assert "CHECK BEFORE UPLOADING: never predicted: ['c']; more than half of the images are 'a'" in said
     assert "b                               9  ############" in said
@@ -132,10 +136,10 @@ def wrong(text: str, how: str) -> str:
     "how", ["header", "row lost", "row twice", "label out of range", "no label", "rows swapped", "column lost"]
 )
 def test_check_finds(task, how):
-    text = submit.to_csv(task, [0, 1, 2] * 7 + [1, 1])
-    submit.check(task, text)
+    text = CsvFormat(task).text([0, 1, 2] * 7 + [1, 1])
+    CsvFormat(task).check(text)
     with pytest.raises(UserError):
-        submit.check(task, wrong(text, how))
+        CsvFormat(task).check(wrong(text, how))
 
 
 NAMES = st.lists(st.text(min_size=1, max_size=8).filter(str.isprintable), min_size=3, max_size=3, unique=True)
@@ -143,7 +147,7 @@ NAMES = st.lists(st.text(min_size=1, max_size=8).filter(str.isprintable), min_si
 
 @given(NAMES)
 def test_any_class_names_come_back_from_the_csv(tmp_path_factory, names):
-    from pipeline.chain.submissions import csv_text, parse_csv
+    from pipeline.chain.ledger import csv_text, parse_csv
 
     text = csv_text(["id", "label"], [[str(n), name] for n, name in enumerate(names)])
     assert parse_csv(text, "x") == (["id", "label"], [[str(n), name] for n, name in enumerate(names)])
@@ -156,7 +160,7 @@ def test_how_it_was_made(project_root):
     git("init", "-q")
     git("add", "competitions")
     git("commit", "-qm", "x")
-    path = submit.run(fresh(project_root), "both")
+    path = submit(fresh(project_root), "both")
     made = json.loads(path.with_suffix(".json").read_text())
     assert made["refinement"] == []
     assert made["recipe"] == {
@@ -173,8 +177,8 @@ def test_how_it_was_made(project_root):
     }
     task = fresh(project_root)
     assert made["prompts"] == {"count": 12, "digest": task.prompts.digest}
-    assert made["images"] == {"count": IMAGES, "digest": task.images_digest}
-    assert made["digest"] == threshold.artefact(task, "both").digest
+    assert made["images"] == {"count": IMAGES, "digest": task.images_digest()}
+    assert made["digest"] == threshold.stage(task, "both").digest
     member = made["members"]["vit2@tiny-sharp"]
     assert member["preprocess"] == {"size": 32, "ops": [["resize", "squash"], ["sharpen", 2.3]]}
     assert set(member["checkpoint"]["contents"]) == {"open_clip_config.json", "open_clip_model.safetensors"}
@@ -186,11 +190,11 @@ def test_how_it_was_made(project_root):
 
 
 def test_the_demos_form_of_accuracy(project_root, command):
-    table = rows(submit.run(fresh(project_root), "both"))
+    table = rows(submit(fresh(project_root), "both"))
     (project_root / "solution.csv").write_text("\n".join(",".join(row) for row in [table[0], *table[1:-3]]) + "\n")
     competition(project_root, solution="solution.csv")
     with pytest.raises(UserError, match="solution.csv: does not fit"):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
     changed = [*table[:-3], *([i, str((int(label) + 1) % 3)] for i, label in table[-3:])]
     (project_root / "solution.csv").write_text("\n".join(",".join(row) for row in changed) + "\n")
     result = command(project_root, "submit", "--competition", "tiny")

@@ -15,7 +15,7 @@ LABELS = "cat,dog,big bird"
 
 
 def run(root, out="out.csv", images="data/tiny", labels=LABELS, template=None, top=2, **settings):
-    return predict.run(fresh(root, **settings), "vit", images, labels, template, top, out)
+    return predict.predict(fresh(root, **settings), "vit", images, labels, template, top, out)
 
 
 def test_csv_holds_what_the_classifier_says_in_natural_order(project_root, capsys):

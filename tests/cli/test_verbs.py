@@ -8,8 +8,9 @@ import sys
 import pytest
 import yaml
 
-from pipeline.chain import infer, submit
-from pipeline.chain.task import Task
+from pipeline.chain import probs as chain_probs
+from pipeline.chain.main_job import submit
+from pipeline.chain.task import CompetitionTask
 from pipeline.cli import clean_cache, inspect, new, plan
 from pipeline.core.errors import UserError
 from pipeline.recipes import Project
@@ -39,7 +40,7 @@ class TestNew:
     def test_nothing_is_overwritten(self, project_root):
         before = (project_root / "competitions" / "tiny.yaml").read_text()
         with pytest.raises(UserError, match="already there, nothing is overwritten: competitions/tiny.yaml"):
-            new.run(Project(project_root), "tiny", "data/tiny", "a,b")
+            new.write(Project(project_root), "tiny", "data/tiny", "a,b")
         assert (project_root / "competitions" / "tiny.yaml").read_text() == before
         assert not (project_root / "prompts" / "tiny" / "a.yaml").exists()
 
@@ -57,15 +58,15 @@ class TestNew:
     )
     def test_mistakes(self, project_root, name, images, classes, message):
         with pytest.raises(UserError, match=message):
-            new.run(Project(project_root), name, images, classes)
+            new.write(Project(project_root), name, images, classes)
 
 
 def test_plan_tells_what_is_cached_and_computes_nothing(project_root, capsys):
     task = fresh(project_root)
-    infer.run(task, "vit@tiny")
+    chain_probs.of_member(task, task.project.member("vit@tiny"))
     before = set((project_root / "cache").rglob("*.pt"))
     capsys.readouterr()
-    plan.run(fresh(project_root), "both")
+    plan.show(fresh(project_root), "both")
     said = [line for line in capsys.readouterr().out.splitlines() if "probabilities" not in line]
     lines = {" ".join(line.split()[:2]): line.split() for line in said}
     assert lines["infer vit@tiny"][2:5] == ["23", "0", "images"]
@@ -77,27 +78,27 @@ def test_plan_tells_what_is_cached_and_computes_nothing(project_root, capsys):
 
 
 def test_inspect_shows_the_way_back_to_the_recipes(project_root, capsys):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     (file,) = (project_root / "cache" / "tiny" / "threshold" / "both").glob("*/*.pt")
     capsys.readouterr()
-    inspect.run(file, project_root)
+    inspect.show(file, project_root)
     said = capsys.readouterr().out
     assert "probs          float32 (23, 12)" in said
     assert "class_names    list of 3: Cats, Dogs, Big Birds" in said
     for part in ('"sharpen", 2.3', "cache/tiny/features/vit@tiny", "cache/text/vit2", '"threshold": '):
         assert part.replace('"threshold": ', "threshold: 0.002") in said
-    inspect.run(file.parent, project_root)
+    inspect.show(file.parent, project_root)
     with pytest.raises(UserError, match="no file"):
-        inspect.run(project_root / "none.pt", project_root)
+        inspect.show(project_root / "none.pt", project_root)
     with pytest.raises(UserError, match="not an artefact"):
-        inspect.run(project_root / "models.yaml", project_root)
+        inspect.show(project_root / "models.yaml", project_root)
 
 
 def test_sheet_shows_every_class(project_root):
     from PIL import Image
 
-    submit.run(fresh(project_root), "both")
-    target = sheet.run(fresh(project_root), 1)
+    submit(fresh(project_root), "both")
+    target = sheet.draw(fresh(project_root), 1)
     assert Image.open(target).size == (12 * 96, 3 * (96 + 18))
 
 
@@ -106,57 +107,57 @@ class TestCleanCache:
         return set((root / "cache").rglob("*.pt"))
 
     def test_what_recipes_use_stays_and_the_rest_goes(self, project_root, capsys):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         current = self.files(project_root)
         original = (project_root / "prompts" / "tiny" / "cats.yaml").read_text()
         write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {})
         write_yaml(project_root / "preprocess" / "other.yaml", {"size": 32, "ops": ["resize", "equalize"]})
-        submit.run(fresh(project_root), "both")
-        infer.run(fresh(project_root), "vit@other")
+        submit(fresh(project_root), "both")
+        chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@other"))
         (project_root / "prompts" / "tiny" / "cats.yaml").write_text(original)
-        infer.run(fresh(project_root), "vit@other")
+        chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@other"))
         with_other = self.files(project_root)
-        clean_cache.run(Project(project_root), dry=True)
+        clean_cache.clean(Project(project_root), dry=True)
         assert self.files(project_root) == with_other
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert "MB removed" in capsys.readouterr().out
         kept = self.files(project_root)
         assert current < kept < with_other
         assert any("vit@other" in str(path) and "features" in str(path) for path in kept), "its recipe is current"
         (project_root / "preprocess" / "other.yaml").unlink()
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert self.files(project_root) == current
 
     def test_image_only_models_are_no_obstacle(self, project_root):
         entries = yaml.safe_load((project_root / "models.yaml").read_text())
         entries["images-only"] = {"family": "timm", "architecture": "resnet101", "hub": "x/y", "preprocess": "tiny"}
         write_yaml(project_root / "models.yaml", entries)
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         before = self.files(project_root)
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert self.files(project_root) == before
 
     def test_a_competition_whose_images_are_away_is_kept(self, project_root):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         (project_root / "data" / "tiny").rename(project_root / "away")
         before = self.files(project_root)
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert self.files(project_root) == before
 
     def test_results_of_another_data_folder_are_kept(self, project_root):
         write_images(project_root / "elsewhere", 3, seed=5)
-        submit.run(fresh(project_root, data="elsewhere"), "both")
+        submit(fresh(project_root, data="elsewhere"), "both")
         before = self.files(project_root)
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert self.files(project_root) == before
 
     def test_leftovers_of_killed_runs_go(self, project_root):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         old, young = (project_root / "cache" / "tiny" / "images" / f".{name}.pt.x.tmp" for name in ("old", "young"))
         for path in (old, young):
             path.write_bytes(b"x")
         os.utime(old, (0, 0))
-        clean_cache.run(Project(project_root))
+        clean_cache.clean(Project(project_root))
         assert not old.exists()
         assert young.exists()
 
@@ -262,11 +263,20 @@ def test_auto_means_all_gpus_unless_a_launcher_gave_one(project_root, monkeypatc
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    assert Task("tiny", Project(project_root)).device == torch.device("cuda")
+    assert CompetitionTask(Project(project_root), "tiny").device == torch.device("cuda")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Task("tiny", Project(project_root)).device == torch.device("cuda:1")
+    assert CompetitionTask(Project(project_root), "tiny").device == torch.device("cuda:1")
 
 
 def test_every_job_option_reaches_the_job(project_root):
-    task = Task("tiny", Project(project_root), "data", "cpu", "bf16", 7, 3, 99)
+    task = CompetitionTask(
+        Project(project_root),
+        "tiny",
+        data="data",
+        device_name="cpu",
+        dtype_name="bf16",
+        batch_size=7,
+        workers=3,
+        shard_rows=99,
+    )
     assert (task.dtype, task.batch, task.threads, task.shard_rows, str(task.device)) == ("bf16", 7, 3, 99, "cpu")

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.chain import infer, submit
-from pipeline.cli.main import main
+from pipeline.__main__ import main
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
 from pipeline.core import artefacts, digests
 from pipeline.core.artefacts import Artefact
 from pipeline.core.digests import FileDigests, write_memo
@@ -58,11 +59,11 @@ class TestChain:
 
     @pytest.fixture
     def made(self, project_root) -> dict[str, bytes]:
-        submit.run(fresh(project_root, shard_rows=8), "both")
+        submit(fresh(project_root, shard_rows=8), "both")
         return contents(project_root)
 
     def check(self, root: Path, made: dict[str, bytes], file: str, capsys) -> None:
-        submit.run(fresh(root, shard_rows=8), "both")
+        submit(fresh(root, shard_rows=8), "both")
         assert f"{file} is damaged and is computed again" in capsys.readouterr().out
         assert contents(root) == made
         assert len(list((root / "submissions" / "tiny").glob("0*.csv"))) == 1
@@ -111,7 +112,7 @@ class TestChain:
             damage.replace(project_root / file, "directory")
             (project_root / file / "precious").touch()
             with pytest.raises(UserError, match="a folder where a file of the cache belongs; move it away"):
-                submit.run(fresh(project_root, shard_rows=8), "both")
+                submit(fresh(project_root, shard_rows=8), "both")
             assert (project_root / file / "precious").exists()
             (project_root / file / "precious").unlink()
             (project_root / file).rmdir()
@@ -123,7 +124,7 @@ class TestChain:
             write_memo(project_root / memo, {"/some/file": [[1, 2, 3], "digest"]})
             if kind not in ("bit of a tensor", "pickle in an archive"):
                 damage.replace(project_root / memo, kind)
-        submit.run(fresh(project_root, shard_rows=8), "both")
+        submit(fresh(project_root, shard_rows=8), "both")
         assert contents(project_root) == made
 
     @pytest.mark.parametrize("content", [b"", b"data/other", b"\xff\xfe\n"])
@@ -361,15 +362,15 @@ class TestDisk:
 def test_a_prompt_edit_reads_only_the_text_that_is_whole(project_root, capsys):
     """A damaged text cache costs its prompts once more, and no image."""
     task = fresh(project_root)
-    first, _ = infer.run_text(task, "vit", task.prompts.prompts)
+    first, _ = chain_text.of_prompts(task, "vit", task.prompts)
     before = first.features.clone()
-    file = infer.text_file(task, "vit")
+    file = chain_text.file(task, "vit")
     for kind in KINDS[::4]:
         damage.replace(file, kind)
-        again, new = infer.run_text(fresh(project_root), "vit", task.prompts.prompts)
+        again, new = chain_text.of_prompts(fresh(project_root), "vit", task.prompts)
         assert new == len(task.prompts.prompts)
         assert torch.equal(again.features, before)
         assert capsys.readouterr().out.count("is damaged and is computed again") == 1
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
-    assert infer.text_cache(fresh(project_root), "vit", task.prompts.prompts)[0] is None
+    assert chain_text.cached(fresh(project_root), "vit", task.prompts.prompts)[0] is None

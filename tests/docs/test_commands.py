@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from pipeline.cli.main import main, parser
+
 from pipeline.recipes import Project
 
 from ..conftest import ROOT

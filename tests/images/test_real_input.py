@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.chain import decide, submit
-from pipeline.chain.task import Task
+from pipeline.chain import classes as chain_classes
+from pipeline.chain.csv_format import CsvFormat
+from pipeline.chain.task import CompetitionTask
 from pipeline.recipes import Project
 
 from ..conftest import ROOT, pipeline, write_yaml
@@ -39,13 +40,13 @@ def rows(path) -> list[list[str]]:
 def test_the_demo_is_far_from_perfect_and_far_from_chance(recipes):
     result = pipeline(recipes, "submit")
     assert result.returncode == 0, result.stderr
-    task = Task("demo", Project(recipes))
-    truth = submit.truth(task)
+    task = CompetitionTask(Project(recipes), "demo")
+    truth = CsvFormat(task).solution
 
     def accuracy(members: dict, **recipe) -> float:
         write_yaml(recipes / "ensembles" / "trial.yaml", {"members": members, **recipe})
-        trial = Task("demo", Project(recipes))
-        labels = decide.run(trial, "trial").labels
+        trial = CompetitionTask(Project(recipes), "demo")
+        labels = chain_classes.decide(trial, "trial").labels
         return sum(a == b for a, b in zip(labels, truth, strict=True)) / len(truth)
 
     members = Project(recipes).ensemble("demo").model_dump()["members"]
@@ -61,8 +62,8 @@ def test_the_demo_is_far_from_perfect_and_far_from_chance(recipes):
 def test_the_demo_in_bf16_gives_nearly_the_same_labels(recipes):
     labels = []
     for dtype in ("fp32", "bf16"):
-        task = Task("demo", Project(recipes), dtype_name=dtype)
-        labels.append(torch.tensor(decide.run(task, "demo").labels))
+        task = CompetitionTask(Project(recipes), "demo", dtype_name=dtype)
+        labels.append(torch.tensor(chain_classes.decide(task, "demo").labels))
     assert (labels[0] == labels[1]).float().mean() > 0.97
 
 
@@ -79,7 +80,7 @@ def test_the_competitions_8100_images(recipes):
     assert table[0] == ["id_idx", "label"]
     assert [row[0] for row in table[1:]] == [str(n) for n in range(8100)]
     assert {row[1] for row in table[1:]} == set("012345")
-    task = Task("scene", Project(recipes), "images")
+    task = CompetitionTask(Project(recipes), "scene", "images")
     assert task.images.ids == tuple(f"{n}.jpg" for n in range(8100))
     assert task.images.ignored == 2
     assert len(task.images.ids) - sum(Image.open(path).size == (224, 224) for path in task.images.paths()) == 20
@@ -106,7 +107,7 @@ def test_a_real_dual_encoder_is_one_local_entry(recipes, monkeypatch):
     monkeypatch.chdir(recipes)
     model, _, transform = open_clip.create_model_and_transforms(f"local-dir:{entry['weights']}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{entry['weights']}")
-    task = Task("scene", Project(recipes))
+    task = CompetitionTask(Project(recipes), "scene")
     by_class = [
         [p for p, c in zip(task.prompts.prompts, task.prompts.prompt_class, strict=True) if c == k] for k in range(6)
     ]

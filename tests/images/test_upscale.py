@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from pipeline.chain import preprocess
+from pipeline.chain.stage import made
 from pipeline.core import extras
 from pipeline.core._torchvision import allow_import
 from pipeline.core.errors import UserError
@@ -71,14 +72,14 @@ def test_another_network_makes_another_artefact(project_root):
     ops = [{"upscale": {"network": "data/x4.pth", "tile": 32}}, {"resize": "squash"}]
     write_yaml(project_root / "preprocess" / "sr.yaml", {"size": 32, "ops": ops})
     few = {"data": "data/tiny/[0-3].jpg", "workers": 3}
-    first = preprocess.run(fresh(project_root, **few), "sr")
+    first = made(preprocess.stage(fresh(project_root, **few), "sr"))
     image = Image.open(project_root / "data" / "tiny" / "0.jpg").convert("RGB")
     network = upscale.network(project_root / "data" / "x4.pth", "cpu", "x")
     expected = network(image, 32, 32).resize((32, 32), Image.Resampling.BICUBIC)
     assert np.array_equal(first.rows("pixels", 0, 1)[0].permute(1, 2, 0).numpy(), np.asarray(expected))
-    assert preprocess.artefact(fresh(project_root, **few), "sr").digest == first.digest
+    assert preprocess.stage(fresh(project_root, **few), "sr").digest == first.digest
     write_network(project_root / "data" / "x4.pth", seed=1)
-    second = preprocess.run(fresh(project_root, **few), "sr")
+    second = made(preprocess.stage(fresh(project_root, **few), "sr"))
     assert second.digest != first.digest
     assert not torch.equal(second.rows("pixels", 0, 1), first.rows("pixels", 0, 1))
 

@@ -7,13 +7,18 @@ from PIL import Image
 from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
-from pipeline.chain import infer, preprocess, submit
+from pipeline.chain import features as chain_features
+from pipeline.chain import preprocess
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 from pipeline.core.errors import UserError
 from pipeline.images.ops import compile_recipe
 from pipeline.maths import zeroshot
 from pipeline.recipes import Preprocess
 
-from ..conftest import IMAGES, SIZE, fresh, write_images, write_yaml
+from ..conftest import IMAGES, SIZE, fresh, prompt_set, write_images, write_yaml
 
 OPS = [{"resize": "squash"}]
 VIEWS = ["identity", "hflip", {"rotate": 25}, {"rotate": -25}, {"zoom": 0.5}, "five_crop"]
@@ -76,9 +81,9 @@ def test_mean_of_normalised_features(project_root, checkpoints):
     import open_clip
 
     task = with_views(project_root, views=["identity", "hflip", "five_crop"])
-    artefact, encoded = infer.run_features(task, "vit@tiny")
+    artefact, encoded = chain_features.of_member(task, task.project.member("vit@tiny"))
     assert encoded == IMAGES
-    seen = preprocess.artefact(task, "tiny").rows("pixels", 0, IMAGES)
+    seen = preprocess.stage(task, "tiny").rows("pixels", 0, IMAGES)
     assert seen.shape == (IMAGES, 7, 3, SIZE, SIZE)
     model = open_clip.create_model(f"local-dir:{checkpoints / 'vit'}").eval()
     mean, std = (torch.tensor(model.visual.preprocess_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
@@ -91,31 +96,43 @@ def test_mean_of_normalised_features(project_root, checkpoints):
 
 
 def test_one_view_that_is_the_image_changes_no_value(project_root, task):
-    plain = infer.run(task, "vit@tiny").rows("probs", 0, IMAGES)
+    plain = chain_probs.of_member(task, task.project.member("vit@tiny")).rows("probs", 0, IMAGES)
     for pooling in ("mean", "confident"):
-        viewed = infer.run(with_views(project_root, views=["identity"], view_pooling=pooling), "vit@tiny")
+        viewed = chain_probs.of_member(
+            with_views(project_root, views=["identity"], view_pooling=pooling),
+            with_views(project_root, views=["identity"], view_pooling=pooling).project.member("vit@tiny"),
+        )
         torch.testing.assert_close(viewed.rows("probs", 0, IMAGES), plain, atol=1e-4, rtol=1e-2)
 
 
 def test_the_most_confident_views_count(project_root):
     recipe = {"views": ["identity", "hflip", "five_crop"], "view_pooling": "confident"}
     task = with_views(project_root, **recipe)
-    probs = infer.run(task, "vit@tiny").rows("probs", 0, IMAGES)
-    features = infer.features_artefact(task, "vit@tiny").rows("features", 0, IMAGES)
+    probs = chain_probs.of_member(task, task.project.member("vit@tiny")).rows("probs", 0, IMAGES)
+    features = chain_features.stage(task, task.project.member("vit@tiny")).rows("features", 0, IMAGES)
     assert features.shape == (IMAGES, 7, 16)
-    text, _ = infer.run_text(task, "vit", task.prompts.prompts)
+    text, _ = chain_text.of_prompts(task, "vit", task.prompts)
     each = torch.stack([zeroshot.prompt_probs(features[:, v], text.features, 20.0) for v in range(7)], dim=1)
     torch.testing.assert_close(probs, zeroshot.confident_views(each, 4))  # half of 7, rounded up
     two = with_views(project_root, **recipe, keep_views=2)
-    assert infer.features_artefact(two, "vit@tiny").digest == infer.features_artefact(task, "vit@tiny").digest
-    torch.testing.assert_close(infer.run(two, "vit@tiny").rows("probs", 0, IMAGES), zeroshot.confident_views(each, 2))
+    assert (
+        chain_features.stage(two, two.project.member("vit@tiny")).digest
+        == chain_features.stage(task, task.project.member("vit@tiny")).digest
+    )
+    torch.testing.assert_close(
+        chain_probs.of_member(two, two.project.member("vit@tiny")).rows("probs", 0, IMAGES),
+        zeroshot.confident_views(each, 2),
+    )
 
 
 def test_pooling_views_otherwise_keeps_the_pixels(project_root):
     digests = []
     for pooling in ("mean", "confident"):
         task = with_views(project_root, views=["identity", "hflip"], view_pooling=pooling)
-        digests += [preprocess.artefact(task, "tiny").digest, infer.features_artefact(task, "vit@tiny").digest]
+        digests += [
+            preprocess.stage(task, "tiny").digest,
+            chain_features.stage(task, task.project.member("vit@tiny")).digest,
+        ]
     assert digests[0] == digests[2]
     assert digests[1] != digests[3]
 
@@ -124,14 +141,14 @@ def test_shards_of_views_hold_fewer_images(project_root):
     """So that memory does not grow with the number of views."""
     with_views(project_root, views=["identity", "five_crop"])
     task = fresh(project_root, shard_rows=60)
-    artefact, _ = infer.run_features(task, "vit@tiny")
+    artefact, _ = chain_features.of_member(task, task.project.member("vit@tiny"))
     assert [shard[:2] for shard in artefact.shards()] == [(0, 10), (10, 20), (20, IMAGES)]
-    assert [shard[:2] for shard in preprocess.artefact(task, "tiny").shards()] == [(0, 10), (10, 20), (20, IMAGES)]
+    assert [shard[:2] for shard in preprocess.stage(task, "tiny").shards()] == [(0, 10), (10, 20), (20, IMAGES)]
 
 
 def test_a_submission_with_views(project_root):
     task = with_views(project_root, views=["identity", "hflip", {"rotate": 25}])
-    assert submit.run(task, "both").read_text().count("\n") == IMAGES + 1
+    assert submit(task, "both").read_text().count("\n") == IMAGES + 1
 
 
 def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
@@ -140,10 +157,10 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
         path.write_bytes(path.read_bytes()[:200])
     task = fresh(project_root, shard_rows=5)
     with pytest.raises(UserError) as error:
-        preprocess.run(task, "tiny")
+        made(preprocess.stage(task, "tiny"))
     for part in ("/13.jpg", "/21.jpg", "2 images failed"):
         assert part in str(error.value)
-    assert [start for start, *_ in preprocess.artefact(task, "tiny").shards()] == [0, 5]
+    assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
 
 
 def test_plan_counts_the_views(project_root, capsys):
@@ -152,7 +169,7 @@ def test_plan_counts_the_views(project_root, capsys):
     write_images(project_root / "data" / "tiny", 700)
     planned = []
     for views in (None, ["identity", "five_crop"]):
-        plan.run(with_views(project_root, **({"views": views} if views else {})), "one")
+        plan.show(with_views(project_root, **({"views": views} if views else {})), "one")
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("preprocess"))
         planned.append(line.split("images")[1].split()[0])  # GB of pixels to write
     assert planned == ["0.002", "0.013"]  # 700 x 3 x 32 x 32 bytes, and six times that
@@ -162,8 +179,8 @@ def test_a_report_of_a_submission_with_confident_views(project_root):
     from pipeline import report
 
     task = with_views(project_root, views=["identity", "hflip"], view_pooling="confident")
-    submit.run(task, "one")
-    page = report.run(fresh(project_root), None, None).read_text()
+    submit(task, "one")
+    page = report.of_task(fresh(project_root), None, None).read_text()
     assert "t-SNE of vit@tiny" in page
     assert "views identity, hflip; resize squash at 32 pixels" in page
 
@@ -173,10 +190,10 @@ def test_the_classifier_sees_the_same_views(project_root, pooling):
     from pipeline import load_classifier
 
     task = with_views(project_root, views=["identity", "hflip", {"zoom": 0.7}], view_pooling=pooling)
-    infer.run_features(task, "vit@tiny")
-    features = infer.features_artefact(task, "vit@tiny").rows("features", 0, IMAGES)
-    text, _ = infer.run_text(task, "vit", ("cat", "dog", "owl"))
-    expected = infer.member_probs(task, "vit@tiny", features, text.features, 20.0)
+    chain_features.of_member(task, task.project.member("vit@tiny"))
+    features = chain_features.stage(task, task.project.member("vit@tiny")).rows("features", 0, IMAGES)
+    text, _ = chain_text.of_prompts(task, "vit", prompt_set(("cat", "dog", "owl")))
+    expected = chain_probs.view_probs(task.project.preprocess("tiny"), features, text.features, 20.0)
     classifier = load_classifier("vit", root=project_root, dtype="fp32")
     found = classifier(task.images.paths(), ["cat", "dog", "owl"], "{}")
     assert [row[0]["label"] for row in found] == [("cat", "dog", "owl")[n] for n in expected.argmax(dim=1)]

@@ -10,12 +10,14 @@ import pytest
 import torch
 
 from pipeline import models
-from pipeline.chain import infer
-from pipeline.chain.task import Task
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import features as chain_features
+from pipeline.chain import text as chain_text
+from pipeline.chain.task import CompetitionTask
 from pipeline.cli import clean_cache
 from pipeline.core.errors import UserError
 from pipeline.labelled import benchmark, prompts_rank
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.maths.metrics import accuracy
 from pipeline.recipes import Benchmark, Project
 
@@ -49,13 +51,13 @@ def loads(monkeypatch) -> list[str]:
     return seen
 
 
-def pets(root, **settings) -> LabelledTask:
-    return LabelledTask("pets", Project(root), dtype_name="fp32", **settings)
+def pets(root, **settings) -> DatasetTask:
+    return DatasetTask(Project(root), "pets", dtype_name="fp32", **settings)
 
 
 def run(root, **recipe) -> list[benchmark.Cell]:
     content = {"datasets": ["pets"], "models": ["vit"], "resamples": 100, **recipe}
-    return benchmark.run(fresh(root), Benchmark.parse(content, "b.yaml"), "b")
+    return benchmark.measure(fresh(root), Benchmark.parse(content, "b.yaml"), "b")
 
 
 def test_a_labelled_set_as_a_job(root):
@@ -64,9 +66,9 @@ def test_a_labelled_set_as_a_job(root):
     assert task.truth == [0] * 6 + [1] * 6 + [2] * 6
     assert task.images.ids[6] == "test/grey_dog/0.jpg"
     assert task.prompts.prompts[4] == "grey dog"
-    assert len(pets(root, split_name="train").images.ids) == 24
+    assert len(pets(root, asked_split="train").images.ids) == 24
     with pytest.raises(UserError, match="no split 'trian' in the data. Did you mean 'train'"):
-        _ = pets(root, split_name="trian").images
+        _ = pets(root, asked_split="trian").images
     with pytest.raises(UserError, match="no data at .*nowhere.* DATA=path"):
         _ = pets(root, data="nowhere").images
 
@@ -129,13 +131,12 @@ def test_zero_shot_labels_equal_transformers_pipeline(root):
 
 
 def test_the_stages_of_a_competition_give_the_same_labels(root):
-    from pipeline.chain import decide
 
     write_yaml(root / "ensembles" / "one.yaml", {"members": {"vit": 1}})
-    labels = decide.run(pets(root), "one").labels
+    labels = chain_classes.decide(pets(root), "one").labels
     (cell,) = run(root, poolings=["mean"])
     assert labels == cell.predictions.top[:, 0].tolist()
-    assert (root / "cache" / "datasets" / "pets" / "threshold" / "one").is_dir()
+    assert (root / "cache" / "datasets" / "pets" / "ensemble" / "one").is_dir()
 
 
 def test_metrics_of_a_cell_are_those_of_its_predictions(root):
@@ -225,7 +226,7 @@ def test_the_command(root, command):
     ],
 )
 def test_mistakes(root, capsys, monkeypatch, arguments, message):
-    from pipeline.cli.main import main
+    from pipeline.__main__ import main
 
     monkeypatch.chdir(root)
     assert main(["benchmark", *arguments]) == 1
@@ -255,17 +256,19 @@ def test_views_work_in_a_benchmark(root):
 
 def test_clean_cache_keeps_what_recipes_use_and_removes_the_rest(root, capsys):
     run(root)
-    prompts_rank.run(pets(root, split_name="train"), "vit@tiny", "embedding", labelled=True)
+    prompts_rank.rank_prompts(
+        pets(root, asked_split="train"), Project(root).member("vit@tiny"), "embedding", labelled=True
+    )
     capsys.readouterr()
-    clean_cache.run(Project(root))
+    clean_cache.clean(Project(root))
     assert "0 unused artefacts" in capsys.readouterr().out
     write_yaml(root / "preprocess" / "tiny.yaml", {"size": 32, "ops": ["resize", {"contrast": 2}]})
-    clean_cache.run(Project(root))
+    clean_cache.clean(Project(root))
     gone = capsys.readouterr().out
     assert "cells" in gone
     assert "7 unused artefacts" in gone  # pixels, their record and features of two splits, and the cell
     (root / "datasets" / "pets.yaml").unlink()
-    clean_cache.run(Project(root))
+    clean_cache.clean(Project(root))
     assert not (root / "cache" / "datasets" / "pets").exists()
     assert (root / "cache" / "benchmarks" / "b.csv").exists()
 
@@ -275,7 +278,7 @@ def test_inspect_shows_the_way_back(root, capsys):
 
     (cell,) = run(root)
     capsys.readouterr()
-    inspect.run(cell.file, root)
+    inspect.show(cell.file, root)
     said = capsys.readouterr().out
     assert 'stage: "features"' in said
     assert "squash" in said
@@ -294,27 +297,31 @@ def test_the_bench_says_what_is_not_there(monkeypatch, tmp_path):
 def test_a_competition_cannot_take_a_reserved_folder(root):
     shutil.copy(root / "competitions" / "tiny.yaml", root / "competitions" / "datasets.yaml")
     with pytest.raises(UserError, match="no competition can be called 'datasets'"):
-        _ = Task("datasets", Project(root)).competition
+        _ = CompetitionTask(Project(root), "datasets").recipe
 
 
 class TestRanking:
     """A set with one template that is known to help: its features are the class's own mean image feature."""
 
     @pytest.fixture
-    def task(self, root, monkeypatch) -> LabelledTask:
-        task = pets(root, split_name="train")
-        features, _ = infer.run_features(task, "vit@tiny")
+    def task(self, root, monkeypatch) -> DatasetTask:
+        task = pets(root, asked_split="train")
+        features, _ = chain_features.of_member(task, task.project.member("vit@tiny"))
         features = features.rows("features", 0, 24).float()
         truth = torch.tensor(task.truth)
         means = torch.stack([features[truth == label].mean(dim=0) for label in range(3)])
         random = torch.randn(12, 16, generator=torch.Generator().manual_seed(0))
         random[1::4] = 3 * means  # the second template, 'a photo of a {}.'
-        text = infer.Text(random / random.norm(dim=1, keepdim=True), 20.0, "x")
-        monkeypatch.setattr(infer, "run_text", lambda *_: (text, 0))
+        text = chain_text.Text(random / random.norm(dim=1, keepdim=True), 20.0)
+        monkeypatch.setattr(chain_text, "of_prompts", lambda *_: (text, 0))
         return task
 
     def test_the_terminal_has_both_ends_of_a_long_table(self, task, capsys):
-        file = prompts_rank.run(task, "vit@tiny", "embedding", labelled=True).read_text().splitlines()
+        file = (
+            prompts_rank.rank_prompts(task, task.project.member("vit@tiny"), "embedding", labelled=True)
+            .read_text()
+            .splitlines()
+        )
         shown = capsys.readouterr().out.splitlines()
         start = file.index("## Prompts by what each adds to the others") + 4  # of 12 rows
         rows = [*file[start : start + 5], "| ... 2 more |", *file[start + 7 : start + 12]]
@@ -323,7 +330,7 @@ class TestRanking:
 
     @pytest.mark.parametrize("pooling", ["embedding", "mean", "logit_mean"])
     def test_the_template_that_helps_comes_first(self, task, pooling):
-        text = prompts_rank.run(task, "vit@tiny", pooling, labelled=True).read_text()
+        text = prompts_rank.rank_prompts(task, task.project.member("vit@tiny"), pooling, labelled=True).read_text()
         first = text.split("| --- | --- | --- |\n")[1].splitlines()[0]
         assert first.startswith("| a photo of a {}. | +")
         greedy = text.split("| --- | --- | --- |\n")[2].split("\n\n")[0].splitlines()
@@ -332,41 +339,43 @@ class TestRanking:
         assert "Labels of 'train' were looked at, no test label." in text
 
     def test_leaving_out_equals_a_set_without_it(self, task, root):
-        scorer = prompts_rank.Scorer(task, "vit@tiny", "embedding")
+        scorer = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "embedding")
         keep = np.array(task.prompts.templates) != "a photo of a {}."
         rest = [template for template in TEMPLATES if template != "a photo of a {}."]
         write_yaml(root / "prompts" / "rest" / "_shared.yaml", {"templates": rest, "classes": "any"})
-        other = pets(root, split_name="train", prompts_name="rest")
-        text, _ = infer.run_text(task, "vit", ())
-        infer_text = infer.Text(text.features[keep], text.logit_scale, "y")
+        other = pets(root, asked_split="train", asked_prompts="rest")
+        text, _ = chain_text.of_prompts(task, "vit", task.prompts)
+        infer_text = chain_text.Text(text.features[keep], text.logit_scale)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(infer, "run_text", lambda *_: (infer_text, 0))
-            features = infer.features_artefact(other, "vit@tiny").rows("features", 0, 24)
-            expected = benchmark.class_probs(other, "vit@tiny", "embedding")(features)
+            patch.setattr(chain_text, "of_prompts", lambda *_: (infer_text, 0))
+            features = chain_features.stage(other, other.project.member("vit@tiny")).rows("features", 0, 24)
+            expected = benchmark.class_probs(other, other.project.member("vit@tiny"), "embedding")(features)
         np.testing.assert_allclose(scorer.class_probs(keep), expected, atol=1e-5)
 
     def test_a_class_never_loses_all_its_prompts(self, task):
-        scorer = prompts_rank.Scorer(task, "vit@tiny", "embedding")
+        scorer = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "embedding")
         everything = scorer.class_probs(np.ones(12, bool))
         np.testing.assert_allclose(scorer.class_probs(np.zeros(12, bool)), everything)
 
     def test_large_sets_are_ranked_on_a_part(self, task, monkeypatch):
-        whole = prompts_rank.Scorer(task, "vit@tiny", "mean").class_probs(np.ones(12, bool))
+        whole = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
         monkeypatch.setattr(prompts_rank, "MOST_IMAGES", 5)
-        part = prompts_rank.Scorer(task, "vit@tiny", "mean").class_probs(np.ones(12, bool))
+        part = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
         assert prompts_rank.picked(task).tolist() == [0, 5, 11, 17, 23]
         assert prompts_rank.truth_of(task).tolist() == [0, 0, 1, 2, 2]
         np.testing.assert_allclose(part, whole[[0, 5, 11, 17, 23]], atol=1e-6)
 
     def test_without_labels_none_is_read(self, root, monkeypatch):
         task = pets(root)
-        monkeypatch.setattr(LabelledTask, "truth", property(lambda _: pytest.fail("labels were read")))
-        text = prompts_rank.run(task, "vit@tiny", "embedding", labelled=False).read_text()
+        monkeypatch.setattr(DatasetTask, "truth", property(lambda _: pytest.fail("labels were read")))
+        text = prompts_rank.rank_prompts(task, task.project.member("vit@tiny"), "embedding", labelled=False).read_text()
         assert "No label was looked at." in text
         assert "| template | agrees with all together | confidence |" in text
 
     def test_a_competition_can_be_ranked_without_labels(self, root):
-        text = prompts_rank.run(fresh(root), "vit@tiny", "mean", labelled=False).read_text()
+        text = prompts_rank.rank_prompts(
+            fresh(root), Project(root).member("vit@tiny"), "mean", labelled=False
+        ).read_text()
         assert "| Cats | The whiskers |" in text
 
     @pytest.mark.parametrize(
@@ -379,7 +388,7 @@ class TestRanking:
         ],
     )
     def test_test_labels_are_only_looked_at_when_told_to(self, root, monkeypatch, capsys, arguments, code, said):
-        from pipeline.cli.main import main
+        from pipeline.__main__ import main
 
         monkeypatch.chdir(root)
         assert main(["prompts-rank", "--dataset", "pets", "--model", "vit", *arguments]) == code
@@ -387,7 +396,7 @@ class TestRanking:
         assert said in output.out + output.err
 
     def test_a_set_without_a_development_split_says_so(self, root, monkeypatch, capsys):
-        from pipeline.cli.main import main
+        from pipeline.__main__ import main
 
         write_yaml(root / "datasets" / "pets.yaml", {"reader": "folders", "path": "data/pets", "prompts": "any"})
         monkeypatch.chdir(root)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.chain import infer
+from pipeline.chain import features as chain_features
 from pipeline.core.digests import FileDigests
 from pipeline.core.errors import UserError
 from pipeline.labelled import readers as datasets
@@ -483,6 +483,6 @@ def test_shipped_recipes_are_whole():
         benchmark = project.benchmark(name)
         for model in benchmark.models:
             member, entry = project.member(model), project.model(model.partition("@")[0])
-            infer.check_recipe(project, member, entry.size, entry.resize_mode)
+            chain_features.check_recipe(project, member, entry.size, entry.resize_mode)
         assert set(benchmark.datasets) <= set(project.names("datasets")), name
         assert all(prompts == "own" or (ROOT / "prompts" / prompts).is_dir() for prompts in benchmark.prompts), name

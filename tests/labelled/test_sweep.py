@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.chain import decide, submit
+from pipeline.chain import classes as chain_classes
+from pipeline.chain.csv_format import CsvFormat
 from pipeline.core.errors import UserError
 from pipeline.labelled import ranking, sweep
 from pipeline.labelled.readers import csv as csv_reader
 from pipeline.labelled.search import Space
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.labelled.trial import Trials
 from pipeline.recipes import Project, Sweep
 
@@ -44,7 +45,7 @@ def write(root, **keys):
 
 
 def run(root, **options):
-    return sweep.run(fresh(root), "try", **options)
+    return sweep.sweep(fresh(root), "try", **options)
 
 
 def table(path) -> list[dict]:
@@ -53,8 +54,8 @@ def table(path) -> list[dict]:
 
 def accuracy_in(root, name: str) -> float:
     """Of a recipe on the split for choosing, by the chain and its files."""
-    task = LabelledTask.of(fresh(root), "tiny", "val")
-    return float(np.mean(np.array(decide.run(task, name).labels) == task.truth))
+    task = DatasetTask.of(fresh(root), "tiny", asked_split="val")
+    return float(np.mean(np.array(chain_classes.decide(task, name).labels) == task.truth))
 
 
 def test_the_written_recipe_is_as_good_as_its_candidate(swept, capsys):
@@ -89,13 +90,13 @@ def test_a_candidate_has_the_probabilities_of_its_file(swept, vary):
     shutil.copytree(swept / "prompts" / "tiny", swept / "prompts" / "other")
     write_yaml(swept / "prompts" / "other" / "_shared.yaml", {"templates": ["one {}", "two {}", "{}"]})
     write(swept, vary=vary)
-    task = LabelledTask.of(fresh(swept), "tiny", "val")
+    task = DatasetTask.of(fresh(swept), "tiny", asked_split="val")
     recipe = task.project.sweep("try")
     found = sweep.candidates(task, "try", recipe, sweep.space_of(task, recipe, swept))
     trials = Trials(task)
     for number, one in enumerate(found[1:]):
         write_yaml(swept / "ensembles" / f"c{number}.yaml", one.recipe.model_dump(mode="json"))
-        whole = decide.run(LabelledTask.of(fresh(swept), "tiny", "val"), f"c{number}").refined
+        whole = chain_classes.decide(DatasetTask.of(fresh(swept), "tiny", asked_split="val"), f"c{number}").refined
         assert trials.class_probs(one.recipe).numpy() == pytest.approx(whole.numpy(), abs=1e-6)
 
 
@@ -149,7 +150,7 @@ def test_a_competition_is_ranked_by_stability(swept, capsys):
     assert "accuracy" not in rows[0]
     flips = [float(row["flips near it"]) for row in rows if row["flips near it"]]
     assert flips == sorted(flips)
-    best, base = (np.array(decide.run(fresh(swept), name).labels) for name in ("best", "both"))
+    best, base = (np.array(chain_classes.decide(fresh(swept), name).labels) for name in ("best", "both"))
     assert float(rows[0]["flips from the base"]) == pytest.approx((best != base).mean(), abs=1e-4)
     write(swept, dataset=None, competition="tiny", out=None, vary={"match": ["confidence"]})
     with pytest.raises(UserError, match=r"sweeps/try.yaml: line \d: match: confidence uses the unlabelled test images"):
@@ -239,7 +240,7 @@ def test_from_the_command_line(swept, command):
 
 class TestDemo:
     def test_its_labels_are_the_solutions(self):
-        solution = submit.truth(fresh_demo())
+        solution = CsvFormat(fresh_demo()).solution
         rows = list(csv_reader.read(ROOT / "demo" / "labels.csv"))
         names = Project(ROOT).class_names("demo")
         assert [(row.id, names.index(row.class_name)) for row in rows] == [
@@ -250,12 +251,12 @@ class TestDemo:
     def test_its_sweep_is_well_formed(self):
         recipe = Project(ROOT).sweep("demo")
         assert isinstance(recipe, Sweep)
-        task = LabelledTask.of(fresh_demo(), recipe.dataset, "val")
+        task = DatasetTask.of(fresh_demo(), recipe.dataset, asked_split="val")
         space = sweep.space_of(task, recipe, ROOT / "cache")
         assert len(sweep.candidates(task, "demo", recipe, space)) > 1000
 
 
 def fresh_demo():
-    from pipeline.chain.task import Task
+    from pipeline.chain.task import CompetitionTask
 
-    return Task("demo", Project(ROOT), dtype_name="fp32")
+    return CompetitionTask(Project(ROOT), "demo", dtype_name="fp32")

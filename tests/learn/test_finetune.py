@@ -14,10 +14,12 @@ import torch
 import yaml
 
 from pipeline import models
-from pipeline.chain import infer, rules
+from pipeline.chain import features as chain_features
+from pipeline.chain import rules
+from pipeline.chain import text as chain_text
 from pipeline.core import extras
 from pipeline.core.errors import UserError
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.learn import finetuned
 from pipeline.learn.features import Source
 from pipeline.learn.finetune import layers, schedule, seed_of
@@ -75,8 +77,8 @@ def test_contrastive_is_a_zero_shot_member_of_its_family(root):
     before, after = tower(root, "vit").module.state_dict(), tower(root, "t").module.state_dict()
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     assert changed == {name for name in after if name.startswith("visual.")}, "all of the image tower, and nothing else"
-    task = LabelledTask.of(fresh(root), "pets", "train")
-    texts = [infer.run_text(task, name, task.prompts.prompts)[0].features for name in ("vit", "t")]
+    task = DatasetTask.of(fresh(root), "pets", asked_split="train")
+    texts = [chain_text.of_prompts(task, name, task.prompts)[0].features for name in ("vit", "t")]
     assert torch.equal(*texts)
     trained, zero_shot = finetuned.measured(fresh(root), recipe(CONTRASTIVE), one, "t")
     assert trained.intervals["acc1"].value > zero_shot.intervals["acc1"].value
@@ -94,7 +96,10 @@ def test_a_likelihood_run_leaves_a_tower_and_its_head(root):
     assert one.record["classes"]["Cat"] == {"train": 6, "validation": 2}
     source = Source(fresh(root), recipe(LIKELIHOOD))
     _, held = source.rows()
-    examples, _ = infer.run_features(LabelledTask.of(fresh(root), "pets", "train"), "t-tower@tiny")
+    examples, _ = chain_features.of_member(
+        DatasetTask.of(fresh(root), "pets", asked_split="train"),
+        DatasetTask.of(fresh(root), "pets", asked_split="train").project.member("t-tower@tiny"),
+    )
     features = examples.rows("features", 0, len(examples.ids)).float()[held]
     probs = heads.load(one.folder / "head.safetensors", "t").probs(features)
     truth = torch.tensor(source.task.truth)[held]

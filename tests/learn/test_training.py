@@ -11,22 +11,27 @@ import yaml
 from PIL import Image
 
 from pipeline import load_classifier, models
-from pipeline.chain import decide, infer, submit
-from pipeline.chain.task import Task
+from pipeline.__main__ import main
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import ensemble
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
+from pipeline.chain.main_job import submit
+from pipeline.chain.task import CompetitionTask, Task
 from pipeline.cli import clean_cache, plan
 from pipeline.cli import train as training_verbs
-from pipeline.cli.main import main
 from pipeline.core.errors import UserError
 from pipeline.labelled import benchmark, prompts_rank
 from pipeline.labelled.readers import cleaned
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.learn import evaluate, kshot, train
 from pipeline.learn.recipe import Training, check_method, read
 from pipeline.models import heads
 from pipeline.recipes import Benchmark, Project
 from pipeline.report import collect
 
-from ..conftest import ROOT, write_yaml
+from ..conftest import ROOT, prompt_set, write_yaml
 
 CLASSES = ("001.Cat", "grey_dog", "owl", "frog", "horse", "ant")
 TRAIN, TEST = 8, 4
@@ -77,7 +82,7 @@ def loads(monkeypatch) -> list[str]:
 
 
 def fresh(root) -> Task:
-    return Task("tiny", Project(root), dtype_name="fp32")
+    return CompetitionTask(Project(root), "tiny", dtype_name="fp32")
 
 
 def run(root, name="t", **recipe) -> list[train.Trained]:
@@ -103,8 +108,8 @@ def test_the_probe_is_fitted_again_with_the_validation_images(root):
     from sklearn.linear_model import LogisticRegression
 
     (one,) = run(root)
-    task = LabelledTask.of(fresh(root), "pets", "train")
-    artefact, _ = infer.run_features(task, "vit@tiny")
+    task = DatasetTask.of(fresh(root), "pets", asked_split="train")
+    artefact, _ = chain_features.of_member(task, task.project.member("vit@tiny"))
     features = artefact.rows("features", 0, len(task.truth)).float()
     reference = LogisticRegression(C=one.record["setting"]["C"], max_iter=1000).fit(features.numpy(), task.truth)
     head = heads.load(one.folder / "head.safetensors", "here")
@@ -232,7 +237,7 @@ def test_captions_of_another_model(root):
     """An image tower learns towards another model's text: here of the same width, so it starts as it is."""
     (one,) = run(root, method={"cosine": {"epochs": 2}}, captions="vit2")
     head = heads.load(one.folder / "head.safetensors", "here")
-    text, _ = infer.run_text(LabelledTask.of(fresh(root), "pets"), "vit2", ("a owl",))
+    text, _ = chain_text.of_prompts(DatasetTask.of(fresh(root), "pets"), "vit2", prompt_set(("a owl",)))
     assert torch.allclose(head.captions[list(one.record["classes"]).index("owl")], text.features[0], atol=1e-6)
 
 
@@ -327,19 +332,19 @@ def zoo(root):
 
 
 def competition(root) -> Task:
-    return Task("zoo", Project(root), dtype_name="fp32")
+    return CompetitionTask(Project(root), "zoo", dtype_name="fp32")
 
 
 def test_a_head_is_benchmarked_on_cached_features(zoo, loads):
     recipe = {"datasets": ["pets"], "resamples": 100, "prompts": ["own", "tiny"], "poolings": ["embedding", "mean"]}
-    (cell,) = benchmark.run(fresh(zoo), Benchmark.parse(recipe | {"models": ["t"]}, "b"), "b")
+    (cell,) = benchmark.measure(fresh(zoo), Benchmark.parse(recipe | {"models": ["t"]}, "b"), "b")
     assert loads == ["image"], "the test split, which was not encoded yet"
     made = train.Trained("t", zoo / "trained" / "t", json.loads((zoo / "trained" / "t" / "training.json").read_text()))
     (measured,) = evaluate.of(fresh(zoo), Training.parse(RECIPE, "t.yaml"), [made])
     assert np.array_equal(cell.predictions.top, measured.predictions.top)
     assert cell.metrics["acc1"].value > 0.6
     mixed = recipe | {"models": ["t", "vit"], "prompts": ["own"]}
-    cells = benchmark.run(fresh(zoo), Benchmark.parse(mixed, "b"), "b")
+    cells = benchmark.measure(fresh(zoo), Benchmark.parse(mixed, "b"), "b")
     assert [(one.member, one.pooling) for one in cells] == [
         ("t@tiny", "head"),
         ("vit@tiny", "embedding"),
@@ -351,7 +356,7 @@ def test_a_head_is_benchmarked_on_cached_features(zoo, loads):
 def test_a_head_labels_a_competition_by_class_name(zoo):
     write_yaml(zoo / "ensembles" / "learnt.yaml", {"members": {"t": 1}})
     task = competition(zoo)
-    labels = decide.run(task, "learnt").labels
+    labels = chain_classes.decide(task, "learnt").labels
     names = [cleaned(path.split("/")[-2]).casefold() for path in task.images.paths()]
     right = [ZOO[label].casefold() == name for label, name in zip(labels, names, strict=True)]
     assert np.mean(right) > 0.6, "one in six by chance"
@@ -360,17 +365,23 @@ def test_a_head_labels_a_competition_by_class_name(zoo):
 def test_a_head_in_a_blend(zoo, loads):
     write_yaml(zoo / "ensembles" / "mixed.yaml", {"members": {"t": 0.5, "vit": 0.5}, "blend": "classes"})
     task = competition(zoo)
-    made = submit.run(task, "mixed")
+    made = submit(task, "mixed")
     assert loads == ["image", "text"], "one pass over the images for both members"
     record = json.loads(made.with_suffix(".json").read_text())
     assert record["uses"] == ["image", "labels"]
     assert record["members"]["t@tiny"]["model"]["trained_on"] == ["pets:train"]
-    head, vit = (decide.member_probs(task, task.project.ensemble("mixed"), m) for m in ("t@tiny", "vit@tiny"))
-    torch.testing.assert_close(decide.run(task, "mixed").pooled, (head + vit) / 2)
-    plan.run(competition(zoo), "mixed")
+    recipe = task.project.ensemble("mixed")
+    head, vit = (
+        chain_classes.member_probs(task, recipe, m, made(ensemble.part(task, recipe, m)))
+        for m in map(task.project.member, ("t@tiny", "vit@tiny"))
+    )
+    torch.testing.assert_close(chain_classes.decide(task, "mixed").pooled, (head + vit) / 2)
+    plan.show(competition(zoo), "mixed")
     assert collect.of_ensemble(task, "mixed").members[0].name == "t@tiny"
-    clean_cache.run(Project(zoo))
-    assert not infer.artefact(competition(zoo), "t@tiny").missing(2048), "still in use"
+    clean_cache.clean(Project(zoo))
+    assert not chain_probs.stage(competition(zoo), competition(zoo).project.member("t@tiny")).missing(2048), (
+        "still in use"
+    )
 
 
 def test_what_a_head_refuses(zoo):
@@ -379,25 +390,27 @@ def test_what_a_head_refuses(zoo):
         competition(zoo).project.ensemble("mixed")
     write_yaml(zoo / "ensembles" / "learnt.yaml", {"members": {"t": 1}})
     with pytest.raises(UserError, match=r"the classes it was trained on. Not among them: \['Cats', 'Dogs'"):
-        infer.run(fresh(zoo), "t@tiny")
+        chain_probs.of_member(fresh(zoo), fresh(zoo).project.member("t@tiny"))
     with pytest.raises(UserError, match="t is a trained head.*takes no prompts"):
-        prompts_rank.run(LabelledTask.of(fresh(zoo), "pets", "train"), "t@tiny", "embedding", True)
+        prompts_rank.rank_prompts(
+            DatasetTask.of(fresh(zoo), "pets", asked_split="train"), Project(zoo).member("t@tiny"), "embedding", True
+        )
     content = yaml.safe_load((zoo / "competitions" / "zoo.yaml").read_text())
     write_yaml(zoo / "competitions" / "zoo.yaml", content | {"rules": {"labels": False}})
     with pytest.raises(UserError, match=r"t@tiny uses labelled images, which competitions/zoo.yaml forbids"):
-        submit.run(competition(zoo), "learnt")
+        submit(competition(zoo), "learnt")
     with pytest.raises(UserError, match="t is a trained head: it gives the classes.*of vit@tiny"):
         load_classifier("t", root=zoo)(str(zoo / "data" / "pets" / "test" / "owl" / "0.png"), ["a", "b"])
     (zoo / "trained" / "t" / "head.safetensors").unlink()
     with pytest.raises(UserError, match="no head at .*head.safetensors; train it again|no weights at"):
-        infer.run(competition(zoo), "t@tiny")
+        chain_probs.of_member(competition(zoo), competition(zoo).project.member("t@tiny"))
 
 
 def test_heads_of_heads_and_heads_without_a_base(zoo):
     entry = yaml.safe_load((zoo / "trained" / "t" / "model.yaml").read_text())["t"]
     write_yaml(zoo / "trained" / "u" / "model.yaml", {"u": entry | {"base": "t@tiny"}})
     with pytest.raises(UserError, match="base: t@tiny is a head itself"):
-        infer.features_artefact(competition(zoo), "u@tiny")
+        chain_features.stage(competition(zoo), competition(zoo).project.member("u@tiny"))
     write_yaml(zoo / "trained" / "u" / "model.yaml", {"u": {k: v for k, v in entry.items() if k != "base"}})
     with pytest.raises(UserError, match="base: the member whose features a trained head takes"):
         _ = Project(zoo).models

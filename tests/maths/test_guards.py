@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.chain import decide, submit
+from pipeline.chain import classes as chain_classes
+from pipeline.chain.main_job import submit
 from pipeline.maths import refine
 from pipeline.maths.refine import STEPS, Evidence, NotConverged, guards
 from pipeline.maths.zeroshot import normalise
@@ -157,18 +158,18 @@ class TestInTheChain:
 
     def test_refused_is_loud_and_the_labels_are_those_without(self, refined, capsys):
         write_yaml(refined / "ensembles" / "plain.yaml", {"members": {"vit": 1.0}})
-        without = decide.run(fresh(refined), "plain").labels
-        made = submit.run(fresh(refined), "refined")
+        without = chain_classes.decide(fresh(refined), "plain").labels
+        made = submit(fresh(refined), "refined")
         said = capsys.readouterr()
         outcome = json.loads(made.with_suffix(".json").read_text())["refinement"][0]
         assert outcome["step"] == "prior" and outcome["refused"]
         assert "warning: REFINEMENT NOT KEPT" in said.err and "refined: prior" in said.err
-        assert decide.run(fresh(refined), "refined").labels == without
+        assert chain_classes.decide(fresh(refined), "refined").labels == without
 
     def test_without_guards_it_is_kept(self, refined):
         recipe = {"members": {"vit": 1.0}, "refine": [{"prior": {"to": [20.0, 2.0, 1.0]}}], "guards": False}
         write_yaml(refined / "ensembles" / "refined.yaml", recipe)
-        decision = decide.run(fresh(refined), "refined")
+        decision = chain_classes.decide(fresh(refined), "refined")
         assert decision.outcomes[0].refused == "" and decision.outcomes[0].changed > 0
         assert decision.labels.count(0) > 15
 

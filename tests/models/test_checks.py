@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from pipeline import models
-from pipeline.chain import infer
-from pipeline.chain.task import Task
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
+from pipeline.chain.task import CompetitionTask
 from pipeline.core.errors import UserError
 from pipeline.models import _checks
 from pipeline.recipes import ModelEntry, Preprocess, Project
@@ -129,14 +131,14 @@ def test_sizes_and_modes_of_recipes(project_root):
     write_yaml(root / "preprocess" / "big.yaml", {"size": 64, "ops": ["resize"]})
     write_yaml(root / "preprocess" / "crop.yaml", {"size": 32, "ops": [{"resize": "shortest"}, "center_crop"]})
     with pytest.raises(UserError, match="vit@big: preprocess/big.yaml makes 64 pixels, vit takes 32. .*tiny"):
-        infer.run(fresh(root), "vit@big")
+        chain_probs.of_member(fresh(root), fresh(root).project.member("vit@big"))
     with pytest.raises(
         UserError, match="crop.yaml resizes by shortest, vit was trained with squash. .* tiny, tiny-sharp"
     ):
-        infer.run(fresh(root), "vit@crop")
+        chain_probs.of_member(fresh(root), fresh(root).project.member("vit@crop"))
     entries = {"vit3": {**Project(root).model("vit").model_dump(include={"family", "weights", "preprocess"})}}
     write_yaml(root / "models.local.yaml", {"vit3": {**entries["vit3"], "allow": ["resize_mode"]}})
-    infer.run(fresh(root), "vit3@crop")
+    chain_probs.of_member(fresh(root), fresh(root).project.member("vit3@crop"))
 
 
 def test_a_declared_size_is_checked_before_any_image_is_read(project_root):
@@ -144,7 +146,7 @@ def test_a_declared_size_is_checked_before_any_image_is_read(project_root):
     (project_root / "absent").mkdir()
     write_yaml(project_root / "models.local.yaml", {"far": entry})
     with pytest.raises(UserError, match="far takes 64"):
-        infer.run(fresh(project_root), "far@tiny")
+        chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("far@tiny"))
     assert not (project_root / "cache/tiny/images").exists()
 
 
@@ -202,8 +204,11 @@ def test_an_overflow_in_the_chain_names_the_image_and_the_prompt(project_root):
         fields = {"family": "open_clip", "weights": str(folder), "preprocess": "tiny"}
         write_yaml(project_root / "models.local.yaml", {part: fields})
         with pytest.raises(UserError, match=rf"{part}(@tiny)?: features of {inputs} are not finite: Linear"):
-            infer.run(Task("tiny", Project(project_root), dtype_name="fp16"), f"{part}@tiny")
-        infer.run(fresh(project_root), f"{part}@tiny")
+            chain_probs.of_member(
+                CompetitionTask(Project(project_root), "tiny", dtype_name="fp16"),
+                CompetitionTask(Project(project_root), "tiny", dtype_name="fp16").project.member(f"{part}@tiny"),
+            )
+        chain_probs.of_member(fresh(project_root), fresh(project_root).project.member(f"{part}@tiny"))
 
 
 def test_nothing_that_is_not_finite_in_fp32_is_blamed_on_the_dtype(tmp_path):
@@ -274,5 +279,10 @@ def test_a_new_logit_scale_costs_no_image(project_root):
     for scale in (None, 9.0):
         write_yaml(project_root / "models.local.yaml", {"mine": fields | ({"logit_scale": scale} if scale else {})})
         task = fresh(project_root)
-        counts.append((infer.run_features(task, "mine@tiny")[1], infer.run_text(task, "mine", task.prompts.prompts)[1]))
+        counts.append(
+            (
+                chain_features.of_member(task, task.project.member("mine@tiny"))[1],
+                chain_text.of_prompts(task, "mine", task.prompts)[1],
+            )
+        )
     assert counts == [(23, 12), (0, 12)]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.chain import infer
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
 from pipeline.maths import zeroshot
 
 from ..conftest import IMAGES, fresh
@@ -18,7 +19,7 @@ def test_auto_follows_the_processor(task, monkeypatch, able, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     task = replace(task, device_name="cpu", dtype_name="auto")
     assert task.dtype == dtype
-    assert infer.checkpoint(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
+    assert chain_features.checkpoint(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
     assert replace(task, dtype_name="fp32").dtype == "fp32"
 
 
@@ -39,7 +40,12 @@ def test_the_best_of_several_vectors_of_an_image_counts():
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_probabilities_of_lower_precision_are_close(project_root, dtype):
-    exact = infer.run(fresh(project_root), "vit@tiny").rows("probs", 0, IMAGES)
-    other = infer.run(replace(fresh(project_root), dtype_name=dtype), "vit@tiny").rows("probs", 0, IMAGES)
+    exact = chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@tiny")).rows(
+        "probs", 0, IMAGES
+    )
+    other = chain_probs.of_member(
+        replace(fresh(project_root), dtype_name=dtype),
+        replace(fresh(project_root), dtype_name=dtype).project.member("vit@tiny"),
+    ).rows("probs", 0, IMAGES)
     assert (exact - other).abs().max() < 0.1
     assert not torch.equal(exact, other)

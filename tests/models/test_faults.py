@@ -12,15 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import models
-from pipeline.chain import infer
-from pipeline.cli.main import main
+from pipeline.__main__ import main
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
 from pipeline.core.errors import UserError
 from pipeline.models import hub
 from pipeline.models._weights import open_weights
 from pipeline.recipes import ModelEntry
 
 from .. import damage
-from ..conftest import IMAGES, fresh, write_yaml
+from ..conftest import IMAGES, fresh, prompt_set, write_yaml
 from ..tiny import tokenizer_files
 from .conftest import COMMIT, in_cache
 
@@ -76,8 +78,8 @@ def saved(root: Path) -> list[Path]:
 class TestSwapped:
     def run(self, root: Path) -> tuple[int, int, torch.Tensor]:
         task = fresh(root)
-        features, images = infer.run_features(task, "mine@tiny")
-        _, prompts = infer.run_text(task, "mine", task.prompts.prompts)
+        features, images = chain_features.of_member(task, task.project.member("mine@tiny"))
+        _, prompts = chain_text.of_prompts(task, "mine", task.prompts)
         return images, prompts, features.rows("features", 0, IMAGES).clone()
 
     def test_between_two_runs(self, project_root, mine):
@@ -119,7 +121,9 @@ class TestSwapped:
         monkeypatch.setattr(models, "load", loading)
         message = "no weights at" if when == "gone" else "mine: its weights were replaced during the run"
         with pytest.raises(UserError, match=message):
-            infer.run_features(task, "mine@tiny") if tower == "image" else infer.run_text(task, "mine", ("a", "b"))
+            chain_features.of_member(
+                task, task.project.member("mine@tiny")
+            ) if tower == "image" else chain_text.of_prompts(task, "mine", prompt_set(("a", "b")))
         assert saved(project_root) == []
         monkeypatch.undo()
         if when != "gone":
@@ -152,7 +156,7 @@ class TestNotFinite:
         state["logit_scale"] = torch.tensor(float("nan"))
         save_file(state, mine / WEIGHTS)
         with pytest.raises(UserError, match="mine: logit_scale is nan: the weights are damaged"):
-            infer.run(fresh(project_root), "mine@tiny")
+            chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("mine@tiny"))
         assert not list((project_root / "cache" / "text").rglob("*.pt"))
 
 
@@ -278,7 +282,9 @@ class TestHubMoved:
     def encoded(self, root: Path, **settings) -> tuple[int, int]:
         task = fresh(root, **settings)
         prompts = ("a photo of a cat", "dog")
-        return infer.run_features(task, "hubbed@tiny")[1], infer.run_text(task, "hubbed", prompts)[1]
+        return chain_features.of_member(task, task.project.member("hubbed@tiny"))[1], chain_text.of_prompts(
+            task, "hubbed", prompt_set(prompts)
+        )[1]
 
     def test_its_features_are_computed_again_and_found_when_it_moves_back(self, project_root, commits, capsys):
         assert self.encoded(project_root) == (IMAGES, 2)
@@ -317,7 +323,7 @@ class TestHubMoved:
 
         monkeypatch.setattr(models, "load", downloading)
         with pytest.raises(UserError, match="hubbed: its weights were replaced during the run"):
-            infer.run_text(task, "hubbed", ("a photo of a cat", "house"))
+            chain_text.of_prompts(task, "hubbed", prompt_set(("a photo of a cat", "house")))
         assert self.encoded(project_root) == (IMAGES, 2)
 
     def test_the_first_download_changes_nothing(self, project_root, commits):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipeline.cli import list_models
+from pipeline.cli import models
 from pipeline.images.ops import compile_recipe
 from pipeline.models import _checks
 from pipeline.models.family import FAMILIES, Wanted
@@ -108,7 +108,7 @@ def test_make_models_imports_no_torch():
 def test_make_models_tells_what_is_on_disk(project_root, capsys):
     entry = {"family": "declip", "weights": "data/absent.pth.tar", "preprocess": "tiny"}
     write_yaml(project_root / "models.local.yaml", {"mine": entry})
-    list_models.run(Project(project_root))
+    models.show(Project(project_root))
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[-2:] for line in lines[1:3]] == [["on", "disk"]] * 2
     assert lines[3].endswith("bring data/absent.pth.tar")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import models
-from pipeline.chain import infer
+from pipeline.chain import features as chain_features
 from pipeline.core.errors import UserError
 from pipeline.models import _preflight, hub
 from pipeline.models._placement import size_of
@@ -150,12 +150,17 @@ def limited(monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_is_halved_and_no_image_is_lost(project_root, limited, capsys):
-    expected, _ = infer.run_features(fresh(project_root, batch_size=1), "vit@tiny")
+    expected, _ = chain_features.of_member(
+        fresh(project_root, batch_size=1), fresh(project_root, batch_size=1).project.member("vit@tiny")
+    )
     whole = expected.rows("features", 0, IMAGES).clone()
     for file in expected.path.glob("*.pt"):
         file.unlink()
     limited.clear()
-    result, encoded = infer.run_features(fresh(project_root, batch_size=16, shard_rows=10), "vit@tiny")
+    result, encoded = chain_features.of_member(
+        fresh(project_root, batch_size=16, shard_rows=10),
+        fresh(project_root, batch_size=16, shard_rows=10).project.member("vit@tiny"),
+    )
     assert encoded == IMAGES
     torch.testing.assert_close(result.rows("features", 0, IMAGES), whole, atol=2e-3, rtol=0)
     assert limited == [10, 5, 5, 5, 5, 3], "a shard of 10 does not fit, 5 is kept for all further ones"
@@ -167,7 +172,7 @@ def test_when_one_image_does_not_fit_that_is_said():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UserError, match="out of memory with a batch of 1"):
-        list(infer.Batches(4).run(encode, [1, 2, 3]))
+        list(chain_features.Batches(4).run(encode, [1, 2, 3]))
 
 
 @pytest.mark.parametrize("shards", ["5GB", "20KB"])

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from pipeline import models
-from pipeline.chain import infer
+from pipeline.chain import probs as chain_probs
 from pipeline.recipes import Project
 
 from ..conftest import ROOT, fresh, write_yaml
@@ -72,7 +72,7 @@ def test_the_dual_encoder_equals_open_clip_and_tells_vehicles_apart(real):
 
 
 def test_the_chain_runs_with_the_dual_encoder(real):
-    result = infer.run(fresh(real), "lit@plain")
+    result = chain_probs.of_member(fresh(real), fresh(real).project.member("lit@plain"))
     probs = result.rows("probs", 0, len(result.ids))
     torch.testing.assert_close(probs.sum(1), torch.ones(len(probs)))
 

@@ -6,7 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import models
-from pipeline.chain import infer
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
 from pipeline.core.errors import UserError
 from pipeline.recipes import ModelEntry
 
@@ -56,7 +57,7 @@ def test_asking_for_text_says_that_there_is_none(weights, project_root):
     fields = {"family": "timm", "architecture": "mobilenetv2_050", "weights": str(path), "preprocess": "tiny"}
     write_yaml(project_root / "models.local.yaml", {"net": {**fields, **FACTS, "size": 32}})
     with pytest.raises(UserError, match="family timm has image towers only"):
-        infer.run(fresh(project_root), "net@tiny")
+        chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("net@tiny"))
     assert not (project_root / "cache/tiny/images").exists(), "told before any work"
 
 
@@ -64,7 +65,7 @@ def test_its_features_can_be_cached_for_probes(weights, project_root):
     path, _ = weights
     fields = {"family": "timm", "architecture": "mobilenetv2_050", "weights": str(path), "preprocess": "tiny"}
     write_yaml(project_root / "models.local.yaml", {"net": {**fields, **FACTS, "size": 32}})
-    features, encoded = infer.run_features(fresh(project_root), "net@tiny")
+    features, encoded = chain_features.of_member(fresh(project_root), fresh(project_root).project.member("net@tiny"))
     assert encoded == 23
     assert features.rows("features", 0, 23).shape == (23, 1280)
 

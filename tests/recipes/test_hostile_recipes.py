@@ -11,8 +11,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.chain import submit
-from pipeline.chain.task import Task
+from pipeline.chain.main_job import submit
+from pipeline.chain.task import CompetitionTask
 from pipeline.cli import new
 from pipeline.core.errors import UserError
 from pipeline.recipes import Benchmark, Competition, Ensemble, Preprocess, Project, read_yaml
@@ -251,15 +251,15 @@ STRANGE = [
 def test_strange_prompts_are_kept_exactly_and_encoded(project_root):
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": STRANGE})
     assert fresh(project_root).prompts.prompts[3 : 3 + len(STRANGE)] == tuple(STRANGE)
-    assert submit.run(fresh(project_root), "one").exists()
+    assert submit(fresh(project_root), "one").exists()
 
 
 def test_a_prompt_of_10000_characters_is_refused_by_its_file(project_root):
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["cat " * 2500]})
     parts = ("prompts/tiny/cats.yaml: models.yaml: vit", "1 of 12 prompts are longer than the context of 77 tokens")
-    refused(lambda: submit.run(fresh(project_root), "one"), *parts)
+    refused(lambda: submit(fresh(project_root), "one"), *parts)
     with pytest.raises(UserError) as error:
-        submit.run(fresh(project_root), "one")
+        submit(fresh(project_root), "one")
     assert len(str(error.value)) < 800, "the prompt itself is cut short"
 
 
@@ -275,8 +275,9 @@ class TestAlike:
     @pytest.mark.parametrize("other", ["the whiskers", "The  whiskers ", "THE WHISKERS"])
     def test_within_a_class_is_said_once(self, project_root, capsys, other):
         write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["The whiskers", other]})
+        task = fresh(project_root)
         for _ in range(2):
-            assert fresh(project_root).prompts.prompt_class.count(0) == 5
+            assert task.prompts.prompt_class.count(0) == 5
         assert capsys.readouterr().err.count("are one prompt to most models, which counts twice") == 1
 
     def test_others_are_not_mentioned(self, project_root, capsys):
@@ -307,11 +308,11 @@ def test_new_writes_any_class_names_exactly_or_nothing(tmp_path_factory, class_n
     write_images(root / "images", 1)
     (root / "classes.json").write_text(json.dumps(class_names))
     try:
-        new.run(Project(root), "mine", "images", "classes.json")
+        new.write(Project(root), "mine", "images", "classes.json")
     except UserError:
         assert list(root.rglob("*.yaml")) == []
         return
-    task = Task("mine", Project(root))
+    task = CompetitionTask(Project(root), "mine")
     assert task.class_names == tuple(class_names)
     assert [task.prompts.prompts[5 * label] for label in range(len(class_names))] == class_names
     outside = [
@@ -348,8 +349,8 @@ def test_new_writes_any_class_names_exactly_or_nothing(tmp_path_factory, class_n
 def test_class_names_that_are_odd_work(project_root, name):
     write_images(project_root / "images", 2)
     (project_root / "classes.json").write_text(json.dumps([name, "other"]))
-    new.run(Project(project_root), "mine", "images", "classes.json")
-    task = Task("mine", Project(project_root))
+    new.write(Project(project_root), "mine", "images", "classes.json")
+    task = CompetitionTask(Project(project_root), "mine")
     assert task.class_names == (name, "other")
     assert task.prompts.prompts[0] == name
 
@@ -359,7 +360,7 @@ def test_class_names_that_a_csv_cannot_hold_are_refused(project_root, name):
     (project_root / "classes.json").write_text(json.dumps([name, "other"]))
     write_yaml(project_root / "competitions" / "c.yaml", {"images": "x", "classes": "classes.json"})
     refused(lambda: Project(project_root).class_names("c"), "classes.json")
-    refused(lambda: new.run(Project(project_root), "mine", "data/tiny", "classes.json"), "CLASSES=classes.json")
+    refused(lambda: new.write(Project(project_root), "mine", "data/tiny", "classes.json"), "CLASSES=classes.json")
     assert not (project_root / "competitions" / "mine.yaml").exists()
 
 
@@ -381,13 +382,13 @@ def test_no_name_leads_out_of_the_project(project_root, name):
         refused(lambda kind=kind: kind(name), "is no recipe name")
     refused(lambda: project.prompts_folder(name), "is no prompt set name")
     refused(lambda: project.member(f"vit@{name}") if name else project.member("vit", name or "/"), "is no recipe name")
-    refused(lambda: new.run(project, name, "data/tiny", "a,b"), "is no competition name")
+    refused(lambda: new.write(project, name, "data/tiny", "a,b"), "is no competition name")
 
 
 @pytest.mark.parametrize("prompts", ["../../prompts", "/etc", ".."])
 def test_a_prompt_set_cannot_lie_outside(project_root, prompts):
     write_yaml(project_root / "competitions" / "c.yaml", {"images": "x", "classes": ["a", "b"], "prompts": prompts})
-    refused(lambda: Task("c", Project(project_root)).prompts, "is no prompt set name")
+    refused(lambda: CompetitionTask(Project(project_root), "c").prompts, "is no prompt set name")
 
 
 def test_a_file_of_classes_that_is_none_tells_nothing_of_its_content(project_root):

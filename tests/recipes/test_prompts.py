@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.chain.task import Task
+from pipeline.chain.task import CompetitionTask
 from pipeline.core.errors import UserError
 from pipeline.recipes import Project
 from pipeline.recipes.prompts import file_stem, load_prompts, write_subset
@@ -32,7 +32,7 @@ def test_prompts_are_listed_class_by_class(task):
 
 
 def test_the_scene_set_is_the_winners_312_prompts():
-    prompts = Task("scene", Project(ROOT)).prompts
+    prompts = CompetitionTask(Project(ROOT), "scene").prompts
     assert [prompts.prompt_class.count(label) for label in range(6)] == [52] * 6
     assert prompts.prompts[:3] == ("Buildings", "a photo of a Buildings", "a image of a Buildings")
     assert prompts.prompts[48:53] == (

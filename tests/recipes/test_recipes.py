@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.chain import ensemble
+from pipeline.chain.task import CompetitionTask
 from pipeline.core.errors import UserError
 from pipeline.recipes import Ensemble, Project, line_of, read_yaml
 
@@ -201,12 +202,11 @@ def test_byte_order_mark_and_windows_line_ends_are_fine(tmp_path):
 
 
 def test_every_recipe_of_the_project_is_valid():
-    from pipeline.chain.task import Task
     from pipeline.images.ops import compile_recipe
 
     project = Project(ROOT)
     for name in project.names("competitions"):
-        assert len(Task(name, project).prompts.prompts) > 0
+        assert len(CompetitionTask(project, name).prompts.prompts) > 0
     for name in project.names("preprocess"):
         compile_recipe(project.preprocess(name), name)
     for name in project.names("ensembles"):

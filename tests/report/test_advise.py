@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from pipeline.chain import infer, submit
+from pipeline.chain import probs as chain_probs
+from pipeline.chain.columns import Columns
+from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
 from pipeline.report import advise, collect, sections
@@ -23,8 +25,8 @@ def test_members_left_out_one_by_one(project_root):
     task, result = whole(project_root)
     for member in result.members:
         (other,) = [m for m in result.members if m is not member]
-        kept = zeroshot.threshold(infer.run(task, other.name).rows("probs", 0, IMAGES), 0.002)
-        columns = infer.columns_of(task, "prompts")
+        kept = zeroshot.threshold(chain_probs.of_member(task, other.name).rows("probs", 0, IMAGES), 0.002)
+        columns = Columns.of(task.prompts)
         pooled = zeroshot.pool(kept, columns["prompt_class"], columns["prompt_weight"], 3, "mean")
         assert member.flips == (pooled.argmax(dim=1).numpy() != result.labels).sum()
     assert sum(member.flips for member in result.members) > 0
@@ -91,7 +93,7 @@ def test_a_prior_by_class_or_by_label(project_root):
 
 
 def test_changes_against_the_last_and_the_best(project_root):
-    submit.run(fresh(project_root), "both")
+    submit(fresh(project_root), "both")
     _, same = whole(project_root)
     assert [(change.number, change.flipped) for change in same.changes] == [(1, 0)]
     assert "no label differs" in same.changes[0].seen

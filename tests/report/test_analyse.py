@@ -98,7 +98,7 @@ def planted(root) -> None:
 def test_the_table_and_the_summary(project_root, capsys):
     planted(project_root)
     solve(project_root)
-    target = analyse.run(fresh(project_root))
+    target = analyse.write(fresh(project_root))
     captured = capsys.readouterr()
     assert target == project_root / "reports" / "tiny" / "images.html"
     assert "23 images, 1 damaged, 1 other files ignored" in captured.out
@@ -121,7 +121,7 @@ def test_a_group_that_contradicts_itself_is_told(project_root):
     planted(project_root)
     solve(project_root)  # 4.jpg and its copy 7.jpg are both 'Dogs'; 9.jpg is a 'Cats'
     shutil.copy(project_root / "data" / "tiny" / "4.jpg", project_root / "data" / "tiny" / "9.jpg")
-    target = analyse.run(fresh(project_root))
+    target = analyse.write(fresh(project_root))
     assert "1 groups hold different true classes" in target.read_text()
 
 
@@ -142,4 +142,4 @@ def test_sections_are_only_what_is_there():
 def test_the_page_in_a_browser(project_root):
     planted(project_root)
     solve(project_root)
-    check(analyse.run(fresh(project_root)))
+    check(analyse.write(fresh(project_root)))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline import report
-from pipeline.chain import submit
-from pipeline.chain.submissions import csv_text
+from pipeline.chain.ledger import csv_text
+from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
 from pipeline.images.listing import list_images
 from pipeline.report import collect, page, sections
@@ -99,10 +99,10 @@ def test_little_is_known(tmp_path):
 
 class TestSubmission:
     def test_the_newest_and_a_number(self, project_root):
-        first = submit.run(fresh(project_root), "both")
-        submit.run(fresh(project_root), "one")
-        assert report.run(fresh(project_root), None, None).name == "002-one.html"
-        assert report.run(fresh(project_root), 1, None).name == "001-both.html"
+        first = submit(fresh(project_root), "both")
+        submit(fresh(project_root), "one")
+        assert report.of_task(fresh(project_root), None, None).name == "002-one.html"
+        assert report.of_task(fresh(project_root), 1, None).name == "001-both.html"
         result = collect.of_submission(fresh(project_root), 1)
         rows = [line.split(",") for line in first.read_text().splitlines()[1:]]
         assert result.labels.tolist() == [int(label) for _, label in rows]
@@ -126,7 +126,7 @@ class TestSubmission:
         assert max(use.flips for use in result.prompts) > 0, "no flips at all would prove nothing"
 
     def test_an_old_one_is_shown_as_it_was(self, project_root):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         before = collect.of_submission(fresh(project_root), 1)
         write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A tail", "Fur"]})
         after = collect.of_submission(fresh(project_root), 1)
@@ -140,7 +140,7 @@ class TestSubmission:
         assert "no longer in the cache" in lost.notes[0]
 
     def test_a_recipe_that_is_unchanged_is_computed_again(self, project_root):
-        submit.run(fresh(project_root), "both")
+        submit(fresh(project_root), "both")
         before = collect.of_submission(fresh(project_root), 1)
         shutil.rmtree(project_root / "cache")
         after = collect.of_submission(fresh(project_root), 1)
@@ -157,15 +157,15 @@ class TestSubmission:
 
     def test_mistakes(self, project_root):
         with pytest.raises(UserError, match="no submissions in .* yet: make submit, or give ENSEMBLE="):
-            report.run(fresh(project_root), None, None)
-        submit.run(fresh(project_root), "both")
+            report.of_task(fresh(project_root), None, None)
+        submit(fresh(project_root), "both")
         with pytest.raises(UserError, match="not both"):
-            report.run(fresh(project_root), 1, "both")
+            report.of_task(fresh(project_root), 1, "both")
         with pytest.raises(UserError, match="no submission 7 .*Known: 1"):
-            report.run(fresh(project_root), 7, None)
+            report.of_task(fresh(project_root), 7, None)
         write_images(project_root / "other", IMAGES + 1)
         with pytest.raises(UserError, match="does not fit the images.*Give the DATA="):
-            report.run(fresh(project_root, data="other"), 1, None)
+            report.of_task(fresh(project_root, data="other"), 1, None)
         result = pipeline(project_root, "report", "--competition", "tiny", "--ensemble", "nope")
         assert result.returncode == 1
         assert result.stderr.startswith("error: no ensembles/nope.yaml.")
@@ -174,8 +174,8 @@ class TestSubmission:
 @pytest.mark.slow
 def test_the_page_in_a_browser(project_root):
     solve(project_root)
-    submit.run(fresh(project_root), "both")
-    check(report.run(fresh(project_root), None, None))
+    submit(fresh(project_root), "both")
+    check(report.of_task(fresh(project_root), None, None))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline import report
 from pipeline.labelled import benchmark
-from pipeline.labelled.task import LabelledTask
+from pipeline.labelled.task import DatasetTask
 from pipeline.maths import metrics
 from pipeline.recipes import Benchmark
 from pipeline.report import cells, collect
@@ -25,11 +25,13 @@ def recipe(**content) -> Benchmark:
 
 
 def result_of(root, cell, measured=()):
-    return collect.of_cell(LabelledTask.of(fresh(root), cell.dataset, cell.split, cell.prompts), measured, cell)
+    return collect.of_cell(
+        DatasetTask.of(fresh(root), cell.dataset, asked_split=cell.split, asked_prompts=cell.prompts), measured, cell
+    )
 
 
 def test_the_table_is_the_cells(root):
-    measured = benchmark.run(fresh(root), recipe(), "b")
+    measured = benchmark.measure(fresh(root), recipe(), "b")
     (table,) = cells.table(measured).blocks
     at = table.columns.index("acc1")
     for row, cell, p in zip(table.rows, measured, benchmark.p_values(measured), strict=True):
@@ -41,7 +43,7 @@ def test_the_table_is_the_cells(root):
 
 
 def test_the_details_are_of_the_cell(root):
-    measured = benchmark.run(fresh(root), recipe(), "b")
+    measured = benchmark.measure(fresh(root), recipe(), "b")
     for cell in measured:
         result = result_of(root, cell, measured)
         assert result.right.mean() == cell.metrics["acc1"].value
@@ -59,7 +61,7 @@ def test_the_details_are_of_the_cell(root):
 
 
 def test_features_that_are_gone_are_computed_again(root):
-    (cell,) = benchmark.run(fresh(root), recipe(models=["vit"], poolings=["mean"]), "b")
+    (cell,) = benchmark.measure(fresh(root), recipe(models=["vit"], poolings=["mean"]), "b")
     before = result_of(root, cell)
     shutil.rmtree(root / "cache" / "datasets" / "pets" / "features")
     shutil.rmtree(root / "cache" / "text")
@@ -71,14 +73,14 @@ def test_features_that_are_gone_are_computed_again(root):
 @pytest.mark.parametrize("pooling", ["mean", "median", "logit_mean", "logit_max"])
 def test_a_prompt_left_out_changes_what_a_set_without_it_changes(root, pooling):
     """One softmax goes over all prompts: to leave one out of its class's pool is to weigh it 0."""
-    (cell,) = benchmark.run(fresh(root), recipe(models=["vit"], poolings=[pooling]), "b")
+    (cell,) = benchmark.measure(fresh(root), recipe(models=["vit"], poolings=[pooling]), "b")
     result = result_of(root, cell)
     assert any(use.flips for use in result.prompts), "no flips at all would prove nothing"
     shared = {"templates": test_benchmark.TEMPLATES, "classes": "any"}
     for use in result.prompts[:4]:
         write_yaml(root / "prompts" / "less" / "_shared.yaml", shared)
         write_yaml(root / "prompts" / "less" / "cat.yaml", {"weights": {use.prompt: 0}})
-        (less,) = benchmark.run(fresh(root), recipe(models=["vit"], poolings=[pooling], prompts=["less"]), "less")
+        (less,) = benchmark.measure(fresh(root), recipe(models=["vit"], poolings=[pooling], prompts=["less"]), "less")
         before, after = cell.predictions, less.predictions
         assert use.flips == (after.top[:, 0] != before.top[:, 0]).sum()
         assert use.gain == after.right.sum() - before.right.sum()
@@ -106,7 +108,7 @@ def test_the_page(root, command):
     ],
 )
 def test_mistakes(root, capsys, monkeypatch, arguments, message):
-    from pipeline.cli.main import main
+    from pipeline.__main__ import main
 
     monkeypatch.chdir(root)
     assert main(["report", *arguments]) == 1

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from ...chain import submit
-from ...chain.submissions import csv_text
-from ...chain.task import Task
+from ...chain.csv_format import CsvFormat
+from ...chain.ledger import csv_text
+from ...chain.task import CompetitionTask
 from ...core.console import progress, say, warn
 from ...core.extras import need
 from ...core.files import atomic_file
@@ -32,15 +32,15 @@ COLUMNS = (
 )
 
 
-def run(task: Task) -> Path:
+def write(task: CompetitionTask) -> Path:
     """Write reports/<competition>/images.html and images.csv and print a summary."""
     need("report", "make analyse")
     from . import measure, sections
 
-    truth, images = submit.truth(task), task.images
+    truth, images = CsvFormat(task).solution, task.images
     measured = list(_measured(task, partial(measure.measure, max_pixels=task.policy.max_pixels)))
     data = sections.Data(
-        task.competition_name,
+        task.name,
         images.folder,
         images.ignored,
         task.class_names,
@@ -49,26 +49,20 @@ def run(task: Task) -> Path:
         measure.exact_duplicates(measured),
         measure.near_duplicates(measured),
     )
-    folder = task.project.root / "reports" / task.competition_name
+    folder = task.project.root / "reports" / task.name
     with atomic_file(folder / "images.csv") as temporary:
         temporary.write_text(csv_text(COLUMNS, _rows(data)), encoding="utf-8", errors="surrogateescape")
     target = folder / "images.html"
-    page.write(
-        target,
-        f"Images of {task.competition_name}",
-        f"{task.data or task.competition.images}",
-        sections.cards(data),
-        sections.every(data),
-    )
+    page.write(target, f"Images of {task.name}", f"{task.source}", sections.cards(data), sections.every(data))
     for line in sections.summary(data):
-        say("analyse", task.competition_name, line)
+        say("analyse", task.name, line)
     for one in data.broken:
         warn(f"{one.name}: {one.problem}")
-    say("analyse", task.competition_name, f"{target} and images.csv beside it")
+    say("analyse", task.name, f"{target} and images.csv beside it")
     return target
 
 
-def _measured(task: Task, measure) -> Iterator:
+def _measured(task: CompetitionTask, measure) -> Iterator:
     """The measures of every image, in order."""
     names, paths = task.images.ids, task.images.paths()
     # decoding and transforms work outside the interpreter lock, so threads use all cores

@@ -110,7 +110,7 @@ def flipped(before: dict[str, str], after: dict[str, str]) -> int | str:
 
 
 @dataclass(frozen=True)
-class Submissions:
+class Ledger:
     """One competition's folder; `columns` are the names of its id and label columns."""
 
     folder: Path

@@ -6,17 +6,16 @@ reused; where it is lost and something may depend on it, the images are decoded 
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..core import artefacts
-from ..core.artefacts import Artefact
 from ..core.console import say, warn
-from ..core.digests import FORMAT
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, Decoded, Unreadable
 from ..images.listing import UNREADABLE
-from .submissions import csv_text
+from .ledger import csv_text
+from .stage import Advance, Stage, declare, make
 from .task import Task
 
 EXIT_STATUS = 3  # of a submission that was written although images were damaged
@@ -38,17 +37,31 @@ class Problem(NamedTuple):
     why: str
 
 
-def artefact(task: Task, recipe_name: str) -> Artefact:
-    """The record that comes with the pixels of a recipe: `found`, a list of [row, done, why] per shard."""
-    recipe = task.project.preprocess(recipe_name)
+def stage(task: Task, name: str) -> Stage:
+    """The record that comes with the pixels of a preprocess recipe: `found`, a list of [row, done, why] per shard."""
     made_from = {
-        "stage": "problems",
-        "format": FORMAT,
-        "images": task.images_digest,
+        "images": task.images_digest(),
         "decode": task.policy.content(),
-        "preprocess": recipe.content(),
+        "preprocess": task.project.preprocess(name).content(),
     }
-    return Artefact(task.cache / "problems" / recipe_name, made_from, task.images.ids)
+    return declare(task, "problems", name, made_from, verb="preprocess", begin=lambda _: Record(task, name))
+
+
+@dataclass(frozen=True)
+class Record:
+    """The work of the stage, where the record was lost: the images are decoded again for it."""
+
+    task: Task
+    name: str
+
+    def rows(self, start: int, stop: int, advance: Advance) -> dict:
+        draft_size = self.task.project.preprocess(self.name).draft_size
+        with ThreadPoolExecutor(self.task.threads) as pool:
+            seen = pool.map(lambda row: of_picture(row, picture(self.task, row, draft_size)), range(start, stop))
+            return {"found": [list(problem) for found in seen for problem in found]}
+
+    def told(self, rows: int, seconds: float) -> str:
+        return ""
 
 
 def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
@@ -60,7 +73,7 @@ def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
     try:
         return task.images.open(row, draft_size, task.policy)
     except DamagedImage as damage:
-        if isinstance(damage, Unreadable) and task.contents[row] != UNREADABLE:
+        if isinstance(damage, Unreadable) and task.contents()[row] != UNREADABLE:
             raise UserError(
                 f"{damage.name}: {damage.why}, though it could be read when the run began. "
                 "Put it back, or run again without it"
@@ -76,47 +89,36 @@ def of_picture(row: int, seen: Decoded) -> list[Problem]:
     return found + ([Problem(row, SEVERAL, "")] if seen.several else [])
 
 
-def save(task: Task, recipe_name: str, start: int, stop: int, found: Iterable[Problem]) -> None:
+def save(task: Task, name: str, start: int, stop: int, found: Iterable[Problem]) -> None:
     """Record the images start..stop."""
-    artefact(task, recipe_name).save(start, stop, found=[list(one) for one in found])
+    stage(task, name).save(start, stop, found=[list(one) for one in found])
 
 
-def recorded(task: Task, recipe_names: Iterable[str]) -> list[Problem]:
+def recorded(task: Task, names: Iterable[str]) -> list[Problem]:
     """The record of all images, each problem once, in row order; decodes again what is missing and may matter."""
     found: set[Problem] = set()
-    for name in dict.fromkeys(recipe_names):
-        result = artefact(task, name)
-        for start, stop in result.missing(task.shard_rows) if task.policy.fill or task.policy.fallback else []:
-            _decode_again(task, name, start, stop)
-        for *_, file in result.shards():
-            found |= {Problem(*one) for one in artefacts.load(file, result.digest)["found"]}
+    for name in dict.fromkeys(names):
+        record = stage(task, name)
+        if task.policy.fill or task.policy.fallback:
+            make(record)
+        for shard in record.shards():
+            found |= {Problem(*one) for one in record.read(*shard)["found"]}
     return sorted(found)
 
 
-def _decode_again(task: Task, recipe_name: str, start: int, stop: int) -> None:
-    draft_size = task.project.preprocess(recipe_name).draft_size
-    with ThreadPoolExecutor(task.threads) as pool:
-        seen = pool.map(lambda row: of_picture(row, picture(task, row, draft_size)), range(start, stop))
-        save(task, recipe_name, start, stop, [problem for found in seen for problem in found])
-
-
-def without_picture(task: Task, recipe_names: Iterable[str]) -> list[int]:
+def without_picture(task: Task, names: Iterable[str]) -> list[int]:
     """The rows that have no picture and so no prediction of their own."""
     if not task.policy.fallback:
         return []
-    return sorted({problem.row for problem in recorded(task, recipe_names) if problem.done == FALLBACK})
+    return sorted({problem.row for problem in recorded(task, names) if problem.done == FALLBACK})
 
 
-def report(task: Task, recipe_names: Iterable[str]) -> int:
+def report(task: Task, names: Iterable[str]) -> int:
     """Tell what the record says and write problems.csv, or remove it; returns the number of damaged images."""
-    found = recorded(task, recipe_names)
+    found = recorded(task, names)
     several = [task.images.ids[problem.row] for problem in found if problem.done == SEVERAL]
     if several:
-        say(
-            "images",
-            task.competition_name,
-            f"of {len(several)} with several frames or pages the first is used: {_some(several)}",
-        )
+        say("images", task.name, f"of {len(several)} with several frames or pages the first is used: {_some(several)}")
     damaged = [problem for problem in found if problem.done != SEVERAL]
     _write(task, damaged)
     if damaged:
@@ -125,9 +127,9 @@ def report(task: Task, recipe_names: Iterable[str]) -> int:
             for done in (FILLED, FALLBACK)
             if any(p.done == done for p in damaged)
         )
-        names = _some([task.images.ids[problem.row] for problem in damaged])
+        damaged_ids = _some([task.images.ids[problem.row] for problem in damaged])
         warn(
-            f"{len(damaged)} of {len(task.images.ids)} images are damaged ({counts}): {names}. "
+            f"{len(damaged)} of {len(task.images.ids)} images are damaged ({counts}): {damaged_ids}. "
             f"{task.reports / 'problems.csv'} says what is wrong with each"
         )
     return len({problem.row for problem in damaged})
@@ -142,7 +144,7 @@ def refusal(task: Task, errors: Iterable[tuple[int, UserError]]) -> UserError:
     counted = [f"{len(errors)} images failed"] if errors[1:] else []
     if damaged:
         _write(task, damaged)
-        choices = ("fill", "fallback") if task.where.startswith("competitions/") else ("fill",)
+        choices = ("fill",) if task.labelled else ("fill", "fallback")
         keys = " or ".join(f"'damaged_images: {choice}'" for choice in choices)
         counted.append(
             f"{task.reports / 'problems.csv'} lists them. To go on in spite of them, give {keys} in {task.where}"

@@ -8,23 +8,25 @@ import functools
 from collections.abc import Callable
 
 from ..core.registry import register
+from ..maths import zeroshot
 from ..recipes import Ensemble
+from ..recipes.member import Member
 
 # (member, temperature) -> mean of the largest probability of each image, when that member is blended so tempered
-Confidence = Callable[[str, float], float]
+Confidence = Callable[[Member, float], float]
 
-MATCHES: dict[str, Callable[[Ensemble, dict[str, float], Confidence], dict[str, float]]] = {}
+MATCHES: dict[str, Callable[[Ensemble, dict[Member, float], Confidence], dict[Member, float]]] = {}
 match = functools.partial(register, MATCHES)
 
 
 @match(uses="image")
-def none(recipe: Ensemble, weights: dict[str, float], confidence: Confidence) -> dict[str, float]:
+def none(recipe: Ensemble, weights: dict[Member, float], confidence: Confidence) -> dict[Member, float]:
     """The members as they are."""
     return dict.fromkeys(weights, 1.0)
 
 
 @match(uses="image")
-def temperature(recipe: Ensemble, weights: dict[str, float], confidence: Confidence) -> dict[str, float]:
+def temperature(recipe: Ensemble, weights: dict[Member, float], confidence: Confidence) -> dict[Member, float]:
     """Fixed ones, of the member or of its models.yaml entry.
 
     One temperature per model, fitted once, holds for other data sets and prompts (LeVine et al. 2023,
@@ -34,12 +36,10 @@ def temperature(recipe: Ensemble, weights: dict[str, float], confidence: Confide
 
 
 @match(uses="test_set")
-def confidence(recipe: Ensemble, weights: dict[str, float], confidence: Confidence) -> dict[str, float]:
+def confidence(recipe: Ensemble, weights: dict[Member, float], confidence: Confidence) -> dict[Member, float]:
     """Those that give every member the members' average confidence over the test images.
 
     No label is looked at. About 10 passes over a member's cached probabilities.
     """
-    from ..maths import zeroshot
-
     target = sum(weight * confidence(member, 1.0) for member, weight in weights.items())
     return {member: zeroshot.matching_temperature(functools.partial(confidence, member), target) for member in weights}

@@ -1,4 +1,4 @@
-"""Verbs log, score and diff: what was submitted, what the leaderboard said, and whether it means anything."""
+"""What was submitted, what the leaderboard said, and whether it means anything."""
 
 import math
 
@@ -6,17 +6,17 @@ from ..core.console import say
 from ..core.errors import UserError
 from ..core.tables import table
 from ..maths import metrics
-from .submissions import Submissions, number_of
-from .submit import label_values, submissions_of
-from .task import Task
+from .csv_format import CsvFormat
+from .ledger import Ledger, number_of
+from .task import CompetitionTask
 
 
-def run(task: Task) -> None:
+def show_log(task: CompetitionTask) -> None:
     """Print the log of a competition."""
-    submissions = submissions_of(task)
+    submissions = CsvFormat(task).ledger
     lines = submissions.log()
     if not lines:
-        say("log", task.competition_name, "no submissions yet; make submit writes the first")
+        say("log", task.name, "no submissions yet; make submit writes the first")
         return
     best = submissions.best()
     header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "uses", "")
@@ -31,7 +31,7 @@ def run(task: Task) -> None:
     print(table(header, [[*row.values(), *more] for row, *more in zip(lines, uses, marks, strict=True)]))
 
 
-def score(task: Task, number: int, public: float | None, private: float | None) -> None:
+def record(task: CompetitionTask, number: int, public: float | None, private: float | None) -> None:
     """Record leaderboard scores (shares of right answers, 0 to 1) of a submission."""
     given = {"public": public, "private": private}
     if public is None and private is None:
@@ -39,7 +39,7 @@ def score(task: Task, number: int, public: float | None, private: float | None) 
     for name, value in given.items():
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name.upper()}={value}: a score is a share between 0 and 1")
-    submissions = submissions_of(task)
+    submissions = CsvFormat(task).ledger
     with submissions.locked():
         submissions.path(number)
         lines = submissions.log()
@@ -53,9 +53,10 @@ def score(task: Task, number: int, public: float | None, private: float | None) 
     say("score", f"{number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
 
 
-def diff(task: Task, a: int, b: int) -> None:
+def show_difference(task: CompetitionTask, a: int, b: int) -> None:
     """Print how many labels flipped from submission a to b, between which classes, and what the board can see."""
-    submissions, values = submissions_of(task), label_values(task)
+    form = CsvFormat(task)
+    submissions, values = form.ledger, form.labels
     labels = {value: label for label, value in enumerate(values)}
     before, after = (submissions.read(submissions.path(number)) for number in (a, b))
     if before.keys() != after.keys():
@@ -73,10 +74,10 @@ def diff(task: Task, a: int, b: int) -> None:
     print(_on_the_board(task, submissions, (a, b), total, len(pairs)))
 
 
-def public_board(task: Task, images: int) -> tuple[int, str]:
+def public_board(task: CompetitionTask, images: int) -> tuple[int, str]:
     """How many of the `images` the public board scores, and that in words."""
-    board = task.competition.public_board or images
-    stated = "" if task.competition.public_board else f" (all; give public_board in {task.where} if it shows fewer)"
+    board = task.recipe.public_board or images
+    stated = "" if task.recipe.public_board else f" (all; give public_board in {task.where} if it shows fewer)"
     return board, f"On {board} public images{stated}"
 
 
@@ -85,7 +86,9 @@ def noise_in_words(noise: float, board: int) -> str:
     return f"a difference in score below {2 * noise:.5f} ({2 * noise * board:.0f} images) would be noise"
 
 
-def _on_the_board(task: Task, submissions: Submissions, numbers: tuple[int, int], flipped: int, images: int) -> str:
+def _on_the_board(
+    task: CompetitionTask, submissions: Ledger, numbers: tuple[int, int], flipped: int, images: int
+) -> str:
     board, seen = public_board(task, images)
     noise = metrics.difference_noise(flipped, images, board)
     lines = {int(line["number"]): line for line in submissions.log()}

@@ -1,0 +1,194 @@
+"""From a recipe to class probabilities: thresholded blend -> pooled -> refined. Whoever needs labels asks here."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..core.console import say, warn
+from ..core.errors import UserError
+from ..core.registry import bind, find
+from ..maths import zeroshot
+from ..maths.refine import STEPS, Evidence
+from ..maths.refine.guards import Outcome, guarded, unguarded
+from ..recipes import Ensemble
+from ..recipes.member import Member
+from . import damage, ensemble, features, rules, text, threshold
+from .columns import Columns
+from .ensemble import Rows
+from .prompt_weights import weighted
+from .stage import Stage, made
+from .task import Task
+
+MIX_SHOWN = 10  # classes whose count changed, on the terminal
+Parts = Callable[[Member], Rows]  # the probabilities of each member of a recipe, computed
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a recipe says of N images: `pooled` (N, C) float32, and `refined`, which is the same without steps."""
+
+    probs: Stage  # the thresholded blend
+    pooled: Tensor
+    refined: Tensor
+    outcomes: tuple[Outcome, ...] = ()  # of the steps, in their order
+
+    @property
+    def labels(self) -> list[int]:
+        return self.refined.argmax(dim=1).tolist()
+
+
+def decide(task: Task, name: str) -> Decision:
+    """Decide by a recipe, computing what is not cached. UserError for a recipe that the task's rules forbid."""
+    rules.check(task, name)
+    recipe, where = task.project.ensemble(name), f"ensembles/{name}.yaml"
+    steps(recipe, where)  # mistakes are told before anything is computed
+    probs = made(threshold.stage(task, name))
+    pooled_NC = pool(task, probs, Columns.read(probs), ensemble.pooling(recipe))
+    outcomes: list[Outcome] = []
+    parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
+    refined_NC = refine(task, recipe, pooled_NC, where, parts, outcomes.append)
+    for outcome in outcomes:
+        _say(task, name, outcome)
+    return Decision(probs, fall_back(pooled_NC, with_picture(task, recipe)), refined_NC, tuple(outcomes))
+
+
+def _say(task: Task, name: str, outcome: Outcome) -> None:
+    """One line per step: kept, or loudly not."""
+    moves = zip(task.class_names, outcome.before, outcome.after, strict=True)
+    moved = sorted((move for move in moves if move[1] != move[2]), key=lambda move: -abs(move[2] - move[1]))
+    mix = ", ".join(f"{class_name} {before} -> {after}" for class_name, before, after in moved[:MIX_SHOWN])
+    mix += f", and {len(moved) - MIX_SHOWN} more classes" if len(moved) > MIX_SHOWN else ""
+    did = f"{outcome.changed} labels changed{f'; {mix}' if mix else ''}"
+    if outcome.refused:
+        warn(
+            f"REFINEMENT NOT KEPT, the labels are those without it. {name}: {outcome.step}: {outcome.refused} "
+            f"({did} by it). 'guards: false' in the ensemble keeps it all the same"
+        )
+    else:
+        say("refine", name, f"{outcome.step}: {did}")
+
+
+def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
+    """Pooled probabilities (N, C) float32, chunk by chunk; UserError when any up the chain is not finite."""
+    pooled_NC = torch.empty(len(task.images.ids), len(task.class_names))
+    for start, stop in task.chunks():
+        rows_NP = probs.rows("probs", start, stop)
+        if rows_NP.shape != (stop - start, len(columns.prompts)):
+            raise UserError(
+                f"{probs.path}: probabilities {tuple(rows_NP.shape)} of {stop - start} images; remove that "
+                "folder, nothing is written"
+            )
+        if not rows_NP.isfinite().all():
+            raise UserError(f"{probs.path}: probabilities are not finite; nothing is written")
+        pooled_NC[start:stop] = columns.pool(rows_NP, how)
+    if not pooled_NC.isfinite().all():
+        raise UserError(
+            f"prompts/{task.prompts_name}: pooled with these weights the probabilities are not finite; give "
+            "weights nearer to 1, only ratios matter. Nothing is written"
+        )
+    return pooled_NC
+
+
+def steps(recipe: Ensemble, where: str) -> list[tuple[Callable, dict]]:
+    """The recipe's refinement steps with their arguments; UserError, naming `where` it is, for unknown ones."""
+    found = []
+    for number, (name, argument) in enumerate(recipe.refine):
+        at = f"{where}: refine.{number}"
+        function = find(STEPS, "step", name, at)
+        found.append((function, bind(function, 2, name, argument, at)))
+    return found
+
+
+def refine(
+    task: Task,
+    recipe: Ensemble,
+    probs_NC: Tensor,
+    where: str,
+    parts: Parts,
+    tell: Callable[[Outcome], None] = lambda outcome: None,
+) -> Tensor:
+    """Class probabilities (N, C) after the recipe's steps, in their order, each as its guards allow.
+
+    Images without a picture take no part in the steps, and get the shares of the labels of the others. `tell` hears the
+    outcome of each step.
+    """
+    todo, whole_N = steps(recipe, where), with_picture(task, recipe)
+    if todo and whole_N.any():
+        seen, refined_NC = evidence(task, recipe, parts), probs_NC[whole_N]
+        seen = replace(
+            seen,
+            image_features_ND=seen.image_features_ND[whole_N],
+            member_probs=tuple(probs[whole_N] for probs in seen.member_probs),
+        )
+        run = guarded if recipe.guards else unguarded
+        for function, arguments in todo:
+            step = functools.partial(function, refined_NC, seen, **arguments)
+            refined_NC, outcome = run(function.__name__, step, refined_NC, seen)
+            tell(outcome)
+        probs_NC = probs_NC.index_put((whole_N,), refined_NC)
+    return fall_back(probs_NC, whole_N)
+
+
+def with_picture(task: Task, recipe: Ensemble) -> Tensor:
+    """Which images there is a picture of, bool (N,): all, unless the competition lets damaged ones fall back."""
+    whole_N = torch.ones(len(task.images.ids), dtype=torch.bool)
+    whole_N[damage.without_picture(task, ensemble.preprocess_recipes(recipe))] = False
+    return whole_N
+
+
+def fall_back(probs_NC: Tensor, whole_N: Tensor) -> Tensor:
+    """`probs_NC` with the share of each predicted label in the rows that are of no picture."""
+    if whole_N.all():
+        return probs_NC
+    counts_C = probs_NC[whole_N].argmax(dim=1).bincount(minlength=probs_NC.shape[1]).float()
+    shares_C = counts_C / counts_C.sum() if whole_N.any() else counts_C + 1 / len(counts_C)
+    return probs_NC.index_put((~whole_N,), shares_C)
+
+
+def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
+    """What refinement steps may look at: features of the members with a text tower, class probabilities of all."""
+    weights = ensemble.members(recipe)
+    with_text = [member for member in weights if not member.is_head]
+    if not with_text:
+        raise UserError(
+            "refine: its steps look at a member with a text tower, and all members are trained heads; add "
+            "their base as a member"
+        )
+    total = sum(weights[member] for member in with_text)
+    roots = {member: math.sqrt(weights[member] / total) for member in with_text}
+    images = [_vectors(task, member) * root for member, root in roots.items()]
+    return Evidence(
+        image_features_ND=torch.cat(images, dim=1),
+        text_features_CD=torch.cat([_class_texts(task, recipe, m) * root for m, root in roots.items()], dim=1),
+        member_probs=tuple(member_probs(task, recipe, member, parts(member)) for member in weights),
+        class_names=tuple(task.class_names),
+        widths=tuple(vectors.shape[1] for vectors in images),
+    )
+
+
+def _class_texts(task: Task, recipe: Ensemble, member: Member) -> Tensor:
+    """The mean text features of the classes (C, D) under a member's prompts."""
+    prompts = weighted(task, recipe, member)
+    known, _ = text.of_prompts(task, member.model, prompts)
+    return Columns.of(prompts).class_texts(known.features)
+
+
+def member_probs(task: Task, recipe: Ensemble, member: Member, probs: Rows) -> Tensor:
+    """Class probabilities (N, C) of a member alone, rows that sum to 1."""
+    columns = ensemble.member_columns(task, recipe, member)
+    pooled_NC = pool(task, probs, columns, ensemble.pooling(recipe))
+    return pooled_NC / pooled_NC.sum(dim=1, keepdim=True)
+
+
+def _vectors(task: Task, member: Member) -> Tensor:
+    """One vector per image (N, D), float16: of several (views, or a model's queries) their mean."""
+    seen, _ = features.of_member(task, member)
+    found = []
+    for start, stop in task.chunks():
+        rows = seen.rows("features", start, stop)
+        found.append(rows if rows.ndim == 2 else zeroshot.normalise(rows.float().flatten(1, -2).mean(dim=1)).half())
+    return torch.cat(found)

@@ -1,0 +1,173 @@
+"""Stage infer, image side: pixels -> L2-normalised features of one member, which no prompt can change."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..core.console import say
+from ..core.errors import UserError
+from ..maths import zeroshot
+from ..models import _checks
+from ..recipes import Project
+from ..recipes.member import Member
+from . import preprocess
+from .stage import Advance, Stage, declare, make
+from .task import Runtime, Task
+
+
+def checkpoint(runtime: Runtime, model: str) -> dict:
+    """What decides a model's features: checkpoint identity and dtype."""
+    key = ("checkpoint", model, runtime.dtype)
+    return runtime.once(key, lambda: {"checkpoint": _identity(runtime, model), "dtype": runtime.dtype})
+
+
+def _identity(runtime: Runtime, model: str) -> dict:
+    return models.identity(model, runtime.project.model(model), runtime.project.root)
+
+
+def check_unchanged(runtime: Runtime, model: str) -> None:
+    """UserError when a checkpoint is not the one this run began with: its features would be kept under that name."""
+    if _identity(runtime, model) != checkpoint(runtime, model)["checkpoint"]:
+        raise UserError(
+            f"{model}: its weights were replaced during the run; what they gave is not kept. Run the same command again"
+        )
+
+
+def stage(task: Task, member: Member) -> Stage:
+    """`features` float16 (N, D) or (N, Q, D), L2-normalised; of a trained head those of its base.
+
+    With `view_pooling: confident` of V views (N, V, D) or (N, V, Q, D).
+    """
+    member = member.tower
+    pixels, pooling = preprocess.stage(task, member.preprocess), task.project.preprocess(member.preprocess).view_pooling
+    made_from = {**checkpoint(task, member.model), "pixels": pixels.digest}
+    if pooling != "mean":
+        made_from["view_pooling"] = pooling
+    return declare(
+        task,
+        "features",
+        member,
+        made_from,
+        verb="infer",
+        begin=lambda _: Encoding(task, member, pixels),
+        inputs=(pixels,),
+        shard_rows=pixels.shard_rows,
+        shared=True,
+        streams=True,
+    )
+
+
+def of_member(task: Task, member: Member) -> tuple[Stage, int]:
+    """The features of a member, computed; and how many images this process encoded for it."""
+    found = stage(task, member)
+    return found, make(found)
+
+
+class Encoding:
+    """The work of the stage: the image tower in memory, and batches of pixels as they are decoded."""
+
+    def __init__(self, task: Task, member: Member, pixels: Stage):
+        self.task, self.member = task, member
+        project, name = task.project, member.model
+        entry = project.model(name)
+        check_recipe(project, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
+        self._say_what_will_be_done(pixels)
+        self.model = models.load(name, entry, project.root, "image", task.device, task.dtype)
+        check_unchanged(task, name)
+        check_recipe(project, member, self.model.image_size, self.model.resize_mode)
+        self.fitting = Batches(task.batch_size or self.model.batch_size(task.batch))
+        self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
+
+    def _say_what_will_be_done(self, pixels: Stage) -> None:
+        task, total = self.task, len(pixels.ids)
+        undecoded, todo = pixels.todo, stage(task, self.member).todo
+        say("preprocess", self.member.preprocess, f"{total - undecoded} images reused, {undecoded} to decode")
+        cached = f", {total - todo} cached" if todo < total else ""
+        how = f"{task.device}, {task.dtype}, batch {task.batch} at most"
+        say("infer", self.member, f"encoding {todo} images{cached} on {how}")
+
+    def rows(self, start: int, stop: int, advance: Advance) -> dict:
+        """Features of images start..stop, float16. They stay on the device until the last batch."""
+        found = []
+        for batch in preprocess.batches(self.task, self.member.preprocess, start, stop):
+            if self.task.device.type == "cuda":
+                batch = batch.pin_memory()  # so that the copy does not wait for the forward before it
+            for encoded in self.fitting.run(self.views.encode_image, batch):
+                found.append(encoded)
+                advance(len(encoded))
+        features = torch.cat(found).cpu()
+        bad = first_not_finite(features)
+        if bad is not None:
+            row = start + bad
+            image = preprocess.stage(self.task, self.member.preprocess).rows("pixels", row, row + 1)
+            why = self.model.why_not_finite(image.flatten(0, -4))
+            raise UserError(f"{self.member}: features of {self.task.images.ids[row]} are not finite: {why}")
+        check_unchanged(self.task, self.member.model)
+        return {"features": features.half()}
+
+    def told(self, rows: int, seconds: float) -> str:
+        return ""  # whoever asked for the features says it
+
+
+class Views:
+    """A model that also encodes several views of each image: their mean, normalised again, or each of them."""
+
+    def __init__(self, model: models.Model, pooling: str):
+        self.model, self.pooling = model, pooling
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, 3, S, S) -> (B, D); (B, V, 3, S, S) -> (B, D) or (B, V, D)."""
+        if pixels.ndim == 4:
+            return self.model.encode_image(pixels)
+        # one view of all images at a time: a batch is as large as without views
+        views = torch.stack([self.model.encode_image(view) for view in pixels.unbind(dim=1)], dim=1)
+        return views if self.pooling == "confident" else zeroshot.normalise(views.mean(dim=1))
+
+
+class Batches:
+    """Runs a model over rows in batches; a batch that does not fit into memory is halved, for good."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def run(self, encode: Callable, rows) -> Iterator:
+        """Yield encode(batch) for consecutive batches of `rows`. UserError when a single row does not fit."""
+        start = 0
+        while start < len(rows):
+            try:
+                encoded = encode(rows[start : start + self.size])
+            except torch.OutOfMemoryError:
+                encoded = None  # the error holds on to the failed batch: handled outside, after it is gone
+            if encoded is None:
+                self._halve(len(rows) - start)
+                continue
+            yield encoded
+            start += len(encoded)
+
+    def _halve(self, rows: int) -> None:
+        failed = min(self.size, rows)
+        if failed == 1:
+            raise UserError("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
+        self.size = failed // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        say("infer", "batch", f"out of memory, going on with batches of {self.size}")
+
+
+def check_recipe(project: Project, member: Member, size: int | None, resize_mode: str | None) -> None:
+    """The member's preprocess recipe must make what the model was trained on (None: not declared, not checked)."""
+
+    def fitting(size: int, mode: str | None) -> list[str]:
+        found = {name: project.preprocess(name) for name in project.names("preprocess")}
+        return [n for n, r in found.items() if r.size == size and mode in (None, _checks.recipe_resize_mode(r.ops))]
+
+    recipe = project.preprocess(member.preprocess)
+    _checks.recipe(member, recipe, size, resize_mode, fitting, project.model(member.model).allow)
+
+
+def first_not_finite(features: Tensor) -> int | None:
+    """The first row with a value that is not finite."""
+    finite = features.isfinite().flatten(1).all(dim=1)
+    return None if finite.all() else int(finite.int().argmin())

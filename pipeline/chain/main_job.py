@@ -1,0 +1,76 @@
+"""The whole main job, forwards; start reading here.
+
+    images -> pixels -> image features  |
+    prompts ----------> text features   | -> probabilities -> blend -> threshold -> classes -> CSV
+
+Each step up to the threshold is a declared `Stage` in a file of its own, cached apart. What is cached is reused.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..core.console import say
+from ..core.errors import UserError
+from ..maths import metrics
+from . import classes, ensemble, features, preprocess, provenance, rules, threshold
+from .csv_format import CsvFormat, warn_of_formulas
+from .ledger import number_of
+from .stage import Stage
+from .suspicions import histogram, warn_of_odd_histogram, warn_of_ties
+from .task import CompetitionTask, Task
+
+FEW_CLASSES = 20  # whose counts are said in one line
+
+
+def stages(task: Task, name: str) -> Iterator[Stage]:
+    """The stages of ensemble recipe `name`; declaring them computes nothing. Some may come twice."""
+    recipe = task.project.ensemble(name)
+    for member in ensemble.members(recipe):
+        yield preprocess.stage(task, member.tower.preprocess)  # images -> pixels
+        yield features.stage(task, member)  # pixels -> image features
+        yield ensemble.part(task, recipe, member)  # with text features (text.py) -> prompt probabilities
+    yield ensemble.stage(task, name)  # all members -> blend
+    yield threshold.stage(task, name)  # low values -> 0
+
+
+def submit(task: CompetitionTask, name: str) -> Path:
+    """Make, check, write and log the submission of a recipe; returns its CSV (the old one if nothing changed)."""
+    form = CsvFormat(task)
+    _check_beforehand(task, form, name)
+    decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
+    if not decision.refined.isfinite().all():
+        raise UserError(f"ensembles/{name}.yaml: refine: class probabilities are not finite; nothing is written")
+    text, counts = form.text(decision.labels), histogram(task, decision.labels)
+    form.check(text)
+    if len(counts) <= FEW_CLASSES:
+        say("submit", name, ", ".join(f"{class_name} {count}" for class_name, count in counts.items()))
+    warn_of_odd_histogram(counts)
+    warn_of_ties(decision.refined)
+    warn_of_formulas([*form.task.recipe.columns, *form.labels, *form.order])
+    path = _written(form, name, text, decision, counts)
+    if form.solution:
+        accuracy = metrics.accuracy(decision.labels, form.solution)
+        noise = metrics.accuracy_noise(accuracy, len(form.solution))
+        say("submit", name, f"accuracy {accuracy:.4f} (standard error {noise:.4f}) against {task.recipe.solution}")
+    return path
+
+
+def _check_beforehand(task: CompetitionTask, form: CsvFormat, name: str) -> None:
+    """What cannot work is told before hours of inference: what the rules forbid, ids, solution and log."""
+    rules.check(task, name)
+    _ = form.order, form.solution, form.ledger.log()
+
+
+def _written(form: CsvFormat, name: str, text: str, decision: classes.Decision, counts: dict[str, int]) -> Path:
+    ledger = form.ledger
+    with ledger.locked():
+        path = ledger.same_as(text)
+        if path:
+            ledger.note(path)
+            say("submit", name, f"same content as submission {number_of(path)}, nothing new to upload: {path}")
+        else:
+            path = ledger.add(name, text, provenance.of_decision(form.task, name, decision, counts))
+            changed = ledger.note(path)["flipped_previous"]
+            flipped = "" if changed == "" else f", {changed} flipped against the previous"
+            say("submit", name, f"{len(decision.labels)} rows{flipped}: {path}")
+    return path

@@ -1,0 +1,80 @@
+"""How a submission was made: enough to make it again, and to see what differs from another."""
+
+import subprocess
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..recipes.member import Member
+from ..recipes.prompts import PromptSet
+from . import damage, ensemble, rules
+from .classes import Decision
+from .features import checkpoint
+from .prompt_weights import prompts_of
+from .task import Task
+
+PACKAGES = ("torch", "open_clip_torch", "transformers", "pillow", "numpy", "accelerate")
+
+
+def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, int]) -> dict:
+    """The JSON beside a submission of ensemble recipe `name`."""
+    project, recipe = task.project, task.project.ensemble(name)
+    problems = damage.recorded(task, ensemble.preprocess_recipes(recipe))
+    return {
+        "competition": {"name": task.name, **task.recipe.model_dump(mode="json")},
+        "data": task.source,
+        "images": {"count": len(task.images.ids), "digest": task.images_digest()},
+        "recipe": {"name": name, **recipe.model_dump(mode="json")},
+        "prompts": _prompts(task.prompts),
+        "members": {member: _of_part(task, name, member) for member in ensemble.members(recipe)},
+        "uses": rules.uses(project, name),
+        "refinement": [asdict(outcome) for outcome in decision.outcomes],
+        "digest": decision.probs.digest,
+        **surroundings(project.root),
+        "histogram": histogram,
+        "damaged": [[task.images.ids[row], done, why] for row, done, why in problems if done != damage.SEVERAL],
+    }
+
+
+def _prompts(prompts: PromptSet) -> dict:
+    return {"count": len(prompts.prompts), "digest": prompts.digest}
+
+
+def _of_part(task: Task, name: str, member: Member) -> dict:
+    recipe = task.project.ensemble(name)
+    own, digest = recipe.members[member].prompts, ensemble.part(task, recipe, member).digest
+    facts = {"prompts": {"set": own, **_prompts(prompts_of(task, recipe, member))}} if own else {}
+    return {"digest": digest, **facts, **of_member(task, member)}
+
+
+def of_member(task: Task, member: Member) -> dict:
+    """Checkpoint, dtype, and the two recipes of a member."""
+    return {
+        **checkpoint(task, member.model),
+        "model": task.project.model(member.model).model_dump(mode="json", exclude_none=True),
+        "preprocess": task.project.preprocess(member.preprocess).content(),
+    }
+
+
+def surroundings(root: Path) -> dict:
+    """What code it was made with: versions of packages, and the project's commit."""
+    return {"versions": {package: _version(package) for package in PACKAGES}, "git": _git(root)}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _git(root: Path) -> dict | None:
+    """Commit and whether anything tracked was changed since; None outside a git repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain", "-uno").strip())}
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,97 @@
+"""A stage of the chain as one declared thing, and the one runner that reuses, locks, shards, resumes and reports.
+
+A `Stage` is an artefact (rows of images in shards, named after the digest of what decides them) that also knows the
+stages it is made from and how. Declaring one costs nothing: `make submit`, `plan`, `clean-cache` and the report walk
+the same stages, and only `make` computes.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..core import console
+from ..core.artefacts import Artefact
+from ..core.digests import FORMAT
+from .task import Task
+
+Advance = Callable[[int], object]  # tells the progress bar of so many more rows
+
+
+class Work(Protocol):
+    """A stage that is being computed, with all that it needs in memory."""
+
+    def rows(self, start: int, stop: int, advance: Advance) -> dict | None:
+        """The values to save of images start..stop; None when they were saved on the way."""
+
+    def told(self, rows: int, seconds: float) -> str:
+        """The line about `rows` computed in so many seconds; '' for none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage(Artefact):
+    """What one stage makes of a task's images, computed or not.
+
+    `begin(rows)` loads what the work needs once the `inputs` are there; `rows` is how many of theirs were computed for
+    it. A `shared` stage is computed by all processes of a launcher, the others by the first. One that `streams` makes
+    its inputs itself, while it reads them.
+    """
+
+    task: Task
+    verb: str
+    subject: str
+    begin: Callable[[int], Work]
+    inputs: tuple["Stage", ...] = ()
+    reused: str = ""
+    row_bytes: int = 0
+    shard_rows: int = 0
+    shared: bool = False
+    streams: bool = False
+
+    @property
+    def todo(self) -> int:
+        """Rows that are not computed yet."""
+        return sum(stop - start for start, stop in self.missing(self.shard_rows))
+
+    def walk(self) -> Iterator["Stage"]:
+        """All stages that this one is made from, each once and before what is made from it; it is the last."""
+        yield from {one.path: one for above in self.inputs for one in above.walk()}.values()
+        yield self
+
+
+def declare(task: Task, kind: str, subject: str, made_from: dict, **more) -> Stage:
+    """The stage whose artefacts lie in cache/<task>/<kind>/<subject>/."""
+    content = {"stage": kind, "format": FORMAT, **made_from}
+    more = {"shard_rows": task.shard_rows} | more
+    return Stage(task.cache / kind / subject, content, task.images.ids, task, subject=subject, **more)
+
+
+def make(stage: Stage) -> int:
+    """Compute what is missing of a stage, and of those above what that needs; returns the rows computed here."""
+    if not stage.missing(stage.shard_rows):
+        if stage.reused:
+            stage.task.say_once(stage.verb, stage.subject, stage.reused)
+        return 0
+    began = time.perf_counter()
+    above = 0 if stage.streams else sum(make(one) for one in stage.inputs)
+    if console.rank() and not stage.shared:
+        return 0  # the first process does the rest
+    rank, world = (console.rank(), console.world()) if stage.shared else (0, 1)
+    work, done = stage.begin(above), 0
+    with console.progress(f"{stage.verb} {stage.subject}", "image", hidden=not stage.shared) as bar:
+        for start, stop, left in stage.claim(stage.shard_rows, rank, world):
+            bar.total = done + left
+            values = work.rows(start, stop, bar.update)
+            if values is not None:
+                stage.save(start, stop, **values)
+            done += stop - start
+    message = work.told(done, time.perf_counter() - began) if done else stage.reused  # others may have done it all
+    if message:
+        console.say(stage.verb, stage.subject, message)
+    return done
+
+
+def made(stage: Stage) -> Stage:
+    """The stage, computed."""
+    make(stage)
+    return stage

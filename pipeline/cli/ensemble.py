@@ -1,0 +1,17 @@
+"""Verb ensemble: the blend of the members."""
+
+from ..chain.task import Runtime
+from ._options import Arguments, checked_ensemble, competition, only_encodes
+
+HELP = "weighted blend of the members"
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    task = competition(runtime, args)
+    name = checked_ensemble(task, args)
+    if only_encodes(task, name):
+        return
+    from ..chain import ensemble
+    from ..chain.stage import make
+
+    make(ensemble.stage(task, name))

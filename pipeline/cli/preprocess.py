@@ -1,0 +1,17 @@
+"""Verb preprocess: pixels of one preprocess recipe, or of all that the ensemble needs."""
+
+from ..chain.task import Runtime
+from ._options import Arguments, asked_members, competition, report_damage
+
+HELP = "images -> pixels of one recipe, or of all that the ensemble needs"
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    task = competition(runtime, args)
+    recipes = [args.preprocess] if args.preprocess else [member.preprocess for member in asked_members(task, args)]
+    from ..chain import preprocess
+    from ..chain.stage import make
+
+    for recipe in dict.fromkeys(recipes):
+        make(preprocess.stage(task, recipe))
+    report_damage(task, recipes)
