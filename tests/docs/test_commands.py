@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.cli.main import main, parser
 
+from pipeline.__main__ import main
+from pipeline.cli._options import parse
 from pipeline.recipes import Project
 
 from ..conftest import ROOT
@@ -101,7 +102,7 @@ def test_commands_are_understood(page):
         for arguments in verbs(step):
             if "--help" in arguments:
                 continue
-            args = parser().parse_args(arguments)
+            args = parse(arguments)
             for kind, name in named(args):
                 name = name.partition("@")[0]
                 assert name in known(recipes, kind) | made, f"{step.where}: {step.command}: no {name} in {kind}"

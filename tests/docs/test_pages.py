@@ -1,9 +1,12 @@
 """Pages agree with the code: tables of keys and arguments, paths, links, pictures."""
 
+import argparse
+import importlib
 import re
 
 import pytest
 
+from pipeline.cli._options import verbs
 from tools.pages import SCHEMAS, described, written
 
 from ..conftest import ROOT
@@ -81,3 +84,13 @@ def test_every_target_and_variable_is_told():
     variables += re.search(r"^OTHERS := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].replace("\\", "").split()
     assert [name for name in variables if not re.search(rf"\b{name}\b", told)] == []
     assert [name for name in re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE) if name not in told] == []
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_every_option_of_a_verb_stands_in_its_row(verb):
+    own, told = argparse.ArgumentParser(), (ROOT / "docs" / "commands.md").read_text()
+    getattr(importlib.import_module(f"pipeline.cli.{verb.replace('-', '_')}"), "arguments", lambda parser: None)(own)
+    rows = [row for row in told.splitlines() if row.startswith("| `make ") and f"{verb}`" in row.partition(" | ")[0]]
+    options = [action.dest.upper() for action in own._actions if action.dest != "help"]
+    assert len(rows) == 1
+    assert [name for name in options if not re.search(rf"\b{name}\b", rows[0])] == []
