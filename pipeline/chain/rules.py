@@ -36,7 +36,8 @@ class Usage:
 
     def where(self, root: Path) -> str:
         key = [key for key in self.keys if isinstance(key, str)][-1]
-        return f"{self.file.relative_to(root)}: line {line_of(self.file, self.keys)}: {key}"
+        file = self.file.relative_to(root) if root in self.file.parents else self.file
+        return f"{file}: line {line_of(self.file, self.keys)}: {key}"
 
 
 def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iterator[Usage]:

@@ -6,6 +6,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..chain.task import DTYPES, CompetitionTask, Runtime
@@ -30,7 +31,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """The arguments of a verb, with its module as `verb`. Only the verb that is asked for is imported."""
     known = verbs()
     asked = [arguments[0]] if arguments and arguments[0] in known else known
-    main = _Parser(prog="python -m pipeline", description=importlib.import_module(__package__).__doc__)
+    called = "zero-shot" if Path(sys.argv[0]).stem == "zero-shot" else "python -m pipeline"
+    main = _Parser(prog=called, description=importlib.import_module(__package__).__doc__)
     parsers = main.add_subparsers(dest="verb", required=True, metavar="verb")
     shared = _shared()
     for name in asked:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from ..core.errors import UserError, did_you_mean
 from .benchmark import Benchmark
@@ -13,43 +14,57 @@ from .member import Member
 from .model import ModelEntry
 from .preprocess import Preprocess
 from .reading import read_json, read_yaml
-from .schema import NAME, checked_class_names, checked_name
+from .schema import NAME, Recipe, checked_class_names, checked_name
 from .sweep import Sweep
 from .training import Training
 
+BUILTIN = Path(__file__).parents[1] / "builtin"  # what an installed package brings; in a checkout it lies beside it
+R = TypeVar("R", bound=Recipe)
 RESERVED = ("text", "datasets", "benchmarks")  # folders in cache/ that belong to no competition
 
 
 class Project:
     """The recipes below `root`, each read once, so that an edit during a run cannot mix two states.
 
-    Every getter raises UserError for an unknown name, naming the known ones.
+    With an installed package come built-in recipes, prompts and models; those below `root` go before them. Every getter
+    raises UserError for an unknown name, naming the known ones.
     """
 
     def __init__(self, root: Path | str = "."):
         self.root = Path(root)
+        self.roots = (self.root, BUILTIN) if BUILTIN.is_dir() else (self.root,)
         self.made_prompts: dict[str, Path] = {}  # prompt sets that a run wrote elsewhere: {name: folder}
-        if not (self.root / "competitions").is_dir():
+        if not self.find("competitions").is_dir():
             raise UserError(f"no competitions/ folder in {self.root.absolute()}; run from the project's folder")
+
+    def find(self, name: str) -> Path:
+        """The file or folder of a relative name: below `root`, or else what comes with the package."""
+        return next((root / name for root in self.roots if (root / name).exists()), self.root / name)
+
+    def _placed(self, recipe: R, *keys: str) -> R:
+        """A recipe with the absolute paths of those files that only the package has."""
+        named = {key: value for key in keys if isinstance(value := getattr(recipe, key), str)}
+        found = {key: self.find(value) for key, value in named.items()}
+        return recipe.model_copy(update={key: str(path) for key, path in found.items() if BUILTIN in path.parents})
 
     def names(self, kind: str) -> list[str]:
         """The names of all recipes of a kind ('competitions', 'preprocess', 'ensembles')."""
-        return sorted(path.stem for path in (self.root / kind).glob("*.yaml"))
+        return sorted({path.stem for root in self.roots for path in (root / kind).glob("*.yaml")})
 
     def path(self, kind: str, name: str) -> Path:
         hint = did_you_mean(Path(name).name.removesuffix(".yaml"), self.names(kind))
-        path = self.root / kind / f"{checked_name(name, 'recipe', hint)}.yaml"
-        if not path.is_file():
-            raise UserError(f"no {path.relative_to(self.root)}.{hint}")
-        return path
+        file = f"{kind}/{checked_name(name, 'recipe', hint)}.yaml"
+        if not self.find(file).is_file():
+            raise UserError(f"no {file}.{hint}")
+        return self.find(file)
 
     def prompts_folder(self, name: str) -> Path:
         """Where the prompt set of a name lies."""
-        return self.made_prompts.get(name) or self.root / "prompts" / checked_name(name, "prompt set")
+        return self.made_prompts.get(name) or self.find(f"prompts/{checked_name(name, 'prompt set')}")
 
     @cache
     def dataset(self, name: str) -> Dataset:
-        return Dataset.read(self.path("datasets", name))
+        return self._placed(Dataset.read(self.path("datasets", name)), "path")
 
     @cache
     def benchmark(self, name: str) -> Benchmark:
@@ -70,7 +85,8 @@ class Project:
     def competition(self, name: str) -> Competition:
         if name in RESERVED:
             raise UserError(f"no competition can be called {name!r}: cache/{name} has another meaning")
-        return Competition.read(self.path("competitions", name))
+        recipe = Competition.read(self.path("competitions", name))
+        return self._placed(recipe, "images", "classes", "sample_submission", "solution")
 
     @cache
     def class_names(self, name: str) -> tuple[str, ...]:
@@ -113,15 +129,15 @@ class Project:
     @cached_property
     def _entries(self) -> dict[str, tuple[Path, ModelEntry]]:
         entries: dict[str, tuple[Path, ModelEntry]] = {}
-        files = [self.root / "models.yaml", self.root / "models.local.yaml"]
+        files = [*(root / "models.yaml" for root in reversed(self.roots)), self.root / "models.local.yaml"]
         for path in [*files, *sorted((self.root / "trained").glob("*/model.yaml"))]:
             for name, content in self._model_file(path).items():
                 if not isinstance(name, str) or not NAME.fullmatch(name):
                     raise UserError(f"{path}: {name!r} is no model name: letters, digits, '.', '_' and '-' only")
-                if name in entries:
+                if name in entries and entries[name][0].parent != BUILTIN:
                     other = entries[name][0].relative_to(self.root)
                     raise UserError(f"{path}: {name!r} is already in {other}; choose another name")
-                entries[name] = path, ModelEntry.parse(content, f"{path}: {name}")
+                entries[name] = path, self._placed(ModelEntry.parse(content, f"{path}: {name}"), "weights")
         return entries
 
     @staticmethod
@@ -173,7 +189,7 @@ class Project:
         return members
 
     def _check_prompts(self, name: str, where: str) -> None:
-        known = [*self.made_prompts, *(path.name for path in (self.root / "prompts").glob("*/"))]
+        known = [*self.made_prompts, *(path.name for root in self.roots for path in (root / "prompts").glob("*/"))]
         if name not in known:
             raise UserError(f"{where}: no prompt set {name!r}.{did_you_mean(name, known)}")
 

@@ -221,7 +221,7 @@ def _member(task: Task, name: str) -> Named:
 
 def _final(task: Task, name: str, made: dict) -> Artefact | None:
     """The thresholded blend that a submission was made from."""
-    if (task.project.root / "ensembles" / f"{name}.yaml").is_file():
+    if name in task.project.names("ensembles"):
         with contextlib.suppress(UserError):  # a recipe that is broken by now
             last = threshold.stage(task, name)
             if last.digest == made["digest"]:
