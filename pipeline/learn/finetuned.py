@@ -21,7 +21,7 @@ from ..chain.stage import made
 from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.artefacts import Artefact
-from ..core.console import rank, say
+from ..core.console import rank, say, world
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.extras import need
@@ -93,7 +93,7 @@ def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]
     record = {
         "digest": digest_of(made_from),
         "made_from": made_from,
-        "from": source.member,
+        "from": str(source.member),
         "averages": sweep,
         "history": loop.progress.history,
         **_chosen(loop, chosen, recipe.metric),
@@ -138,10 +138,10 @@ def _accelerator(task: Runtime, precision: str):
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state()  # of an earlier run in this process, which may have had another precision
-    if task.device.index is not None and task.world == 1:
+    if task.device.index is not None and world() == 1:
         torch.cuda.set_device(task.device)
     accelerator = Accelerator(cpu=task.device.type == "cpu", mixed_precision=PRECISIONS[precision])
-    assert accelerator.num_processes == task.world, "accelerate and the launcher count processes differently"
+    assert accelerator.num_processes == world(), "accelerate and the launcher count processes differently"
     return accelerator
 
 

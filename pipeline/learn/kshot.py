@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from ..chain import features as chain_features
 from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.console import progress, rank
@@ -138,7 +139,7 @@ def _cell(source: Source, test_task: DatasetTask, known: Examples, test, method:
         "method": method,
         "k": k,
         "seed": seed,
-        "features": features.stage(test_task, source.member).digest,
+        "features": chain_features.stage(test_task, source.member).digest,
         "test_labels": digest_of({"labels": test_task.truth}),
         "source": source.made_from(captioned),
     }

@@ -108,7 +108,7 @@ def _fit(source: Source, where: str, name: str) -> tuple[list[tuple[Head, dict]]
     train, validation = source.parts()
     captions = source.captions if heads.METHODS[recipe.method[0]].needs_text else None
     data = Data(train, len(source.class_names), captions, recipe.balance, recipe.seed)
-    common = {"base": source.member, "classes": classes(source, train, validation)}
+    common = {"base": str(source.member), "classes": classes(source, train, validation)}
     place = f"{where}: method"
     with progress(f"train {name}", "state") as bar:
 
@@ -173,7 +173,7 @@ def head_entry(name: str, base: str) -> dict:
     """The entry of a head on the features of member `base`."""
     return {
         "family": "head",
-        "base": base,
+        "base": str(base),
         "weights": f"{FOLDER}/{name}/head.safetensors",
         "preprocess": base.partition("@")[2],
     }

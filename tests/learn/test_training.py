@@ -18,9 +18,9 @@ from pipeline.chain import features as chain_features
 from pipeline.chain import probs as chain_probs
 from pipeline.chain import text as chain_text
 from pipeline.chain.main_job import submit
+from pipeline.chain.stage import made
 from pipeline.chain.task import CompetitionTask, Task
 from pipeline.cli import clean_cache, plan
-from pipeline.cli import train as training_verbs
 from pipeline.core.errors import UserError
 from pipeline.labelled import benchmark, prompts_rank
 from pipeline.labelled.readers import cleaned
@@ -30,6 +30,7 @@ from pipeline.learn.recipe import Training, check_method, read
 from pipeline.models import heads
 from pipeline.recipes import Benchmark, Project
 from pipeline.report import collect
+from pipeline.report import training as pages
 
 from ..conftest import ROOT, prompt_set, write_yaml
 
@@ -89,6 +90,13 @@ def run(root, name="t", **recipe) -> list[train.Trained]:
     return train.run(fresh(root), Training.parse(RECIPE | recipe, "t.yaml"), name, "t.yaml")
 
 
+def curves(root, *arguments) -> kshot.Result:
+    """The verb kshot for `vit` on `pets`."""
+    found = kshot.measure_curves(fresh(root), "vit", "pets", *arguments)
+    pages.write_kshot(fresh(root), found)
+    return found
+
+
 def artefacts(root) -> dict[str, str]:
     """Digest of every file below trained/."""
     files = sorted(path for path in (root / "trained").rglob("*") if path.is_file())
@@ -135,7 +143,7 @@ def test_training_again_meets_no_model(root, loads):
     assert loads == ["image"]
     run(root, "fourth", method="tip_adapter")
     assert loads == ["image", "text"]
-    training_verbs.kshot(fresh(root), "vit", "pets", ["tip_adapter"], [2], 1)
+    curves(root, ["tip_adapter"], [2], 1)
     assert loads == ["image", "text", "image"], "the test split, once"
 
 
@@ -287,7 +295,7 @@ def test_strict_recipes(recipe, message):
 
 
 def test_kshot_is_kept_and_tells_what_was_drawn_twice(root, capsys, monkeypatch):
-    result = training_verbs.kshot(fresh(root), "vit", "pets", ["linear_probe"], [1, 8], 3)
+    result = curves(root, ["linear_probe"], [1, 8], 3)
     assert [len(result.values["linear_probe"][k]) for k in (1, 8)] == [3, 3]
     assert kshot.replaced(result, 1) == "" and kshot.replaced(result, 8) == "6 of 6 classes (6 images)"
     low = result.interval("linear_probe", 1, "acc1")
@@ -296,13 +304,13 @@ def test_kshot_is_kept_and_tells_what_was_drawn_twice(root, capsys, monkeypatch)
     assert {path.suffix for path in folder.iterdir()} == {".csv", ".md", ".svg", ".html"}
     assert "zero-shot" in (folder / "kshot-vit@tiny-pets.svg").read_text()
     monkeypatch.setattr(heads, "fit", lambda *_: pytest.fail("fitted again"))
-    assert training_verbs.kshot(fresh(root), "vit", "pets", ["linear_probe"], [1, 8], 3).values == result.values
+    assert curves(root, ["linear_probe"], [1, 8], 3).values == result.values
 
 
 def test_kshot_refusals(root):
     for arguments, message in ((["mpl"], [1]), "Did you mean 'mlp'"), ((["mlp"], ["0"]), "not a positive whole number"):
         with pytest.raises(UserError, match=message):
-            training_verbs.kshot(fresh(root), "vit", "pets", *arguments)
+            curves(root, *arguments)
 
 
 def test_the_record_is_plain_json(root):
@@ -365,9 +373,9 @@ def test_a_head_labels_a_competition_by_class_name(zoo):
 def test_a_head_in_a_blend(zoo, loads):
     write_yaml(zoo / "ensembles" / "mixed.yaml", {"members": {"t": 0.5, "vit": 0.5}, "blend": "classes"})
     task = competition(zoo)
-    made = submit(task, "mixed")
+    submission = submit(task, "mixed")
     assert loads == ["image", "text"], "one pass over the images for both members"
-    record = json.loads(made.with_suffix(".json").read_text())
+    record = json.loads(submission.with_suffix(".json").read_text())
     assert record["uses"] == ["image", "labels"]
     assert record["members"]["t@tiny"]["model"]["trained_on"] == ["pets:train"]
     recipe = task.project.ensemble("mixed")
