@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from pipeline.chain.task import CompetitionTask
+from pipeline.core.tables import markdown
 from pipeline.labelled import benchmark, prompts_rank
 from pipeline.labelled.task import DatasetTask
 from pipeline.recipes import Benchmark, Project
@@ -107,7 +108,7 @@ def table(what: str, lines: list[tuple[str, list]]) -> list[str]:
         ]
         for name, found in lines
     ]
-    return [f"| {' | '.join(row)} |" for row in [[what, *head], ["---"] * (len(head) + 1), *rows]] + [""]
+    return [markdown([what, *head], rows), ""]
 
 
 def prompts_table(folder: Path) -> list[str]:

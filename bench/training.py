@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 import labelled  # (the same data, project and encoder)
 
 from pipeline.chain.task import CompetitionTask, Task
+from pipeline.core import tables
 from pipeline.learn import evaluate, kshot, train
 from pipeline.learn.recipe import Training
 from pipeline.models import heads
@@ -126,7 +127,7 @@ def methods_table(folder: Path) -> list[str]:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]] + [""]
+    return [tables.markdown(head, rows), ""]
 
 
 def kshot_parts(folder: Path) -> list[str]:

@@ -8,9 +8,9 @@ from random import Random
 
 from pipeline.chain import scores
 from pipeline.chain.csv_format import CsvFormat
-from pipeline.chain.ledger import csv_text
 from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core.errors import UserError
+from pipeline.core.tables import csv_text
 from pipeline.images.ops import compile_recipe
 from pipeline.recipes import Project
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.core.tables import markdown  # noqa: E402
 from pipeline.images.ops import OPS  # noqa: E402
 from pipeline.images.views import VIEWS  # noqa: E402
 from pipeline.labelled import readers  # noqa: E402
@@ -81,8 +82,7 @@ def table(name: str) -> str:
 
 
 def _drawn(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", r"\|") for cell in row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n".replace("  |", " |") for line in lines)
+    return markdown(head, rows).replace("  |", " |") + "\n"
 
 
 def _keys(schema) -> Iterable[tuple[str, str, str]]:

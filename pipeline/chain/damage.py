@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ..core.console import say, warn
 from ..core.errors import UserError
 from ..core.files import atomic_file
+from ..core.tables import csv_text
 from ..images.decoding import DamagedImage, Decoded, Unreadable
 from ..images.listing import UNREADABLE
-from .ledger import csv_text
 from .stage import Advance, Stage, declare, make
 from .task import Task
 

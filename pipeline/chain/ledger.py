@@ -11,34 +11,21 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 from ..core.errors import UserError
 from ..core.files import atomic_file, lock
+from ..core.tables import csv_text
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
 LOG_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
 NUMBERED = re.compile(r"(\d{3,9})-.+\.(?:csv|json)", re.ASCII)
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path in it may be no UTF-8
 WHOLE = re.compile(r"\d{1,9}", re.ASCII)
-
-
-def csv_text(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """CSV with LF line ends; fields are quoted only where they must be."""
-    return csv_lines([header, *rows])
-
-
-def csv_lines(rows: Iterable[Sequence]) -> str:
-    """Rows as CSV, without a header."""
-    lines: list[str] = []
-    # a field with a lone CR is quoted only where CR is in the line end
-    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
-    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
 
 
 def formulas(values: Iterable[str]) -> list[str]:

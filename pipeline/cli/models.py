@@ -1,13 +1,13 @@
 """Verb models: what can be run, how large it is, and whether its weights are here. Nothing here imports torch."""
 
 from ..chain.task import Runtime
+from ..core.tables import table
 from ..models import hub
 from ..recipes import ModelEntry, Project
 from ._options import Arguments
 
 HELP = "the entries of models.yaml: size, accuracy, licence, on disk or to download"
 HEADER = ("name", "family", "parameters", "px", "fp16 GB", "IN-1k", "licence", "weights")
-RIGHT = {"parameters", "px", "fp16 GB", "IN-1k"}
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
@@ -16,11 +16,7 @@ def run(runtime: Runtime, args: Arguments) -> None:
 
 def show(project: Project) -> None:
     """Print one line per entry of models.yaml and models.local.yaml."""
-    rows = [dict(zip(HEADER, _row(name, entry, project), strict=True)) for name, entry in project.models.items()]
-    widths = {key: max(len(key), *(len(row[key]) for row in rows)) if rows else len(key) for key in HEADER}
-    for row in ({key: key for key in HEADER}, *rows):
-        cells = (row[k].rjust(widths[k]) if k in RIGHT else row[k].ljust(widths[k]) for k in HEADER)
-        print("  ".join(cells).rstrip())
+    print(table(HEADER, [_row(name, entry, project) for name, entry in project.models.items()]))
 
 
 def _row(name: str, entry: ModelEntry, project: Project) -> tuple[str, ...]:

@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..chain.csv_format import warn_of_formulas
-from ..chain.ledger import csv_lines
 from ..chain.task import Runtime
 from ..core.console import progress, say, warn
 from ..core.errors import UserError, did_you_mean
 from ..core.files import atomic_file
-from ..core.tables import table
+from ..core.tables import csv_lines, table
 from ..images.decoding import decode
 from ..images.listing import list_images
 from ._options import Arguments, positive

@@ -1,14 +1,37 @@
-"""Tables on the terminal."""
+"""Tables: for the terminal, for Markdown, and as CSV that a leaderboard reads."""
 
-from collections.abc import Sequence
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
+
+NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """Columns of text, padded; numbers to the right."""
+    """Columns of text, padded; those of numbers to the right."""
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
-    widths = [max(len(line[c]) for line in lines) for c in range(len(header))]
+    columns = []
+    for title, *cells in zip(*lines, strict=True):
+        width, numbers = max(map(len, (title, *cells))), all(NUMBER.match(cell) for cell in cells if cell)
+        columns.append([cell.rjust(width) if numbers and any(cells) else cell.ljust(width) for cell in (title, *cells)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
-    def cell(text: str, width: int) -> str:
-        return text.rjust(width) if text[:1].isdigit() else text.ljust(width)
 
-    return "\n".join("  ".join(map(cell, line, widths)).rstrip() for line in lines)
+def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """The lines of a Markdown table, without a line end after the last."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """CSV with LF line ends; fields are quoted only where they must be."""
+    return csv_lines([header, *rows])
+
+
+def csv_lines(rows: Iterable[Sequence]) -> str:
+    """Rows as CSV, without a header."""
+    lines: list[str] = []
+    # a field with a lone CR is quoted only where CR is in the line end
+    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)

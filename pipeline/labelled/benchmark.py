@@ -1,7 +1,5 @@
 """Verb benchmark: models x prompts x poolings on labelled data sets, each cell measured once and kept."""
 
-import csv
-import io
 import itertools
 import json
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from ..core.console import rank, say
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
-from ..core.tables import table
+from ..core.tables import csv_lines, markdown, table
 from ..maths import metrics
 from ..maths.metrics import Interval, Predictions
 from ..recipes import Benchmark, Project
@@ -257,36 +255,21 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     for line in lines:
         if line[-1] == "best":
             line[at] = f"**{line[at]}**"
-    body = [HEADER, ["---"] * len(HEADER), *lines]
     note = (
         "± is half the width of the 95 % bootstrap interval over images; p is McNemar's exact test against the "
         "best of the data set."
     )
-    return "\n".join(f"| {' | '.join(line)} |" for line in body) + f"\n\n{note}\n"
+    return f"{markdown(HEADER, lines)}\n\n{note}\n"
 
 
 def to_csv(cells: Sequence[Cell]) -> str:
     """Tidy: a line per cell and measure."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        (
-            "dataset",
-            "split",
-            "images",
-            "classes",
-            "model",
-            "prompts",
-            "pooling",
-            "p_against_best",
-            "measure",
-            "value",
-            "low",
-            "high",
-        )
-    )
+    lines = [
+        ("dataset", "split", "images", "classes", "model", "prompts", "pooling")
+        + ("p_against_best", "measure", "value", "low", "high")
+    ]
     for one, p in zip(cells, p_values(cells), strict=True):
         head = (one.dataset, one.split, one.images, len(one.class_names), one.member, one.prompts, one.pooling)
         for measure, value in one.metrics.items():
-            writer.writerow((*head, "" if p is None else f"{p:.6g}", measure, *(f"{v:.6f}" for v in value)))
-    return buffer.getvalue()
+            lines.append((*head, "" if p is None else f"{p:.6g}", measure, *(f"{v:.6f}" for v in value)))
+    return csv_lines(lines)

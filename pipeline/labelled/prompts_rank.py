@@ -21,6 +21,7 @@ from ..chain.task import Task
 from ..core.console import say
 from ..core.errors import UserError
 from ..core.files import atomic_file
+from ..core.tables import markdown
 from ..maths import metrics, zeroshot
 from ..maths.metrics import Interval
 from ..recipes.member import Member
@@ -228,8 +229,8 @@ def _ranked_templates(task: DatasetTask, scorer: Scorer, templates, parts, alway
     ]
     yaml = "\n".join(["templates:", *(f"  - {_quoted(templates[n])}" for n in shortest_best(steps))])
     return [
-        f"## Templates by what each adds to the others\n\n{_markdown(('template', 'adds', 'alone'), lines)}",
-        f"## Templates in greedy order\n\n{_markdown(('template', 'accuracy', 'gain'), path)}\n\n"
+        f"## Templates by what each adds to the others\n\n{markdown(('template', 'adds', 'alone'), lines)}",
+        f"## Templates in greedy order\n\n{markdown(('template', 'accuracy', 'gain'), path)}\n\n"
         "Accuracies are of the images the choice is made on, and so too good. The first of the highest:\n\n"
         f"```yaml\n{yaml}\n```",
     ]
@@ -254,7 +255,7 @@ def _ranked_prompts(task: DatasetTask, scorer: Scorer) -> str:
         (task.class_names[task.prompts.prompt_class[n]], task.prompts.prompts[n], _signed(gain))
         for n, gain in sorted(zip(_one_by_one(task), added, strict=True), key=lambda p: -p[1].value)
     ]
-    return f"## Prompts by what each adds to the others\n\n{_markdown(('class', 'prompt', 'adds'), lines)}"
+    return f"## Prompts by what each adds to the others\n\n{markdown(('class', 'prompt', 'adds'), lines)}"
 
 
 def _sure_templates(scorer: Scorer, templates, parts) -> str:
@@ -267,7 +268,7 @@ def _sure_templates(scorer: Scorer, templates, parts) -> str:
         found.append(((probs.argmax(axis=1) == together).mean(), probs.max(axis=1).mean(), template))
     lines = [(template, f"{agrees:.4f}", f"{sure:.4f}") for agrees, sure, template in sorted(found, reverse=True)]
     header = ("template", "agrees with all together", "confidence")
-    return f"## Templates by agreement and confidence\n\n{_markdown(header, lines)}"
+    return f"## Templates by agreement and confidence\n\n{markdown(header, lines)}"
 
 
 def _moving_prompts(task: Task, scorer: Scorer) -> str:
@@ -280,7 +281,7 @@ def _moving_prompts(task: Task, scorer: Scorer) -> str:
         (task.class_names[task.prompts.prompt_class[n]], task.prompts.prompts[n], str(count))
         for n, count in sorted(zip(_one_by_one(task), moved, strict=True), key=lambda p: -p[1])
     ]
-    return f"## Prompts by the labels that each moves\n\n{_markdown(('class', 'prompt', 'labels moved'), lines)}"
+    return f"## Prompts by the labels that each moves\n\n{markdown(('class', 'prompt', 'labels moved'), lines)}"
 
 
 def _weights(task: Task, member: str) -> list[str]:
@@ -309,7 +310,7 @@ def _weights(task: Task, member: str) -> list[str]:
         "templates, mean over classes": (("template", *names), lines),
         "prompts": (("class", "prompt", *names), one_by_one),
     }
-    return [f"## Weights of {what}\n\n{_markdown(*table)}\n\n{note}" for what, table in tables.items() if table[1]]
+    return [f"## Weights of {what}\n\n{markdown(*table)}\n\n{note}" for what, table in tables.items() if table[1]]
 
 
 def _signed(gain: Interval) -> str:
@@ -319,8 +320,3 @@ def _signed(gain: Interval) -> str:
 def _quoted(template: str) -> str:
     escaped = template.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    cells = [[text.replace("|", "\\|") for text in line] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *cells])

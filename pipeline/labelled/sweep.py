@@ -4,8 +4,6 @@ On a development split of a labelled data set they are ranked by accuracy, on a 
 stability: how many labels change when something else changes a little.
 """
 
-import csv
-import io
 import math
 import random
 import shutil
@@ -22,7 +20,7 @@ from ..chain.task import CompetitionTask, Runtime, Task
 from ..core.console import progress, say, warn
 from ..core.errors import UserError
 from ..core.files import atomic_file
-from ..core.tables import table
+from ..core.tables import csv_text, markdown, table
 from ..recipes import Ensemble, Sweep, prompts
 from . import search
 from .prompts_rank import picked, refuse_test_labels
@@ -218,17 +216,13 @@ def _keep(task: Task, name: str, sweep: Sweep, ranking: Ranking, tried: Sequence
     rows = [[*ranking.lines[k], tried[k].words + more.get(k, "")] for k in shown]
     print(table(header, rows))
     print(ranking.summary)
-    folder, buffer = task.cache / "sweeps", io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(
-        [header, *([*ranking.lines[k], tried[k].words] for k in ranking.order)]
-    )
+    ranked = csv_text(header, ([*ranking.lines[k], tried[k].words] for k in ranking.order))
     head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {task.looked_at}; seed {sweep.seed}."
-    lines = [f"| {' | '.join(cells)} |" for cells in [header, ["---"] * len(header), *rows]]
-    text = "\n\n".join([head, "\n".join(lines), ranking.summary]) + "\n"
-    for suffix, content in (("csv", buffer.getvalue()), ("md", text)):
-        with atomic_file(folder / f"{name}.{suffix}") as temporary:
+    text = "\n\n".join([head, markdown(header, rows), ranking.summary]) + "\n"
+    for suffix, content in (("csv", ranked), ("md", text)):
+        with atomic_file(task.cache / "sweeps" / f"{name}.{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
-    return folder / f"{name}.md"
+    return task.cache / "sweeps" / f"{name}.md"
 
 
 def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ranking: Ranking) -> None:

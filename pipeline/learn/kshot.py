@@ -5,8 +5,6 @@ protocol of CoOp (Zhou et al. 2021, arXiv:2109.01134); k images of each class of
 is reported is only measured. A finished fit is kept and not repeated.
 """
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from ..core.console import progress, rank
 from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.registry import find
+from ..core.tables import csv_text, markdown
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval
 from ..models import heads
@@ -191,9 +190,7 @@ def to_markdown(result: Result) -> str:
     """Tables of accuracy and macro F1."""
     text = []
     for name in ("acc1", "macro_f1"):
-        head = [f"k ({name})", *header(result)[1:]]
-        body = [head, ["---"] * len(head), *rows(result, name)]
-        text += [*(f"| {' | '.join(row)} |" for row in body), ""]
+        text += [markdown([f"k ({name})", *header(result)[1:]], rows(result, name)), ""]
     if result.zero_shot:
         text.append(f"Zero-shot: acc1 {result.zero_shot['acc1']:.3f}, macro F1 {result.zero_shot['macro_f1']:.3f}.")
     return "\n".join(text).strip() + "\n"
@@ -201,14 +198,13 @@ def to_markdown(result: Result) -> str:
 
 def to_csv(result: Result) -> str:
     """Tidy: a line per method, k, seed and measure."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("dataset", "model", "method", "k", "seed", "measure", "value"))
-    for method, by_k in result.values.items():
-        for k, seeds in by_k.items():
-            for seed, found in enumerate(seeds):
-                for name in MEASURES:
-                    writer.writerow((result.dataset, result.member, method, k, seed, name, f"{found[name]:.6f}"))
+    lines = [
+        (result.dataset, result.member, method, k, seed, name, f"{found[name]:.6f}")
+        for method, by_k in result.values.items()
+        for k, seeds in by_k.items()
+        for seed, found in enumerate(seeds)
+        for name in MEASURES
+    ]
     for name in MEASURES if result.zero_shot else ():
-        writer.writerow((result.dataset, result.member, "zero-shot", 0, 0, name, f"{result.zero_shot[name]:.6f}"))
-    return buffer.getvalue()
+        lines.append((result.dataset, result.member, "zero-shot", 0, 0, name, f"{result.zero_shot[name]:.6f}"))
+    return csv_text(("dataset", "model", "method", "k", "seed", "measure", "value"), lines)

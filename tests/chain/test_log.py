@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.chain import scores
 from pipeline.chain.csv_format import CsvFormat
-from pipeline.chain.ledger import LOG_COLUMNS, Ledger, csv_text, number_of, parse_csv
+from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of, parse_csv
 from pipeline.core.errors import UserError
+from pipeline.core.tables import csv_text
 
 from ..conftest import IMAGES, fresh, pipeline
 

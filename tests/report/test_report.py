@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline import report
-from pipeline.chain.ledger import csv_text
 from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
+from pipeline.core.tables import csv_text
 from pipeline.images.listing import list_images
 from pipeline.report import collect, page, sections
 from pipeline.report.result import Member, Result, Space, embedded

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from ...chain.csv_format import CsvFormat
-from ...chain.ledger import csv_text
 from ...chain.task import CompetitionTask
 from ...core.console import progress, say, warn
 from ...core.extras import need
 from ...core.files import atomic_file
+from ...core.tables import csv_text
 from .. import page
 
 BATCH = 256  # images handed to the threads at a time
