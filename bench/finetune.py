@@ -18,8 +18,10 @@ sys.path.insert(0, str(ROOT))
 import labelled  # (the same data)
 
 import training  # (the same project)
-from pipeline.learn import evaluate, finetuned, train
+from pipeline.learn import reported
+from pipeline.learn.head import train_head
 from pipeline.learn.recipe import Training
+from pipeline.learn.tower import measure_tower, train_tower
 from pipeline.maths import metrics
 
 DATASET = "intel-dev"
@@ -47,25 +49,27 @@ def project(folder: Path) -> None:
     labelled.write(folder / "preprocess" / f"squash{PIXELS}.yaml", {"size": PIXELS, "ops": [{"resize": "squash"}]})
 
 
-def finetune(folder: Path, model: str, seed: int) -> tuple[list[evaluate.Measured], dict, float]:
+def finetune(folder: Path, model: str, seed: int) -> tuple[list[reported.Measured], dict, float]:
     """(the tuned tower and what it started from, the record, seconds)."""
     content = {"model": model, "dataset": DATASET, "method": {"finetune": SETTINGS[model]}, "small": 0, "seed": seed}
     recipe, began = Training.parse(content, model), time.perf_counter()
     with training.quiet():
-        made = finetuned.run(training.task(folder), recipe, f"{model.partition('@')[0]}{seed}", model)[0]
+        made = train_tower(training.task(folder), recipe, f"{model.partition('@')[0]}{seed}", model)[0]
         seconds = time.perf_counter() - began
-        return finetuned.measured(training.task(folder), recipe, made, model), made.record, seconds
+        return measure_tower(training.task(folder), recipe, made, model), made.record, seconds
 
 
-def probe(folder: Path, model: str, seed: int) -> evaluate.Measured:
+def probe(folder: Path, model: str, seed: int) -> reported.Measured:
     """A linear probe, fitted again with its validation images as `make probe` does."""
     content = {"model": model, "dataset": DATASET, "method": "linear_probe", "small": 0, "seed": seed}
     recipe, name = Training.parse(content, model), f"probe-{model.replace('@', '.')}-{seed}"
     with training.quiet():
-        return evaluate.of(training.task(folder), recipe, train.run(training.task(folder), recipe, name, name))[0]
+        return reported.measure_heads(
+            training.task(folder), recipe, train_head(training.task(folder), recipe, name, name)
+        )[0]
 
 
-def row(model: str, what: str, one: evaluate.Measured, against: evaluate.Measured | None, more: str = "") -> list[str]:
+def row(model: str, what: str, one: reported.Measured, against: reported.Measured | None, more: str = "") -> list[str]:
     values = [f"{v.value:.3f} ({v.low:.3f} to {v.high:.3f})" for v in (one.intervals[k] for k in ("acc1", "macro_f1"))]
     p = f"{metrics.mcnemar(one.predictions.right, against.predictions.right):.2g}" if against else ""
     return [model, what, *values, f"{one.intervals['ece'].value:.3f}", p, more]

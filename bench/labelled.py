@@ -61,7 +61,7 @@ def project(folder: Path) -> None:
         )
 
 
-def measure(folder: Path, **recipe) -> dict[tuple, tuple[benchmark.Cell, float | None]]:
+def measure(folder: Path, **recipe) -> dict[tuple, tuple[benchmark.Measurement, float | None]]:
     """{(data set, member, prompts, pooling): (cell, p against the best of its data set among these)}."""
     content = Benchmark.parse({"datasets": list(DATASETS), "models": ["lit"], **recipe}, "bench")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -84,7 +84,7 @@ def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     return chosen, chosen[:1]
 
 
-def value(cell: benchmark.Cell, measure: str = "acc1") -> str:
+def value(cell: benchmark.Measurement, measure: str = "acc1") -> str:
     found = cell.metrics[measure]
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 

@@ -18,8 +18,10 @@ import labelled  # (the same data, project and encoder)
 
 from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core import tables
-from pipeline.learn import evaluate, kshot, train
+from pipeline.learn import kshot, reported
+from pipeline.learn.head import train_head
 from pipeline.learn.recipe import Training
+from pipeline.learn.trained import Trained
 from pipeline.models import heads
 from pipeline.recipes import Project
 from pipeline.report import training as pages
@@ -81,11 +83,11 @@ def quiet():
     return contextlib.redirect_stdout(io.StringIO())
 
 
-def trained(folder: Path, name: str, **recipe) -> tuple[list[train.Trained], list[evaluate.Measured]]:
+def trained(folder: Path, name: str, **recipe) -> tuple[list[Trained], list[reported.Measured]]:
     content = Training.parse({"small": 0, **recipe}, name)
     with quiet():
-        made = train.run(task(folder), content, name, name)
-        return made, evaluate.of(task(folder), content, made)
+        made = train_head(task(folder), content, name, name)
+        return made, reported.measure_heads(task(folder), content, made)
 
 
 def text(values: list[float]) -> str:
@@ -136,7 +138,7 @@ def kshot_parts(folder: Path) -> list[str]:
     for tower, title in TOWERS.items():
         for dataset in labelled.DATASETS:
             with quiet():
-                result = kshot.run(task(folder), tower, dataset, seeds=SEEDS)
+                result = kshot.measure_curves(task(folder), tower, dataset, seeds=SEEDS)
             file = f"kshot-{tower}-{dataset}.svg"
             (Path(__file__).parent / file).write_text(pages.kshot_plot(result, standalone=True), encoding="utf-8")
             zero = f" Zero-shot: {result.zero_shot['acc1']:.3f}." if result.zero_shot else ""
@@ -179,7 +181,7 @@ def unseen_parts(folder: Path) -> list[str]:
     return parts
 
 
-def unseen_split(folder: Path, dataset: str, number: int, seed: int) -> tuple[list[evaluate.Measured], np.ndarray]:
+def unseen_split(folder: Path, dataset: str, number: int, seed: int) -> tuple[list[reported.Measured], np.ndarray]:
     """Every learner on one draw of unseen classes, zero-shot last; and the mask of the unseen."""
     found = []
     for place, (name, method) in enumerate(LEARNERS.items()):
@@ -192,8 +194,8 @@ def unseen_split(folder: Path, dataset: str, number: int, seed: int) -> tuple[li
             unseen={"number": number, "seed": seed},
         )
         best = measured[0]
-        found.append(evaluate.Measured(name, best.task, best.examples, best.head))
-    return [*found, measured[-1]], evaluate.unseen_of(made[0])
+        found.append(reported.Measured(name, best.task, best.examples, best.head))
+    return [*found, measured[-1]], reported.unseen_of(made[0])
 
 
 def main() -> str:

@@ -29,19 +29,20 @@ def run(runtime: Runtime, args: Arguments) -> None:
 
 def train(runtime: Runtime, recipe, name: str, where: str) -> None:
     """Train by a recipe that is written `where`, measure what came out, write its page."""
-    from ..learn import evaluate, features, finetuned
-    from ..learn import train as train_heads
+    from ..learn import reported, training_set
+    from ..learn.head import train_head
     from ..learn.recipe import FINETUNE
+    from ..learn.tower import measure_tower, train_tower
     from ..report import training
 
     if recipe.method[0] == FINETUNE:
-        trained = finetuned.run(runtime, recipe, name, where)
-        measured = [] if rank() else finetuned.measured(runtime, recipe, trained[0], where)
+        trained = train_tower(runtime, recipe, name, where)
+        measured = [] if rank() else measure_tower(runtime, recipe, trained[0], where)
     elif rank():
-        features.encode(runtime, recipe)
+        training_set.encode(runtime, recipe)
     else:
-        trained = train_heads.run(runtime, recipe, name, where)
-        measured = evaluate.of(runtime, recipe, trained)
+        trained = train_head(runtime, recipe, name, where)
+        measured = reported.measure_heads(runtime, recipe, trained)
     if rank():
         return
     target = runtime.project.root / "reports" / "training" / f"{name}.html"

@@ -32,7 +32,7 @@ SHOWN = {"acc1": "acc1", "acc5": "acc5", "macro_f1": "macro F1", "mean_per_class
 
 
 @dataclass(frozen=True)
-class Cell:
+class Measurement:
     """One measurement: a member's predictions for one split of a data set, and how good they are."""
 
     dataset: str
@@ -54,7 +54,7 @@ class Cell:
         return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
 
 
-def measure(runtime: Runtime, recipe: Benchmark, name: str) -> list[Cell]:
+def measure(runtime: Runtime, recipe: Benchmark, name: str) -> list[Measurement]:
     """Measure what is not yet measured; write and print the tables of all cells.
 
     Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
@@ -83,7 +83,7 @@ def measure(runtime: Runtime, recipe: Benchmark, name: str) -> list[Cell]:
         with atomic_file(folder / f"{name}.{suffix}") as temporary:
             temporary.write_bytes(content.encode())
     print(table(HEADER, rows(cells)))
-    say("benchmark", name, f"{len(cells)} cells: {folder / name}.csv, .md")
+    say("benchmark", name, f"{len(cells)} measurements: {folder / name}.csv, .md")
     return cells
 
 
@@ -113,7 +113,7 @@ def _poolings(project: Project, recipe: Benchmark, task: DatasetTask, member: Me
     return (NO_POOLING,) if task.prompts_name == first else ()
 
 
-def cell(task: DatasetTask, member: Member, pooling: str, resamples: int = 1000) -> Cell:
+def cell(task: DatasetTask, member: Member, pooling: str, resamples: int = 1000) -> Measurement:
     """One cell, from the cache if it is there."""
     made_from = _made_from(task, member, pooling, resamples)
     file = task.cache / "cells" / member / f"{digest_of(made_from)}.pt"
@@ -123,7 +123,7 @@ def cell(task: DatasetTask, member: Member, pooling: str, resamples: int = 1000)
         _save(file, made_from, predictions, metrics.intervals(predictions, resamples))
         stored = artefacts.load(file)
     measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
-    return Cell(
+    return Measurement(
         task.name, task.split, member, task.prompts_name, pooling, len(task.truth), task.class_names, measured, file
     )
 
@@ -204,9 +204,9 @@ def _prompt_probs(task: DatasetTask, member: Member, kind: Kind) -> OfFeatures:
     return probs.prompt_probs(task, member, kind, task.prompts, known)
 
 
-def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
+def best(cells: Sequence[Measurement]) -> dict[tuple[str, str], Measurement]:
     """The cell with the highest accuracy of each data set and split."""
-    winners: dict[tuple[str, str], Cell] = {}
+    winners: dict[tuple[str, str], Measurement] = {}
     for one in cells:
         known = winners.setdefault((one.dataset, one.split), one)
         if one.metrics["acc1"].value > known.metrics["acc1"].value:
@@ -214,7 +214,7 @@ def best(cells: Sequence[Cell]) -> dict[tuple[str, str], Cell]:
     return winners
 
 
-def p_values(cells: Sequence[Cell]) -> list[float | None]:
+def p_values(cells: Sequence[Measurement]) -> list[float | None]:
     """McNemar's p of each cell against the best of its data set; None for the best itself."""
     winners = [best(cells)[one.dataset, one.split] for one in cells]
     return [
@@ -226,7 +226,7 @@ def p_values(cells: Sequence[Cell]) -> list[float | None]:
 HEADER = ("data set", "split", "images", "classes", "model", "prompts", "pooling", *SHOWN.values(), "p")
 
 
-def rows(cells: Sequence[Cell]) -> list[list[str]]:
+def rows(cells: Sequence[Measurement]) -> list[list[str]]:
     """The table's text, a row per cell: values with half the width of their interval, p against the best."""
     lines = []
     for one, p in zip(cells, p_values(cells), strict=True):
@@ -248,7 +248,7 @@ def rows(cells: Sequence[Cell]) -> list[list[str]]:
     return lines
 
 
-def to_markdown(cells: Sequence[Cell]) -> str:
+def to_markdown(cells: Sequence[Measurement]) -> str:
     """The table, with the accuracy of the best of each data set in bold."""
     at = HEADER.index("acc1")
     lines = rows(cells)
@@ -262,7 +262,7 @@ def to_markdown(cells: Sequence[Cell]) -> str:
     return f"{markdown(HEADER, lines)}\n\n{note}\n"
 
 
-def to_csv(cells: Sequence[Cell]) -> str:
+def to_csv(cells: Sequence[Measurement]) -> str:
     """Tidy: a line per cell and measure."""
     lines = [
         ("dataset", "split", "images", "classes", "model", "prompts", "pooling")

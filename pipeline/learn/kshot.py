@@ -27,9 +27,9 @@ from ..maths.metrics import Interval
 from ..models import heads
 from ..models.heads import Captions, Data, Examples
 from ..models.heads._choice import Choice
-from . import features, measure, sampling, seen_unseen
-from .features import Source
+from . import measure, sampling, seen_unseen, training_set
 from .recipe import Training
+from .training_set import TrainingSet
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
 MEASURES = ("acc1", "macro_f1", "mean_per_class_recall")
@@ -38,7 +38,7 @@ MOST_SEEDS = 100
 
 
 @dataclass(frozen=True)
-class Result:
+class Curves:
     """`values[method][k]` are dicts of measures, one per seed; `distinct[k]` the fewest and most images of a class."""
 
     dataset: str
@@ -70,7 +70,7 @@ def measure_curves(
     shots: Sequence[str | int] = KS,
     seeds: int = 5,
     prompts: str | None = None,
-) -> Result | None:
+) -> Curves | None:
     """Fit and measure what is not yet measured.
 
     Of the processes a launcher starts, all encode images and the first goes on alone (the others return nothing).
@@ -82,12 +82,12 @@ def measure_curves(
         raise UserError(f"SEEDS={seeds}: give 1 to {MOST_SEEDS}")
     ks = _numbers(shots or KS)
     if rank():
-        features.encode(runtime, recipe)
+        training_set.encode(runtime, recipe)
         return None
-    source, test_task = Source(runtime, recipe), DatasetTask.of(runtime, dataset, asked_prompts=prompts)
+    source, test_task = TrainingSet(runtime, recipe), DatasetTask.of(runtime, dataset, asked_prompts=prompts)
     methods = _methods(methods, source.caption_model is not None)
     known = source.examples
-    test = partial(features.examples, test_task, source.member)
+    test = partial(training_set.examples, test_task, source.member)
     values: dict = {method: {k: [] for k in ks} for method in methods}
     with progress(f"kshot {source.member}", "fit", len(methods) * len(ks) * seeds) as bar:
         for method in methods:
@@ -95,7 +95,7 @@ def measure_curves(
                 for seed in range(seeds):
                     values[method][k].append(_cell(source, test_task, known, test, method, k, seed))
                     bar.update()
-    return Result(
+    return Curves(
         dataset,
         source.member,
         len(test_task.truth),
@@ -129,7 +129,7 @@ def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
     return train, rest.take(torch.from_numpy(sampling.at_most(rest.labels.numpy(), min(k, CHOOSING), seed)))
 
 
-def _cell(source: Source, test_task: DatasetTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
+def _cell(source: TrainingSet, test_task: DatasetTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
     """Measures of one fit, from the cache if they are there."""
     captioned = heads.METHODS[method].needs_text
     made_from = {
@@ -166,14 +166,14 @@ def _distinct(known: Examples, ks: Sequence[int]) -> dict[int, tuple[int, int, i
     return {k: (len(few), int(few.min()), int(few.max())) if len(few) else (0, k, k) for k, few in short.items()}
 
 
-def replaced(result: Result, k: int) -> str:
+def replaced(result: Curves, k: int) -> str:
     """What was drawn with replacement for this k, in words; nothing where no class had fewer images."""
     classes, fewest, most = result.distinct[k]
     span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
     return f"{classes} of {result.classes} classes ({span} images)" if classes else ""
 
 
-def rows(result: Result, name: str = "acc1") -> list[list[str]]:
+def rows(result: Curves, name: str = "acc1") -> list[list[str]]:
     """A row per k: mean over seeds and half the width of its interval, by method; what was drawn more than once."""
     lines = []
     for k in result.distinct:
@@ -182,11 +182,11 @@ def rows(result: Result, name: str = "acc1") -> list[list[str]]:
     return lines
 
 
-def header(result: Result) -> list[str]:
+def header(result: Curves) -> list[str]:
     return ["k", *result.values, "drawn with replacement"]
 
 
-def to_markdown(result: Result) -> str:
+def to_markdown(result: Curves) -> str:
     """Tables of accuracy and macro F1."""
     text = []
     for name in ("acc1", "macro_f1"):
@@ -196,7 +196,7 @@ def to_markdown(result: Result) -> str:
     return "\n".join(text).strip() + "\n"
 
 
-def to_csv(result: Result) -> str:
+def to_csv(result: Curves) -> str:
     """Tidy: a line per method, k, seed and measure."""
     lines = [
         (result.dataset, result.member, method, k, seed, name, f"{found[name]:.6f}")

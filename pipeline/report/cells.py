@@ -8,7 +8,7 @@ from ..chain import features
 from ..chain import provenance as provenance_of
 from ..chain.task import Runtime
 from ..labelled import benchmark
-from ..labelled.benchmark import SHOWN, Cell
+from ..labelled.benchmark import SHOWN, Measurement
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval
 from ..recipes import Benchmark
@@ -17,7 +17,7 @@ from .page import Cell as Text
 from .page import Details, Figure, Section, Table, charts, number
 
 
-def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
+def cards(cells: Sequence[Measurement]) -> list[tuple[str, str, str]]:
     """The headline numbers: how much was measured, and the best accuracy of each data set."""
     best = benchmark.best(cells).values()
     images = sum(cell.images for cell in best)
@@ -34,13 +34,13 @@ def cards(cells: Sequence[Cell]) -> list[tuple[str, str, str]]:
     return made
 
 
-def every(task: Runtime, cells: Sequence[Cell], made: dict) -> list[Section]:
+def every(task: Runtime, cells: Sequence[Measurement], made: dict) -> list[Section]:
     """All sections in reading order."""
     parts = [part for cell in benchmark.best(cells).values() for part in _part(task, cells, cell)]
     return [table(cells), chart(cells), *parts, _provenance(made)]
 
 
-def table(cells: Sequence[Cell]) -> Section:
+def table(cells: Sequence[Measurement]) -> Section:
     """Every cell with its measures."""
     rows = []
     for cell, p in zip(cells, benchmark.p_values(cells), strict=True):
@@ -69,7 +69,7 @@ def _interval(value: Interval) -> Text:
     return number(value.value, f"{middle:.1f}\n{low:.1f}\u2013{high:.1f}")
 
 
-def chart(cells: Sequence[Cell]) -> Section:
+def chart(cells: Sequence[Measurement]) -> Section:
     """A drawing per data set, the best cell on top."""
     figures = []
     for best in benchmark.best(cells).values():
@@ -81,11 +81,11 @@ def chart(cells: Sequence[Cell]) -> Section:
     return Section("Accuracy", "acc1 with its 95 % interval, the best cell of a data set on top.", figures)
 
 
-def _name(cell: Cell) -> str:
+def _name(cell: Measurement) -> str:
     return f"{cell.member}, {cell.prompts}, {cell.pooling}"
 
 
-def _part(task: Runtime, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]:
+def _part(task: Runtime, cells: Sequence[Measurement], cell: Measurement) -> Iterator[Section]:
     """The sections about a data set's best cell, with a heading of their own."""
     result = collect.of_cell(
         DatasetTask.of(task, cell.dataset, asked_split=cell.split, asked_prompts=cell.prompts), cells, cell
@@ -98,7 +98,7 @@ def _part(task: Runtime, cells: Sequence[Cell], cell: Cell) -> Iterator[Section]
         yield replace(section, part=cell.dataset)
 
 
-def provenance(task: Runtime, recipe: Benchmark, name: str, cells: Sequence[Cell]) -> dict:
+def provenance(task: Runtime, recipe: Benchmark, name: str, cells: Sequence[Measurement]) -> dict:
     """How the page was made: enough to make it again."""
     datasets, members = {}, {}
     for cell in cells:

@@ -25,7 +25,7 @@ from ..core import artefacts
 from ..core.artefacts import Artefact
 from ..core.errors import UserError
 from ..labelled import benchmark
-from ..labelled.benchmark import Cell
+from ..labelled.benchmark import Measurement
 from ..labelled.task import DatasetTask
 from ..maths import zeroshot
 from ..recipes import Ensemble
@@ -72,7 +72,7 @@ def of_ensemble(task: CompetitionTask, name: str, features: bool = True) -> Resu
     return _result(task, f"Ensemble {name}", name, labels, decision.probs, made, {}, (), features)
 
 
-def of_cell(task: DatasetTask, cells: Sequence[Cell], cell: Cell) -> Result:
+def of_cell(task: DatasetTask, cells: Sequence[Measurement], cell: Measurement) -> Result:
     """One cell of a benchmark, beside the `cells` that differ from it in the member alone."""
     rivals = [cell] + [one for one in cells if one is not cell and _setting(one) == _setting(cell)]
     labels = cell.predictions.top[:, 0]
@@ -100,11 +100,11 @@ def of_cell(task: DatasetTask, cells: Sequence[Cell], cell: Cell) -> Result:
     )
 
 
-def _setting(cell: Cell) -> tuple[str, ...]:
+def _setting(cell: Measurement) -> tuple[str, ...]:
     return cell.dataset, cell.split, cell.prompts, cell.pooling
 
 
-def _prompts_of_cell(task: DatasetTask, cell: Cell, seen: Artefact) -> list[PromptUse]:
+def _prompts_of_cell(task: DatasetTask, cell: Measurement, seen: Artefact) -> list[PromptUse]:
     """Nothing where the classes' mean texts were compared, or for so many prompts that nobody would read them."""
     if cell.pooling in ("embedding", benchmark.NO_POOLING) or len(task.prompts.prompts) > MOST_PROMPTS:
         return []

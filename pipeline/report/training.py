@@ -9,9 +9,9 @@ from ..core.console import say
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..learn import kshot
-from ..learn.evaluate import GZSL_HEADER, Measured, gzsl_rows, unseen_of
 from ..learn.recipe import Training
-from ..learn.train import Trained
+from ..learn.reported import GZSL_HEADER, Measured, gzsl_rows, unseen_of
+from ..learn.trained import Trained
 from . import collect, page, sections
 from .page import Figure, Section, Table, charts, number, percent
 from .result import Result
@@ -140,7 +140,7 @@ def kshot_plot(result, standalone: bool = False, name: str = "acc1") -> str:
     return charts.standalone(svg) if standalone else svg
 
 
-def _kshot_page(path: Path, result: kshot.Result) -> None:
+def _kshot_page(path: Path, result: kshot.Curves) -> None:
     """The page of k-shot curves."""
     blocks = [
         Figure(
@@ -157,7 +157,7 @@ def _kshot_page(path: Path, result: kshot.Result) -> None:
     page.write(path, f"k-shot {result.member}", result.dataset, zero, parts)
 
 
-def write_kshot(task: Runtime, result: kshot.Result) -> None:
+def write_kshot(task: Runtime, result: kshot.Curves) -> None:
     """Write and print the curves: page, plot, table and CSV."""
 
     stem = task.project.root / "reports" / "training" / f"kshot-{result.member}-{result.dataset}"

@@ -55,7 +55,7 @@ def pets(root, **settings) -> DatasetTask:
     return DatasetTask(Project(root), "pets", dtype_name="fp32", **settings)
 
 
-def run(root, **recipe) -> list[benchmark.Cell]:
+def run(root, **recipe) -> list[benchmark.Measurement]:
     content = {"datasets": ["pets"], "models": ["vit"], "resamples": 100, **recipe}
     return benchmark.measure(fresh(root), Benchmark.parse(content, "b.yaml"), "b")
 
@@ -204,11 +204,11 @@ def test_tables(root, capsys):
 def test_the_command(root, command):
     result = pipeline(root, "benchmark", "--models", "vit vit2", "--datasets", "pets", "--poolings", "mean", "max")
     assert result.returncode == 0, result.stderr
-    assert "4 cells: cache/benchmarks/latest.csv, .md" in result.stdout
+    assert "4 measurements: cache/benchmarks/latest.csv, .md" in result.stdout
     recipe = {"models": ["vit"], "datasets": ["pets"], "note": "x"}
     write_yaml(root / "benchmarks" / "mine.yaml", recipe)
     result = command(root, "benchmark", "--benchmark", "mine", "--split", "train")
-    assert "1 cells: cache/benchmarks/mine.csv" in result.stdout
+    assert "1 measurements: cache/benchmarks/mine.csv" in result.stdout
     assert "pets      train      24" in result.stdout
 
 

@@ -11,11 +11,12 @@ import yaml
 from pipeline.chain import classes as chain_classes
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.core.errors import UserError
-from pipeline.labelled import ranking, sweep
+from pipeline.labelled import sweep
 from pipeline.labelled.readers import csv as csv_reader
-from pipeline.labelled.search import Space
+from pipeline.labelled.sweep import ordering
+from pipeline.labelled.sweep.grid import Grid
+from pipeline.labelled.sweep.in_memory import EnsemblesInMemory
 from pipeline.labelled.task import DatasetTask
-from pipeline.labelled.trial import Trials
 from pipeline.recipes import Project, Sweep
 
 from ..chain.test_submit import competition
@@ -93,7 +94,7 @@ def test_a_candidate_has_the_probabilities_of_its_file(swept, vary):
     task = DatasetTask.of(fresh(swept), "tiny", asked_split="val")
     recipe = task.project.sweep("try")
     found = sweep.candidates(task, "try", recipe, sweep.space_of(task, recipe, swept))
-    trials = Trials(task)
+    trials = EnsemblesInMemory(task)
     for number, one in enumerate(found[1:]):
         write_yaml(swept / "ensembles" / f"c{number}.yaml", one.recipe.model_dump(mode="json"))
         whole = chain_classes.decide(DatasetTask.of(fresh(swept), "tiny", asked_split="val"), f"c{number}").refined
@@ -161,8 +162,8 @@ def test_a_competition_is_ranked_by_stability(swept, capsys):
 
 def test_stability_by_hand():
     labels = np.array([[0, 0], [0, 0], [0, 1], [1, 1]])
-    space = Space({"threshold": (0.0, 0.1, 0.2)})
-    found = ranking.by_stability(labels, space, [(0,), (1,), (2,)])
+    space = Grid({"threshold": (0.0, 0.1, 0.2)})
+    found = ordering.by_stability(labels, space, [(0,), (1,), (2,)])
     assert [line[1] for line in found.lines] == ["", "0.7500", "0.5000", "0.7500"]
     assert found.order == [2, 1, 3, 0]
     assert found.twins == {2: 0, 1: 1, 3: 0}
@@ -172,11 +173,11 @@ def test_accuracy_by_hand():
     truth = np.zeros(40, int)
     labels = np.ones((4, 40), int)
     labels[0, :20] = labels[1, :22] = labels[2, :22] = labels[3, :40] = 0
-    found = ranking.by_accuracy(labels, truth, [0, 2, 1, 3], 200)
+    found = ordering.by_accuracy(labels, truth, [0, 2, 1, 3], 200)
     assert found.order == [3, 2, 1, 0]
     assert "1 of 4 candidates are indistinguishable" in found.summary
     assert "the base is not" in found.summary
-    close = ranking.by_accuracy(labels[:3], truth, [0, 2, 1], 200)
+    close = ordering.by_accuracy(labels[:3], truth, [0, 2, 1], 200)
     assert "3 of 3 candidates are indistinguishable" in close.summary
     assert [line[0] for line in close.lines] == ["3", "2", "1"]
 
@@ -213,7 +214,7 @@ def test_combinations_that_cannot_be_are_left_out_aloud(swept, capsys):
 
 def test_an_interruption_ranks_what_was_tried(swept, monkeypatch):
     write(swept)
-    made = Trials.class_probs
+    made = EnsemblesInMemory.class_probs
     calls = []
 
     def interrupted(self, recipe):
@@ -222,7 +223,7 @@ def test_an_interruption_ranks_what_was_tried(swept, monkeypatch):
             raise KeyboardInterrupt
         return made(self, recipe)
 
-    monkeypatch.setattr(Trials, "class_probs", interrupted)
+    monkeypatch.setattr(EnsemblesInMemory, "class_probs", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(swept)
     assert len(table(swept / "cache" / "datasets" / "tiny" / "sweeps" / "try.csv")) == 5

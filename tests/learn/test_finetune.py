@@ -20,14 +20,14 @@ from pipeline.chain import text as chain_text
 from pipeline.core import extras
 from pipeline.core.errors import UserError
 from pipeline.labelled.task import DatasetTask
-from pipeline.learn import finetuned
-from pipeline.learn.features import Source
 from pipeline.learn.finetune import layers, schedule, seed_of
 from pipeline.learn.finetune.augment import Augmented
 from pipeline.learn.finetune.loop import Loop
 from pipeline.learn.finetune.network import mixed
 from pipeline.learn.finetune.settings import Finetune
 from pipeline.learn.recipe import Training
+from pipeline.learn.tower import measure_tower, start, train_tower
+from pipeline.learn.training_set import TrainingSet
 from pipeline.models import heads
 from pipeline.recipes import ModelEntry
 from pipeline.report import training as pages
@@ -60,7 +60,7 @@ def recipe(settings: dict, **more) -> Training:
 
 
 def run(root: Path, settings: dict, name: str = "t", **more):
-    return finetuned.run(fresh(root), recipe(settings, **more), name, "t.yaml")[0]
+    return train_tower(fresh(root), recipe(settings, **more), name, "t.yaml")[0]
 
 
 def tower(root: Path, name: str):
@@ -80,7 +80,7 @@ def test_contrastive_is_a_zero_shot_member_of_its_family(root):
     task = DatasetTask.of(fresh(root), "pets", asked_split="train")
     texts = [chain_text.of_prompts(task, name, task.prompts)[0].features for name in ("vit", "t")]
     assert torch.equal(*texts)
-    trained, zero_shot = finetuned.measured(fresh(root), recipe(CONTRASTIVE), one, "t")
+    trained, zero_shot = measure_tower(fresh(root), recipe(CONTRASTIVE), one, "t")
     assert trained.intervals["acc1"].value > zero_shot.intervals["acc1"].value
     pages.write_training(root / "page.html", recipe(CONTRASTIVE), [one], [trained, zero_shot])
     text = (root / "page.html").read_text()
@@ -94,7 +94,7 @@ def test_a_likelihood_run_leaves_a_tower_and_its_head(root):
     assert project.model("t").base == "t-tower@tiny" and project.model("t").trained_on == ("pets:train",)
     assert project.model("t-tower").trained_on == ("pets:train",)
     assert one.record["classes"]["Cat"] == {"train": 6, "validation": 2}
-    source = Source(fresh(root), recipe(LIKELIHOOD))
+    source = TrainingSet(fresh(root), recipe(LIKELIHOOD))
     _, held = source.rows()
     examples, _ = chain_features.of_member(
         DatasetTask.of(fresh(root), "pets", asked_split="train"),
@@ -111,7 +111,7 @@ def test_alpha_zero_is_what_training_started_from(root):
     one = run(root, {**LIKELIHOOD, "epochs": 1, "alphas": [0.0]})
     before, after = tower(root, "vit").module.state_dict(), tower(root, "t-tower").module.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in after)
-    head = finetuned.start(Source(fresh(root), recipe(LIKELIHOOD)), Finetune(loss="likelihood"), "t")
+    head = start(TrainingSet(fresh(root), recipe(LIKELIHOOD)), Finetune(loss="likelihood"), "t")
     assert torch.equal(heads.load(one.folder / "head.safetensors", "t").weight, head.weight)
 
 
@@ -184,7 +184,7 @@ def test_a_damaged_or_foreign_checkpoint_starts_again(root, monkeypatch):
 
 
 def test_the_reported_split_reaches_nothing_that_is_trained(root):
-    finetuned.measured(fresh(root), recipe(LIKELIHOOD), run(root, LIKELIHOOD), "t")
+    measure_tower(fresh(root), recipe(LIKELIHOOD), run(root, LIKELIHOOD), "t")
     before = artefacts(root)
     corrupt_test_split(root)
     shutil.rmtree(root / "trained")

@@ -25,8 +25,10 @@ from pipeline.core.errors import UserError
 from pipeline.labelled import benchmark, prompts_rank
 from pipeline.labelled.readers import cleaned
 from pipeline.labelled.task import DatasetTask
-from pipeline.learn import evaluate, kshot, train
+from pipeline.learn import kshot, reported
+from pipeline.learn.head import train_head
 from pipeline.learn.recipe import Training, check_method, read
+from pipeline.learn.trained import Trained
 from pipeline.models import heads
 from pipeline.recipes import Benchmark, Project
 from pipeline.report import collect
@@ -86,11 +88,11 @@ def fresh(root) -> Task:
     return CompetitionTask(Project(root), "tiny", dtype_name="fp32")
 
 
-def run(root, name="t", **recipe) -> list[train.Trained]:
-    return train.run(fresh(root), Training.parse(RECIPE | recipe, "t.yaml"), name, "t.yaml")
+def run(root, name="t", **recipe) -> list[Trained]:
+    return train_head(fresh(root), Training.parse(RECIPE | recipe, "t.yaml"), name, "t.yaml")
 
 
-def curves(root, *arguments) -> kshot.Result:
+def curves(root, *arguments) -> kshot.Curves:
     """The verb kshot for `vit` on `pets`."""
     found = kshot.measure_curves(fresh(root), "vit", "pets", *arguments)
     pages.write_kshot(fresh(root), found)
@@ -179,7 +181,7 @@ def corrupt_test_split(root) -> None:
 @pytest.mark.parametrize("recipe", [{}, MLP, {"method": "tip_adapter"}, UNSEEN])
 def test_the_reported_split_reaches_nothing_that_is_trained(root, recipe):
     made = run(root, **recipe)
-    evaluate.of(fresh(root), Training.parse(RECIPE | recipe, "t.yaml"), made)
+    reported.measure_heads(fresh(root), Training.parse(RECIPE | recipe, "t.yaml"), made)
     before = artefacts(root)
     corrupt_test_split(root)
     shutil.rmtree(root / "trained")
@@ -222,9 +224,9 @@ def test_seen_and_unseen_leave_two_heads_with_a_bias_on_the_seen_classes(root):
 def test_the_bias_moves_what_is_reported(root):
     recipe = Training.parse(UNSEEN, "t.yaml")
     made = run(root, **UNSEEN)
-    measured = evaluate.of(fresh(root), recipe, made)
+    measured = reported.measure_heads(fresh(root), recipe, made)
     assert [one.name for one in measured] == ["t", "t-unseen", "zero-shot"]
-    unseen = evaluate.unseen_of(made[0])
+    unseen = reported.unseen_of(made[0])
     none, chosen = measured[0].groups(unseen)
     assert none[0] == 0 and chosen[0] == pytest.approx(made[0].record["validation"]["bias"])
     assert chosen[1] != none[1], "among all classes a bias of this size changes labels"
@@ -347,8 +349,8 @@ def test_a_head_is_benchmarked_on_cached_features(zoo, loads):
     recipe = {"datasets": ["pets"], "resamples": 100, "prompts": ["own", "tiny"], "poolings": ["embedding", "mean"]}
     (cell,) = benchmark.measure(fresh(zoo), Benchmark.parse(recipe | {"models": ["t"]}, "b"), "b")
     assert loads == ["image"], "the test split, which was not encoded yet"
-    made = train.Trained("t", zoo / "trained" / "t", json.loads((zoo / "trained" / "t" / "training.json").read_text()))
-    (measured,) = evaluate.of(fresh(zoo), Training.parse(RECIPE, "t.yaml"), [made])
+    made = Trained("t", zoo / "trained" / "t", json.loads((zoo / "trained" / "t" / "training.json").read_text()))
+    (measured,) = reported.measure_heads(fresh(zoo), Training.parse(RECIPE, "t.yaml"), [made])
     assert np.array_equal(cell.predictions.top, measured.predictions.top)
     assert cell.metrics["acc1"].value > 0.6
     mixed = recipe | {"models": ["t", "vit"], "prompts": ["own"]}

@@ -43,7 +43,7 @@ def encode(task: Runtime, recipe: Training) -> None:
         features.of_member(DatasetTask.of(task, recipe.dataset, asked_split=split), task.project.member(recipe.model))
 
 
-class Source:
+class TrainingSet:
     """The labelled images of a recipe. Only its split and, if named, its validation split are ever opened."""
 
     def __init__(self, task: Runtime, recipe: Training):

@@ -29,17 +29,17 @@ from ..labelled.task import DatasetTask
 from ..models import heads
 from ..models.heads import Data, Head, linear_probe
 from ..models.heads._choice import Choice
-from ..recipes import NAME, Project
-from . import evaluate, features, measure, seen_unseen, train
-from .evaluate import Measured
-from .features import Source
+from ..recipes import Project
+from . import measure, reported, seen_unseen, training_set
 from .finetune import settings as finetune_settings
 from .finetune.loop import Images, Judge, Loop
 from .finetune.network import Network, mixed
 from .finetune.settings import Finetune
 from .listener import Bar
 from .recipe import Training
-from .train import FOLDER, Trained
+from .reported import Measured
+from .trained import FOLDER, Trained, check_classes, check_names, classes, finish, finished, head_entry
+from .training_set import TrainingSet
 
 PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}  # as accelerate calls them
 
@@ -61,12 +61,12 @@ class Pixels:
         return self.shards[shard][row - self.starts[shard]]
 
 
-def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]:
+def train_tower(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]:
     """Train what a recipe says, go on with it, or reuse it. All processes of a launcher train, the first one writes."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"{where}: {name!r} is no name: letters, digits, '.', '_' and '-' only")
+    names = [name, f"{name}-tower"]
+    check_names(task.project, names, where)
     settings = _checked(task, recipe, where)
-    source, precision = Source(task, recipe), _precision(task, settings, where)
+    source, precision = TrainingSet(task, recipe), _precision(task, settings, where)
     made_from = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
@@ -74,10 +74,9 @@ def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]
         "settings": settings.model_dump(mode="json"),
         **source.made_from(settings.loss == "contrastive"),
     }
-    names = [name, f"{name}-tower"] if settings.loss == "likelihood" else [name]
-    train.check_names(task.project, names, where)
+    names = names if settings.loss == "likelihood" else names[:1]
     folder = task.project.root / FOLDER / name
-    known = [train.finished(folder.with_name(one), digest_of(made_from), where) for one in names]
+    known = [finished(folder.with_name(one), digest_of(made_from), where) for one in names]
     if all(known):
         say("train", name, f"{folder} reused: same recipe, same data")
         return known[:1]
@@ -98,7 +97,7 @@ def run(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]
         "history": loop.progress.history,
         **_chosen(loop, chosen, recipe.metric),
     }
-    record["classes"] = train.classes(source, *source.parts())
+    record["classes"] = classes(source, *source.parts())
     if rank():
         return [Trained(name, folder, record)]
     return [_written(source, settings, network, tower, folder, record)]
@@ -145,7 +144,7 @@ def _accelerator(task: Runtime, precision: str):
     return accelerator
 
 
-def _network(source: Source, settings: Finetune, device, where: str) -> tuple[Network, object]:
+def _network(source: TrainingSet, settings: Finetune, device, where: str) -> tuple[Network, object]:
     """The tower with what it starts from on top of it: captions, a linear probe or zeros."""
     model, root = source.member.model, source.project.root
     head = start(source, settings, where)
@@ -159,7 +158,7 @@ def _network(source: Source, settings: Finetune, device, where: str) -> tuple[Ne
     return Network(encoder, head.weight, head.bias, trained=True), tower
 
 
-def start(source: Source, settings: Finetune, where: str) -> Head:
+def start(source: TrainingSet, settings: Finetune, where: str) -> Head:
     """What training starts from: the captions, a linear probe of the frozen features, or a head of zeros.
 
     A probe first, so that the first steps do not distort the features: LP-FT (Kumar et al. 2022, arXiv:2202.10054).
@@ -172,7 +171,7 @@ def start(source: Source, settings: Finetune, where: str) -> Head:
         head = linear_probe.Head(data.classes, known.features.shape[1])
         head.bias[data.trained] = 0.0
         return head
-    train.check_classes(source.recipe, data, source.class_names)
+    check_classes(source.recipe, data, source.class_names)
     weighted = "none" if source.recipe.balance == "none" else "weights"
     choice = Choice(measure.on(validation), (source.recipe.metric,))
     heads.fit(("linear_probe", None), replace(data, balance=weighted), choice, where)
@@ -180,7 +179,7 @@ def start(source: Source, settings: Finetune, where: str) -> Head:
 
 
 def _loop(
-    source: Source, settings: Finetune, network: Network, accelerator, folder: Path, made_from: dict, name: str
+    source: TrainingSet, settings: Finetune, network: Network, accelerator, folder: Path, made_from: dict, name: str
 ) -> Loop:
     task, pixel_recipe = source.task, source.member.preprocess
     rows, held = source.rows()
@@ -230,7 +229,7 @@ def _chosen(loop: Loop, average: dict[str, float], metric: str) -> dict:
     }
 
 
-def _written(source: Source, settings: Finetune, network: Network, tower, folder: Path, record: dict) -> Trained:
+def _written(source: TrainingSet, settings: Finetune, network: Network, tower, folder: Path, record: dict) -> Trained:
     """Write tower and head as models; the checkpoints are no longer needed."""
     recipe, root, name = source.recipe, source.project.root, folder.name
     model, pixels = source.member.model, source.member.preprocess
@@ -239,10 +238,10 @@ def _written(source: Source, settings: Finetune, network: Network, tower, folder
     record["base"] = f"{place.name}@{pixels}"
     network.cpu()
     entry = models.export(model, source.project.model(model), root, tower, place)
-    train.finish(place, {**entry, "preprocess": pixels}, recipe, record)
+    finish(place, {**entry, "preprocess": pixels}, recipe, record)
     if with_head:
         heads.save(folder / "head.safetensors", "linear_probe", network.head(), source.class_names)
-        train.finish(folder, train.head_entry(name, record["base"]), recipe, record)
+        finish(folder, head_entry(name, record["base"]), recipe, record)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     chosen = ", ".join(f"{key} {value:g}" for key, value in record["setting"].items())
     measures = ", ".join(f"{key} {value:.3f}" for key, value in record["validation"].items() if key != "loss")
@@ -250,24 +249,24 @@ def _written(source: Source, settings: Finetune, network: Network, tower, folder
     return Trained(name, folder, record)
 
 
-def measured(task: Runtime, recipe: Training, trained: Trained, where: str) -> list[Measured]:
+def measure_tower(task: Runtime, recipe: Training, trained: Trained, where: str) -> list[Measured]:
     """The trained tower and what it started from, on the split that is reported; printed."""
     task = replace(task, project=Project(task.project.root), facts={})  # which now has the trained models
     base = task.project.member(trained.record["base"])
-    source, settings = Source(task, recipe), finetune_settings.read(recipe.method[1], where)
+    source, settings = TrainingSet(task, recipe), finetune_settings.read(recipe.method[1], where)
     test_task = DatasetTask.of(task, recipe.dataset, asked_prompts=recipe.prompts)
     if settings.loss == "contrastive":
-        head = seen_unseen.zero_shot(features.captions(test_task, base.model))
+        head = seen_unseen.zero_shot(training_set.captions(test_task, base.model))
         first = "zero-shot"
     else:
         head = heads.load(trained.folder / "head.safetensors", str(trained.folder))
         first = "linear probe" if settings.head == "probe" else "zeros"
     before = start(source, settings, where)
     found = [
-        Measured(trained.name, test_task, features.examples(test_task, base), head),
-        Measured(first, test_task, features.examples(test_task, source.member), before),
+        Measured(trained.name, test_task, training_set.examples(test_task, base), head),
+        Measured(first, test_task, training_set.examples(test_task, source.member), before),
     ]
-    evaluate.show(found)
+    reported.print_table(found)
     say(
         "train", trained.name, f"measured on {len(test_task.truth)} images of {recipe.dataset}, split {test_task.split}"
     )

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.labelled.search import Space, neighbours, simplex
+from pipeline.labelled.sweep.grid import Grid, neighbours, simplex
 
-SPACE = Space({"pooling": ("mean", "max"), "weights": tuple(simplex(2, 4)), "threshold": (0.0, 0.001, 0.01)})
+SPACE = Grid({"pooling": ("mean", "max"), "weights": tuple(simplex(2, 4)), "threshold": (0.0, 0.001, 0.01)})
 
 
 @given(st.integers(1, 4), st.integers(1, 7))

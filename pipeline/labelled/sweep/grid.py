@@ -17,7 +17,7 @@ def simplex(parts: int, steps: int) -> list[tuple[float, ...]]:
 
 
 @dataclass(frozen=True)
-class Space:
+class Grid:
     """{key: its values}: candidates are tuples of value numbers, the last key varying fastest."""
 
     values: dict[str, Sequence]
@@ -39,7 +39,7 @@ class Space:
         return {key: values[n] for (key, values), n in zip(self.values.items(), candidate, strict=True)}
 
 
-def neighbours(candidates: Sequence[tuple[int, ...]], space: Space, most: int) -> Iterator[np.ndarray]:
+def neighbours(candidates: Sequence[tuple[int, ...]], grid: Grid, most: int) -> Iterator[np.ndarray]:
     """For each candidate the numbers of the nearest others, at most `most`; ties go to the earlier ones.
 
     Two candidates are one step apart for each key in which they differ; values that are numbers, or lists of numbers
@@ -48,7 +48,7 @@ def neighbours(candidates: Sequence[tuple[int, ...]], space: Space, most: int) -
     if len(candidates) == 1:
         yield np.zeros(0, int)
         return
-    steps = [_distances(values) for values in space.values.values()]
+    steps = [_distances(values) for values in grid.values.values()]
     chosen = np.array(candidates)
     for number, candidate in enumerate(candidates):
         apart = sum(step[candidate[key], chosen[:, key]] for key, step in enumerate(steps))

@@ -15,9 +15,9 @@ from ..maths.metrics import Interval, Predictions
 from ..maths.stacking import Curve
 from ..models import heads
 from ..models.heads import Examples, Head
-from . import features, measure, seen_unseen
+from . import measure, seen_unseen, training_set
 from .recipe import Training
-from .train import Trained
+from .trained import Trained
 
 SHOWN = {"acc1": "acc1", "macro_f1": "macro F1", "mean_per_class_recall": "recall", "ece": "ECE"}
 
@@ -65,10 +65,10 @@ class Measured:
         return found
 
 
-def of(task: Runtime, recipe: Training, trained: list[Trained]) -> list[Measured]:
+def measure_heads(task: Runtime, recipe: Training, trained: list[Trained]) -> list[Measured]:
     """Every head of a run on the reported split of its data set, printed; with unseen classes zero-shot beside them."""
     test_task = DatasetTask.of(task, recipe.dataset, asked_prompts=recipe.prompts)
-    examples = features.examples(test_task, test_task.project.member(trained[0].record["base"]))
+    examples = training_set.examples(test_task, test_task.project.member(trained[0].record["base"]))
     found = [
         Measured(one.name, test_task, examples, heads.load(one.folder / "head.safetensors", str(one.folder)))
         for one in trained
@@ -78,12 +78,12 @@ def of(task: Runtime, recipe: Training, trained: list[Trained]) -> list[Measured
             found.append(Measured("zero-shot", test_task, examples, _calibrated_zero_shot(test_task, trained[0])))
         print(table(GZSL_HEADER, gzsl_rows(found, unseen_of(trained[0]))))
     else:
-        show(found)
+        print_table(found)
     say("train", trained[0].name, f"measured on {len(examples)} images of {recipe.dataset}, split {test_task.split}")
     return found
 
 
-def show(measured: list[Measured]) -> None:
+def print_table(measured: list[Measured]) -> None:
     """Print the measures of each with half of their intervals."""
     rows = [
         [one.name, *(f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in (one.intervals[key] for key in SHOWN))]
@@ -98,7 +98,7 @@ def unseen_of(trained: Trained) -> np.ndarray:
 
 def _calibrated_zero_shot(task: DatasetTask, trained: Trained) -> Head:
     """The captions alone, their bias chosen on the same validation classes as that of the trained heads."""
-    head = seen_unseen.zero_shot(features.captions(task, task.project.member(trained.record["base"]).model))
+    head = seen_unseen.zero_shot(training_set.captions(task, task.project.member(trained.record["base"]).model))
     return heads.with_bias(head, torch.from_numpy(~unseen_of(trained)), trained.record["zero_shot_bias"])
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..maths import metrics
-from . import search
-from .search import Space
+from ...maths import metrics
+from .grid import Grid, neighbours
 
 SHOWN = 12  # candidates in the printed table, and so with intervals
 NEAREST = 6  # of which a candidate's stability is measured
@@ -19,7 +18,7 @@ LEVEL = 0.05  # of McNemar's test, below which two candidates are told apart
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ordering:
     """The candidates' order, best first, a line of measures for each (by its number), and what was found, in words."""
 
     order: list[int]
@@ -35,7 +34,7 @@ def _twins(order: Sequence[int], labels_KN: np.ndarray) -> dict[int, int]:
     return {k: count[k] - 1 for k in first.values()}
 
 
-def by_accuracy(labels_KN: np.ndarray, truth_N: np.ndarray, differences: Sequence[int], resamples: int) -> Ranking:
+def by_accuracy(labels_KN: np.ndarray, truth_N: np.ndarray, differences: Sequence[int], resamples: int) -> Ordering:
     """By accuracy; of equal ones the one with fewer `differences` (K,) from the base.
 
     Only the candidates that are shown get an interval (paired bootstrap of the best minus it); all of them are
@@ -61,17 +60,17 @@ def by_accuracy(labels_KN: np.ndarray, truth_N: np.ndarray, differences: Sequenc
         "images."
     )
     header = ("place", "accuracy", "95 % interval", "best minus it", "p")
-    return Ranking(order, twins, header, lines, summary)
+    return Ordering(order, twins, header, lines, summary)
 
 
-def by_stability(labels_KN: np.ndarray, space: Space, chosen: Sequence[tuple[int, ...]]) -> Ranking:
+def by_stability(labels_KN: np.ndarray, grid: Grid, chosen: Sequence[tuple[int, ...]]) -> Ordering:
     """By the share of labels that differ from those of the nearest candidates; beside it the base's. No accuracy.
 
     `chosen` are the K - 1 candidates after the base; the base comes last, it may be no point of the grid.
     """
     base = (labels_KN != labels_KN[0]).mean(axis=1)
     near = [np.nan]
-    for k, others in enumerate(search.neighbours(chosen, space, NEAREST), 1):
+    for k, others in enumerate(neighbours(chosen, grid, NEAREST), 1):
         near.append((labels_KN[others + 1] != labels_KN[k]).mean() if len(others) else 0.0)
     order = sorted(range(1, len(near)), key=lambda k: (near[k], base[k], k)) + [0]
     lines = [["", f"{near[k]:.4f}" if k else "", f"{base[k]:.4f}"] for k in range(len(near))]
@@ -81,4 +80,4 @@ def by_stability(labels_KN: np.ndarray, space: Space, chosen: Sequence[tuple[int
         f"No label was looked at: this is stability, not accuracy. A candidate is stable when few labels differ "
         f"from those of its {NEAREST} nearest ones; a stable one can be wrong."
     )
-    return Ranking(order, _twins(order, labels_KN), ("place", "flips near it", "flips from the base"), lines, summary)
+    return Ordering(order, _twins(order, labels_KN), ("place", "flips near it", "flips from the base"), lines, summary)

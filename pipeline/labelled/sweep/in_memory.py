@@ -5,21 +5,21 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..chain import classes, ensemble, features, probs, text
-from ..chain.columns import Kind
-from ..chain.ensemble import Blend
-from ..chain.prompt_weights import weighted
-from ..chain.task import Task
-from ..maths import zeroshot
-from ..recipes import Ensemble
-from ..recipes.member import Member
-from ..recipes.prompts import PromptSet
+from ...chain import classes, ensemble, features, probs, text
+from ...chain.columns import Kind
+from ...chain.ensemble import Blend
+from ...chain.prompt_weights import weighted
+from ...chain.task import Task
+from ...maths import zeroshot
+from ...recipes import Ensemble
+from ...recipes.member import Member
+from ...recipes.prompts import PromptSet
 
 MOST_BYTES = 4_000_000_000  # of members' probabilities that are kept; the oldest go first
 
 
 @dataclass(frozen=True, eq=False)
-class InMemory:
+class RowsInMemory:
     """Probabilities (N, P), with the `rows` of an artefact."""
 
     probs: Tensor
@@ -31,7 +31,7 @@ class InMemory:
 
 
 @dataclass
-class Trials:
+class EnsemblesInMemory:
     """All images of a task under one recipe after another.
 
     Every member's probabilities (N, P) are kept for each set of columns that a recipe asks for, and the last blend:
@@ -39,8 +39,8 @@ class Trials:
     """
 
     task: Task
-    parts: dict[tuple, InMemory] = field(default_factory=dict)
-    last: tuple[object, InMemory | None] = (None, None)
+    parts: dict[tuple, RowsInMemory] = field(default_factory=dict)
+    last: tuple[object, RowsInMemory | None] = (None, None)
 
     def class_probs(self, recipe: Ensemble) -> Tensor:
         """Class probabilities (N, C) of a recipe, as `classes.decide` gives them for the same recipe in a file."""
@@ -48,7 +48,7 @@ class Trials:
         pooled_NC = classes.pool(self.task, self._blended(recipe), columns, how)
         return classes.refine(self.task, recipe, pooled_NC, "refine", lambda member: self._part(recipe, member))
 
-    def _blended(self, recipe: Ensemble) -> InMemory:
+    def _blended(self, recipe: Ensemble) -> RowsInMemory:
         """The thresholded blend."""
         parts = {member: self._part(recipe, member) for member in ensemble.members(recipe)}
         pooled_first = (recipe.pooling, recipe.prompt_weights) if recipe.blend == "classes" else None
@@ -57,11 +57,11 @@ class Trials:
         key = (ensemble.members(recipe), way, list(parts.values()))
         if self.last[0] != key:
             blend = Blend(self.task, recipe, parts)
-            self.last = key, InMemory(blend.blended(0, len(self.task.images.ids)), blend.path)
+            self.last = key, RowsInMemory(blend.blended(0, len(self.task.images.ids)), blend.path)
         last = self.last[1]
-        return InMemory(zeroshot.threshold(last.probs, recipe.threshold), last.path) if recipe.threshold else last
+        return RowsInMemory(zeroshot.threshold(last.probs, recipe.threshold), last.path) if recipe.threshold else last
 
-    def _part(self, recipe: Ensemble, member: Member) -> InMemory:
+    def _part(self, recipe: Ensemble, member: Member) -> RowsInMemory:
         """A member's probabilities, as the stage makes them."""
         if member.is_head:
             return self._kept((member,), lambda: probs.head_probs(self.task, member), member)
@@ -69,12 +69,12 @@ class Trials:
         key = member, kind, prompts.prompts if kind == "prompts" else prompts
         return self._kept(key, lambda: self._of_prompts(member, kind, prompts), member)
 
-    def _kept(self, key: tuple, of: Callable[[], probs.OfFeatures], member: Member) -> InMemory:
+    def _kept(self, key: tuple, of: Callable[[], probs.OfFeatures], member: Member) -> RowsInMemory:
         if key not in self.parts:
             while sum(rows.probs.nbytes for rows in self.parts.values()) > MOST_BYTES:
                 del self.parts[next(iter(self.parts))]
             seen, _ = features.of_member(self.task, member)
-            self.parts[key] = InMemory(probs.in_chunks(of(), seen, 0, len(seen.ids)), member)
+            self.parts[key] = RowsInMemory(probs.in_chunks(of(), seen, 0, len(seen.ids)), member)
         return self.parts[key]
 
     def _of_prompts(self, member: Member, kind: Kind, prompts: PromptSet) -> probs.OfFeatures:

@@ -15,19 +15,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..chain import ensemble, features, rules
-from ..chain.task import CompetitionTask, Runtime, Task
-from ..core.console import progress, say, warn
-from ..core.errors import UserError
-from ..core.files import atomic_file
-from ..core.tables import csv_text, markdown, table
-from ..recipes import Ensemble, Sweep, prompts
-from . import search
-from .prompts_rank import picked, refuse_test_labels
-from .ranking import SHOWN, Ranking, by_accuracy, by_stability
-from .search import Space
-from .task import DatasetTask
-from .trial import Trials
+from ...chain import ensemble, features, rules
+from ...chain.task import CompetitionTask, Runtime, Task
+from ...core.console import progress, say, warn
+from ...core.errors import UserError
+from ...core.files import atomic_file
+from ...core.tables import csv_text, markdown, table
+from ...recipes import Ensemble, Sweep, prompts
+from ..prompts_rank import picked, refuse_test_labels
+from ..task import DatasetTask
+from .grid import Grid, simplex
+from .in_memory import EnsemblesInMemory
+from .ordering import SHOWN, Ordering, by_accuracy, by_stability
 
 MOST = 100_000  # candidates
 KEPT = ("accuracy", "95 % interval", "flips near it")  # measures that the chosen recipe's comment says
@@ -58,16 +57,16 @@ def sweep(runtime: Runtime, name: str, test_labels: bool = False, overwrite: boo
     task = _source(runtime, sweep, test_labels)
     if sweep.out:
         _refuse_overwriting(task, sweep, overwrite)
-    space = space_of(task, sweep, task.cache / "sweeps" / name)
-    tried = candidates(task, name, sweep, space)
+    grid = grid_of(task, sweep, task.cache / "sweeps" / name)
+    tried = candidates(task, name, sweep, grid)
     labels, seconds, interrupted = _labels(task, tried)
     tried = tried[: len(labels)]
-    ranking = _ranked(task, sweep, space, tried, labels)
-    path = _keep(task, name, sweep, ranking, tried)
+    ordering = _ranked(task, sweep, grid, tried, labels)
+    path = _keep(task, name, sweep, ordering, tried)
     say("sweep", name, f"{len(tried):,} candidates, {60 * len(tried) / seconds:,.0f} a minute: {path}")
     if interrupted:
         raise KeyboardInterrupt
-    _write_out(task, name, sweep, tried[ranking.order[0]], ranking)
+    _write_out(task, name, sweep, tried[ordering.order[0]], ordering)
     return path
 
 
@@ -89,7 +88,7 @@ def _refuse_overwriting(task: Task, sweep: Sweep, overwrite: bool) -> None:
         raise UserError(f"{prompt_set} exists, where a subset of templates would be written; give another 'out:'")
 
 
-def space_of(task: Task, sweep: Sweep, folder: Path) -> Space:
+def grid_of(task: Task, sweep: Sweep, folder: Path) -> Grid:
     """What is varied: {key: values}. Subsets of templates are written below `folder`, as prompt sets of their own."""
     vary = sweep.vary
     weights = _weights(sweep, len(task.project.ensemble(sweep.base).members))
@@ -98,10 +97,10 @@ def space_of(task: Task, sweep: Sweep, folder: Path) -> Space:
     if vary.templates:
         sets = values.get("prompts") or (task.prompts_name,)
         values["prompts"] = tuple(p for name in sets for p in (name, *_subsets(task, name, sweep, folder / "prompts")))
-    space = Space({key: tuple(values[key]) for key in ORDER if key in values})
-    if sweep.random is None and space.size > MOST:
-        raise UserError(f"vary: {space.size:,} combinations are too many; draw some of them, e.g. random: 5000")
-    return space
+    grid = Grid({key: tuple(values[key]) for key in ORDER if key in values})
+    if sweep.random is None and grid.size > MOST:
+        raise UserError(f"vary: {grid.size:,} combinations are too many; draw some of them, e.g. random: 5000")
+    return grid
 
 
 def _weights(sweep: Sweep, members: int) -> Sequence[tuple[float, ...]]:
@@ -111,7 +110,7 @@ def _weights(sweep: Sweep, members: int) -> Sequence[tuple[float, ...]]:
         count = math.comb(steps + members - 1, members - 1)
         if count > MOST:
             raise UserError(f"vary.weight_steps: {count:,} ways to share among {members} members; give fewer steps")
-        return search.simplex(members, steps)
+        return simplex(members, steps)
     wrong = [weights for weights in sweep.vary.weights if len(weights) != members]
     if wrong:
         raise UserError(f"vary.weights: {list(wrong[0])} is not of the {members} members of {sweep.base}")
@@ -133,7 +132,7 @@ def _subsets(task: Task, name: str, sweep: Sweep, folder: Path) -> list[str]:
     return kept
 
 
-def candidates(task: Task, name: str, sweep: Sweep, space: Space) -> list[Candidate]:
+def candidates(task: Task, name: str, sweep: Sweep, grid: Grid) -> list[Candidate]:
     """The base and then all others; combinations that no recipe may have are left out, and that is said.
 
     UserError for what the rules forbid, and where no combination is left.
@@ -141,8 +140,8 @@ def candidates(task: Task, name: str, sweep: Sweep, space: Space) -> list[Candid
     base, path = task.project.ensemble(sweep.base), task.project.path("sweeps", name)
     rules.check(task, sweep.base)
     found, refused = [Candidate((), {}, base)], []
-    for place in space.candidates(sweep.random, sweep.seed):
-        values = space.of(place)
+    for place in grid.candidates(sweep.random, sweep.seed):
+        values = grid.of(place)
         try:
             recipe = task.project.complete(Ensemble.parse(varied(base, values), str(path)), path)
             ensemble.check(task, recipe)
@@ -181,7 +180,7 @@ def varied(base: Ensemble, values: dict) -> dict:
 
 def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, bool]:
     """Labels (K, N) of the candidates as far as it came, the seconds it took, and whether it was interrupted."""
-    rows, trials, found, interrupted = picked(task), Trials(task), [], False
+    rows, trials, found, interrupted = picked(task), EnsemblesInMemory(task), [], False
     for member in {member for one in tried for member in one.recipe.members}:
         features.of_member(task, member)
     began = time.perf_counter()
@@ -200,32 +199,32 @@ def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, 
     return np.stack(found), time.perf_counter() - began, interrupted
 
 
-def _ranked(task: Task, sweep: Sweep, space: Space, tried: Sequence[Candidate], labels: np.ndarray) -> Ranking:
+def _ranked(task: Task, sweep: Sweep, grid: Grid, tried: Sequence[Candidate], labels: np.ndarray) -> Ordering:
     if not task.labelled:
-        return by_stability(labels, space, [one.place for one in tried[1:]])
+        return by_stability(labels, grid, [one.place for one in tried[1:]])
     content = [one.recipe.model_dump(mode="json") for one in tried]
     differences = [sum(content[0][key] != own[key] for key in own) for own in content]
     return by_accuracy(labels, np.array(task.truth)[picked(task)], differences, sweep.resamples)
 
 
-def _keep(task: Task, name: str, sweep: Sweep, ranking: Ranking, tried: Sequence[Candidate]) -> Path:
+def _keep(task: Task, name: str, sweep: Sweep, ordering: Ordering, tried: Sequence[Candidate]) -> Path:
     """Print the head of the ranking; write it as Markdown and all of it as CSV beside the cached features."""
-    header = (*ranking.header, "candidate")
-    shown = dict.fromkeys([*list(ranking.twins)[:SHOWN], 0])
-    more = {k: f" (and {n} that label alike)" if n else "" for k, n in ranking.twins.items()}
-    rows = [[*ranking.lines[k], tried[k].words + more.get(k, "")] for k in shown]
+    header = (*ordering.header, "candidate")
+    shown = dict.fromkeys([*list(ordering.twins)[:SHOWN], 0])
+    more = {k: f" (and {n} that label alike)" if n else "" for k, n in ordering.twins.items()}
+    rows = [[*ordering.lines[k], tried[k].words + more.get(k, "")] for k in shown]
     print(table(header, rows))
-    print(ranking.summary)
-    ranked = csv_text(header, ([*ranking.lines[k], tried[k].words] for k in ranking.order))
+    print(ordering.summary)
+    ranked = csv_text(header, ([*ordering.lines[k], tried[k].words] for k in ordering.order))
     head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {task.looked_at}; seed {sweep.seed}."
-    text = "\n\n".join([head, markdown(header, rows), ranking.summary]) + "\n"
+    text = "\n\n".join([head, markdown(header, rows), ordering.summary]) + "\n"
     for suffix, content in (("csv", ranked), ("md", text)):
         with atomic_file(task.cache / "sweeps" / f"{name}.{suffix}") as temporary:
             temporary.write_text(content, encoding="utf-8")
     return task.cache / "sweeps" / f"{name}.md"
 
 
-def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ranking: Ranking) -> None:
+def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ordering: Ordering) -> None:
     """Write the chosen recipe, and its prompt set when that is a subset of another's templates."""
     if not sweep.out:
         return
@@ -236,7 +235,7 @@ def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ranking: Ra
         shutil.copytree(subset, root / "prompts" / sweep.out)
         for use in content["members"].values():
             use["prompts"] = sweep.out
-    line = zip(ranking.header, ranking.lines[ranking.order[0]], strict=True)
+    line = zip(ordering.header, ordering.lines[ordering.order[0]], strict=True)
     measured = ", ".join(f"{key} {value}" for key, value in line if key in KEPT)
     head = f"# Chosen by `make sweep RECIPE=sweeps/{name}.yaml` on {task.looked_at}: {measured}.\n"
     path = root / "ensembles" / f"{sweep.out}.yaml"
