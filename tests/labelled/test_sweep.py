@@ -93,7 +93,7 @@ def test_a_candidate_has_the_probabilities_of_its_file(swept, vary):
     write(swept, vary=vary)
     task = DatasetTask.of(fresh(swept), "tiny", asked_split="val")
     recipe = task.project.sweep("try")
-    found = sweep.candidates(task, "try", recipe, sweep.space_of(task, recipe, swept))
+    found = sweep.candidates(task, "try", recipe, sweep.grid_of(task, recipe, swept))
     trials = EnsemblesInMemory(task)
     for number, one in enumerate(found[1:]):
         write_yaml(swept / "ensembles" / f"c{number}.yaml", one.recipe.model_dump(mode="json"))
@@ -253,7 +253,7 @@ class TestDemo:
         recipe = Project(ROOT).sweep("demo")
         assert isinstance(recipe, Sweep)
         task = DatasetTask.of(fresh_demo(), recipe.dataset, asked_split="val")
-        space = sweep.space_of(task, recipe, ROOT / "cache")
+        space = sweep.grid_of(task, recipe, ROOT / "cache")
         assert len(sweep.candidates(task, "demo", recipe, space)) > 1000
 
 
