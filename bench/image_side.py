@@ -13,6 +13,7 @@ import time
 import tomllib
 from pathlib import Path
 
+from pipeline.chain import checkpoints
 from pipeline.chain import features as chain_features
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +142,7 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
         if way == "bound":
             return {"seconds": _bound(model, dtype, len(task.images.ids), task.batch)}
         models.load = lambda *_: model  # loaded already, as for the others
-        chain_features.checkpoint(task, "m")  # its digest, read once in a file's life, belongs to loading
+        checkpoints.checkpoint(task, "m")  # its digest, read once in a file's life, belongs to loading
         began = time.perf_counter()
         chain_features.of_member(task, task.project.member("m@p"))
         return {"seconds": time.perf_counter() - began}

@@ -53,10 +53,8 @@ def child(images: int, folder: str) -> dict:
     from pipeline.recipes import Project
 
     task = CompetitionTask(Project(folder), "x", dtype_name="fp32")
-    task.__dict__["images"] = ImageFiles(
-        Path(), tuple(f"{n}.jpg" for n in range(images)), 0
-    )  # files that are not there
-    task.__dict__["images_digest"] = f"synthetic {images}"
+    task.__dict__["images"] = ImageFiles(Path(), tuple(f"{n}.jpg" for n in range(images)))  # files that are not there
+    task.facts["images", task.identity] = f"synthetic {images}"
     torch.manual_seed(0)
     for n in range(MEMBERS):
         features = chain_features.stage(task, task.project.member(f"m{n}@p"))

@@ -53,7 +53,7 @@ def decide(task: Task, name: str) -> Decision:
     refined_NC = refine(task, recipe, pooled_NC, where, parts, outcomes.append)
     for outcome in outcomes:
         _say(task, name, outcome)
-    return Decision(probs, fall_back(pooled_NC, with_picture(task, recipe)), refined_NC, tuple(outcomes))
+    return Decision(probs, fall_back(task, pooled_NC, with_picture(task, recipe)), refined_NC, tuple(outcomes))
 
 
 def _say(task: Task, name: str, outcome: Outcome) -> None:
@@ -130,23 +130,27 @@ def refine(
             refined_NC, outcome = run(function.__name__, step, refined_NC, seen)
             tell(outcome)
         probs_NC = probs_NC.index_put((whole_N,), refined_NC)
-    return fall_back(probs_NC, whole_N)
+    return fall_back(task, probs_NC, whole_N)
 
 
 def with_picture(task: Task, recipe: Ensemble) -> Tensor:
     """Which images there is a picture of, bool (N,): all, unless the competition lets damaged ones fall back."""
-    whole_N = torch.ones(len(task.images.ids), dtype=torch.bool)
-    whole_N[damage.without_picture(task, ensemble.preprocess_recipes(recipe))] = False
-    return whole_N
+    return damage.whole(task, ensemble.preprocess_recipes(recipe))
 
 
-def fall_back(probs_NC: Tensor, whole_N: Tensor) -> Tensor:
-    """`probs_NC` with the share of each predicted label in the rows that are of no picture."""
+def fall_back(task: Task, probs_NC: Tensor, whole_N: Tensor) -> Tensor:
+    """`probs_NC` with the share of each predicted label in the rows that are of no picture.
+
+    That share is a statistic of the test images: where the rules forbid it, it is the stated prior, or all the same.
+    """
     if whole_N.all():
         return probs_NC
-    counts_C = probs_NC[whole_N].argmax(dim=1).bincount(minlength=probs_NC.shape[1]).float()
-    shares_C = counts_C / counts_C.sum() if whole_N.any() else counts_C + 1 / len(counts_C)
-    return probs_NC.index_put((~whole_N,), shares_C)
+    classes = probs_NC.shape[1]
+    shares_C = torch.full((classes,), 1 / classes) if task.prior is None else torch.tensor(task.prior)
+    if task.rules.test_set and whole_N.any():
+        counts_C = probs_NC[whole_N].argmax(dim=1).bincount(minlength=classes).float()
+        shares_C = counts_C / counts_C.sum()
+    return probs_NC.index_put((~whole_N,), shares_C.to(probs_NC.dtype))
 
 
 def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:

@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from ..core.console import say, warn
 from ..core.errors import UserError
 from ..core.files import atomic_file
@@ -24,7 +27,7 @@ NAMED = 20  # damaged images in a message; problems.csv has all
 FILLED, FALLBACK, SEVERAL, STOPPED = "filled", "fallback", "first", "stopped"
 DONE = {
     FILLED: "filled: the part that can be decoded is used",
-    FALLBACK: "fallback: not used; gets the label predicted most often",
+    FALLBACK: "fallback: not used; gets the label predicted most often, or where the rules forbid that a likely one",
     STOPPED: "the run stopped",
 }
 
@@ -71,8 +74,11 @@ def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
     is kept under the digest of its content, and must be of that.
     """
     try:
-        return task.images.open(row, draft_size, task.policy)
+        seen = task.images.open(row, draft_size, task.policy)
+        _refuse_replaced(task, row, seen.content)
+        return seen
     except DamagedImage as damage:
+        _refuse_replaced(task, row, damage.content)
         if isinstance(damage, Unreadable) and task.contents()[row] != UNREADABLE:
             raise UserError(
                 f"{damage.name}: {damage.why}, though it could be read when the run began. "
@@ -81,6 +87,16 @@ def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
         if not task.policy.fallback:
             raise
         return Decoded(None, damage=damage.why)
+
+
+def _refuse_replaced(task: Task, row: int, content: str) -> None:
+    """UserError where the bytes that were decoded are not those that the run began with."""
+    known = task.contents()[row]
+    if content and known not in (content, UNREADABLE) and " " not in known:  # with a space: a part of a larger file
+        raise UserError(
+            f"{task.images.ids[row]} was replaced while the run was reading it; what was made of it is not kept. "
+            "Run the same command again"
+        )
 
 
 def of_picture(row: int, seen: Decoded) -> list[Problem]:
@@ -111,6 +127,13 @@ def without_picture(task: Task, names: Iterable[str]) -> list[int]:
     if not task.policy.fallback:
         return []
     return sorted({problem.row for problem in recorded(task, names) if problem.done == FALLBACK})
+
+
+def whole(task: Task, names: Iterable[str]) -> Tensor:
+    """Which images there is a picture of, bool (N,)."""
+    whole_N = torch.ones(len(task.images.ids), dtype=torch.bool)
+    whole_N[without_picture(task, names)] = False
+    return whole_N
 
 
 def report(task: Task, names: Iterable[str]) -> int:

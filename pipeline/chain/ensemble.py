@@ -13,7 +13,7 @@ from ..maths import zeroshot
 from ..recipes import Ensemble
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from . import probs
+from . import damage, probs
 from .columns import Columns, Kind
 from .prompt_weights import prompts_of, weighted
 from .stage import Advance, Stage, declare
@@ -151,11 +151,12 @@ class Blend:
         return {member: member_columns(self.task, self.recipe, member) for member in self.parts}
 
     def _confidence(self, member: Member, temperature: float) -> float:
-        """Mean of the largest probability of each image."""
-        total = 0.0
-        for chunk in self.task.chunks():
-            total += self._of_member(member, temperature, *chunk).amax(dim=1).double().sum().item()
-        return total / len(self.task.images.ids)
+        """Mean of the largest probability of each image that there is a picture of."""
+        whole_N, total = damage.whole(self.task, preprocess_recipes(self.recipe)), 0.0
+        for start, stop in self.task.chunks():
+            best_N = self._of_member(member, temperature, start, stop).amax(dim=1)
+            total += best_N[whole_N[start:stop]].double().sum().item()
+        return total / max(1, int(whole_N.sum()))
 
 
 class Blending:

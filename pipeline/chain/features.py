@@ -12,27 +12,10 @@ from ..maths import zeroshot
 from ..models import _checks
 from ..recipes import Project
 from ..recipes.member import Member
-from . import preprocess
+from . import canary, preprocess
+from .checkpoints import check_unchanged, checkpoint
 from .stage import Advance, Stage, declare, make
-from .task import Runtime, Task
-
-
-def checkpoint(runtime: Runtime, model: str) -> dict:
-    """What decides a model's features: checkpoint identity and dtype."""
-    key = ("checkpoint", model, runtime.dtype)
-    return runtime.once(key, lambda: {"checkpoint": _identity(runtime, model), "dtype": runtime.dtype})
-
-
-def _identity(runtime: Runtime, model: str) -> dict:
-    return models.identity(model, runtime.project.model(model), runtime.project.root)
-
-
-def check_unchanged(runtime: Runtime, model: str) -> None:
-    """UserError when a checkpoint is not the one this run began with: its features would be kept under that name."""
-    if _identity(runtime, model) != checkpoint(runtime, model)["checkpoint"]:
-        raise UserError(
-            f"{model}: its weights were replaced during the run; what they gave is not kept. Run the same command again"
-        )
+from .task import Task
 
 
 def stage(task: Task, member: Member) -> Stage:
@@ -78,6 +61,7 @@ class Encoding:
         check_unchanged(task, name)
         check_recipe(project, member, self.model.image_size, self.model.resize_mode)
         self.fitting = Batches(task.batch_size or self.model.batch_size(task.batch))
+        canary.check(task, name, "image", lambda: self.model.encode_image(canary.pixels(self.model.image_size)))
         self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
 
     def _say_what_will_be_done(self, pixels: Stage) -> None:

@@ -12,11 +12,11 @@ from pathlib import Path
 from ..core.console import say
 from ..core.errors import UserError
 from ..maths import metrics
-from . import classes, ensemble, features, preprocess, provenance, rules, threshold
+from . import classes, ensemble, features, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
 from .ledger import number_of
 from .stage import Stage
-from .suspicions import histogram, warn_of_odd_histogram, warn_of_ties
+from .suspicions import histogram, say_what_is_left_out, warn_of_odd_histogram, warn_of_ties
 from .task import CompetitionTask, Task
 
 FEW_CLASSES = 20  # whose counts are said in one line
@@ -36,7 +36,8 @@ def stages(task: Task, name: str) -> Iterator[Stage]:
 def submit(task: CompetitionTask, name: str) -> Path:
     """Make, check, write and log the submission of a recipe; returns its CSV (the old one if nothing changed)."""
     form = CsvFormat(task)
-    _check_beforehand(task, form, name)
+    _check_beforehand(form)
+    say_what_is_left_out(task)
     decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
     if not decision.refined.isfinite().all():
         raise UserError(f"ensembles/{name}.yaml: refine: class probabilities are not finite; nothing is written")
@@ -55,9 +56,8 @@ def submit(task: CompetitionTask, name: str) -> Path:
     return path
 
 
-def _check_beforehand(task: CompetitionTask, form: CsvFormat, name: str) -> None:
-    """What cannot work is told before hours of inference: what the rules forbid, ids, solution and log."""
-    rules.check(task, name)
+def _check_beforehand(form: CsvFormat) -> None:
+    """What cannot work is told before hours of inference: ids, solution and log; `decide` begins with the rules."""
     _ = form.order, form.solution, form.ledger.log()
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.artefacts import Artefact
 from ..core.digests import FileDigests
 from ..core.errors import UserError
-from ..images import views
+from ..images import behaviour, views
 from ..images.ops import compile_recipe, files
 from . import damage
 from .stage import Advance, Stage, declare
@@ -26,6 +26,8 @@ def stage(task: Task, name: str) -> Stage:
     made_from = {"preprocess": recipe.content(), "images": task.images_digest(), "decode": task.policy.content()}
     if networks := files(recipe, task.project.root, where):
         made_from["networks"] = _contents(task, networks)
+    elif changed := task.once(("behaviour", name), lambda: behaviour.changed(recipe, where, _memo(task))):
+        made_from["behaviour"] = changed
     seen = views.count(recipe, where)
     return declare(
         task,
@@ -39,6 +41,11 @@ def stage(task: Task, name: str) -> Stage:
         shard_rows=max(1, task.shard_rows // seen),
         shared=True,
     )
+
+
+def _memo(task: Task) -> Path:
+    """Where it is remembered what recipes made of the images that are kept for that."""
+    return task.project.root / "cache" / "behaviour.json"
 
 
 def _contents(task: Task, networks: list[Path]) -> list[str]:

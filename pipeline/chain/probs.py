@@ -15,8 +15,8 @@ from ..recipes import Preprocess
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
 from . import features, text
+from .checkpoints import checkpoint
 from .columns import Columns, Kind
-from .features import checkpoint
 from .stage import Advance, Stage, declare, make
 from .task import Task
 

@@ -105,8 +105,7 @@ def _logits(task: Task, member: Member, prompts: PromptSet) -> Iterator[Tensor]:
     seen, _ = features.of_member(task, member)
     known, _ = text.of_prompts(task, member.model, prompts)
     views = task.project.preprocess(member.preprocess).view_pooling == "confident"
-    whole = torch.ones(len(seen.ids), dtype=torch.bool)
-    whole[damage.without_picture(task, [member.preprocess])] = False
+    whole = damage.whole(task, [member.preprocess])
     for start, stop in task.chunks():
         rows = seen.rows("features", start, stop)[whole[start:stop]]
         for some in (rows.flatten(0, 1) if views else rows).split(CHUNK):

@@ -8,8 +8,8 @@ from pathlib import Path
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
 from . import damage, ensemble, rules
+from .checkpoints import checkpoint
 from .classes import Decision
-from .features import checkpoint
 from .prompt_weights import prompts_of
 from .task import Task
 

@@ -5,8 +5,28 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..core.console import warn
-from .task import Task
+from ..core.console import say, warn
+from ..core.files import atomic_file
+from .ledger import csv_text
+from .task import CompetitionTask, Task
+
+SHOWN = 3  # files in a line
+
+
+def say_what_is_left_out(task: CompetitionTask) -> None:
+    """A line about what lies beside the images, all of it in left-out.csv; nothing is left out unsaid."""
+    files, target = task.images, task.reports / "left-out.csv"
+    if files.left_out:
+        with atomic_file(target) as temporary:
+            text = csv_text(["file"], [[name] for name in files.left_out])
+            temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        first = ", ".join(files.left_out[:SHOWN]) + (", ..." if files.left_out[SHOWN:] else "")
+        say("images", task.name, f"{len(files.left_out)} other files are left out ({first}): {target}")
+    else:
+        target.unlink(missing_ok=True)
+    if files.deeper:
+        folder = task.source.rstrip("/")
+        warn(f"{files.deeper} more images are in sub-folders of {folder} and are not used; for all give {folder}/**/*")
 
 
 def histogram(task: Task, labels: Sequence[int]) -> dict[str, int]:

@@ -15,6 +15,7 @@ from ..core import console
 from ..core.digests import FileDigests, digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
+from ..images import completeness
 from ..images.decoding import Policy
 from ..images.listing import ImageFiles, Images, list_images
 from ..images.upscale import Place
@@ -234,7 +235,28 @@ class CompetitionTask(Task):
 
     @cached_property
     def images(self) -> ImageFiles:
-        return list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
+        found = list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
+        self._check_complete(found)
+        return found
+
+    def _check_complete(self, found: ImageFiles) -> None:
+        """UserError for images that are not there as they should be: every row after one would be another image's."""
+        count, total = self.recipe.count, len(found.ids)
+        missed, missing = list(completeness.suspects(found)), completeness.gaps(found)
+        if missed:
+            names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
+            more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
+            raise UserError(f"{found.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
+        if count is not None and total != count:
+            raise UserError(f"{self.where}: count: {count}, but there are {total} images in {self.source}")
+        if missing and count is None:
+            numbers = f"{len(missing)} numbers are missing, first {', '.join(map(str, missing[:SHOWN]))}"
+            if self.recipe.columns[self.recipe.id_column] == "position":
+                raise UserError(
+                    f"{found.folder}: {numbers}, and ids are positions: every row after them would shift. Put "
+                    f"the images there, or write 'count: {total}' in {self.where} if there are no more"
+                )
+            self.once(("gaps", self.identity), lambda: console.warn(f"{found.folder}: {numbers}"))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ from ..core.digests import FORMAT, digest_of
 from ..core.errors import PromptsTooLong, UserError
 from ..core.files import lock
 from ..recipes.prompts import PromptSet
-from .features import Batches, check_unchanged, checkpoint, first_not_finite
+from . import canary
+from .checkpoints import check_unchanged, checkpoint
+from .features import Batches, first_not_finite
 from .task import Runtime
 
 
@@ -76,6 +78,7 @@ def _encode_new(runtime: Runtime, name: str, prompts: PromptSet) -> tuple[dict, 
     entry = runtime.project.model(name)
     model = models.load(name, entry, runtime.project.root, "text", runtime.device, runtime.dtype)
     check_unchanged(runtime, name)
+    canary.check(runtime, name, "text", lambda: model.encode_text([canary.PROMPT]))
     rows = _encoded(runtime, model, name, new, prompts)
     if not math.isfinite(model.logit_scale or 0):
         raise UserError(f"{name}: logit_scale is {model.logit_scale}: the weights are damaged, fetch them again")

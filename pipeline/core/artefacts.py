@@ -41,8 +41,11 @@ def save(path: Path, made_from: dict, **values) -> None:
             raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
 
 
-def load(path: Path, digest: str | None = None) -> dict | None:
+def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | None:
     """The artefact in `path`, or None when it is absent, damaged or another one than `digest`.
+
+    It is read, not mapped: a mapped file that something cuts off in place would end the process. `mapped` is for more
+    than memory holds.
 
     OSError when it cannot be read for a reason that may pass (no permission, too many open files, no memory):
     then it must not be taken for damaged.
@@ -50,11 +53,12 @@ def load(path: Path, digest: str | None = None) -> dict | None:
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
-            if any(record.compress_type for record in archive.infolist()) or archive.testzip():
-                return None
-        with warnings.catch_warnings(action="ignore"):  # what torch finds odd in a foreign file is refused below
-            artefact = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):  # odd files are refused below
+            with zipfile.ZipFile(file) as archive:
+                if any(record.compress_type for record in archive.infolist()) or archive.testzip():
+                    return None
+            file.seek(0)
+            artefact = torch.load(path if mapped else file, weights_only=True, map_location="cpu", mmap=mapped)
         if not isinstance(artefact, dict):
             return None
         made = digest_of(json.loads(artefact["made_from"]))

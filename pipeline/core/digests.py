@@ -49,6 +49,11 @@ def _checksum(text: bytes) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
+def content_digest(content: bytes) -> str:
+    """Of a file's bytes, as `FileDigests` gives it."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
 class FileDigests:
     """Content digests of files, remembered by size and times in `memo` so that each is read once.
 

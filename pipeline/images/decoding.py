@@ -9,7 +9,7 @@ import io
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
     WebPImagePlugin,
 )
 
+from ..core.digests import content_digest
 from ..core.errors import UserError
 from ..recipes import MAX_PIXELS
 
@@ -83,6 +84,7 @@ class Decoded:
     format: str = ""
     several: bool = False  # frames or pages, of which this is the first
     damage: str = ""  # what is wrong with the file
+    content: str = ""  # digest of the bytes that were decoded, as `core.digests.content_digest` gives it
 
 
 class DamagedImage(UserError):
@@ -90,7 +92,7 @@ class DamagedImage(UserError):
 
     def __init__(self, name: str, why: str):
         super().__init__(f"cannot read image {name}: {why}. Replace or remove it")
-        self.name, self.why = name, why
+        self.name, self.why, self.content = name, why, ""
 
 
 class Unreadable(DamagedImage):
@@ -139,15 +141,17 @@ def read(source, draft_size: int | None = None, policy: Policy = Policy(), name:
     name = name or (str(source) if isinstance(source, (str, Path)) else "in memory")
     if isinstance(source, (str, Path)):
         source = content_of(source, policy)
+    content = content_digest(source) if isinstance(source, bytes) else ""
     try:
-        return _decoded(source, draft_size, policy, name, tolerant=False)
+        return replace(_decoded(source, draft_size, policy, name, tolerant=False), content=content)
     except DamagedImage as damage:
+        damage.content = content
         if not policy.fill or not isinstance(source, bytes):
             raise
         filled = _filled(source, draft_size, policy, name)
         if filled is None:
             raise
-        return Decoded(filled.image, filled.mode, filled.format, filled.several, damage.why)
+        return replace(filled, damage=damage.why, content=content)
 
 
 def content_of(path: str | Path, policy: Policy = Policy()) -> bytes:  # noqa: B008

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,11 @@ from ..core.digests import FileDigests
 from ..core.errors import UserError
 from .decoding import Decoded, Policy, read
 
-EXTENSION = re.compile(r"\.(jpe?g|jfif|jp2|a?png|bmp|gif|webp|tiff?|p[bgp]m|avif|hei[cf])", re.ASCII | re.IGNORECASE)
+# names of the kinds that decoding reads
+EXTENSION = re.compile(
+    r"\.(jpe?g|jpe|jfif|mpo|jp2|j2[kc]|jp[cfx]|a?png|bmp|dib|gif|webp|tiff?|p[bgpn]m|pfm|avifs?|hei[cf]|ico)",
+    re.ASCII | re.IGNORECASE,
+)
 UNREADABLE = "unreadable"  # stands for the content of a file that cannot be read
 
 
@@ -32,11 +37,22 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The images of a competition in natural order (2.jpg before 10.jpg); ids are paths below `folder`."""
+    """The images of a competition in natural order (2.jpg before 10.jpg); ids are paths below `folder`.
+
+    `left_out` is what was found beside them: other files, and what is called like an image but is no file.
+    """
 
     folder: Path
     ids: tuple[str, ...]
-    ignored: int
+    left_out: tuple[str, ...] = ()
+
+    @cached_property
+    def deeper(self) -> int:
+        """Images in sub-folders of a folder whose own images alone are listed."""
+        if any(os.sep in name for name in self.ids):
+            return 0
+        below = (names for place, _, names in os.walk(self.folder) if place != str(self.folder))
+        return sum(is_image(name) for names in below for name in names)
 
     def paths(self) -> list[str]:
         return [os.path.join(self.folder, name) for name in self.ids]
@@ -57,26 +73,27 @@ class ImageFiles:
 def list_images(pattern: str, where: str) -> ImageFiles:
     """The image files of a folder, or of a glob such as 'data/**/*.jpg'.
 
-    Hidden and other non-image files (.DS_Store, Thumbs.db, ...) are counted as ignored. UserError, naming
-    `where` the pattern was written, when there is no image.
+    Hidden and other non-image files (.DS_Store, Thumbs.db, ...) are left out. UserError, naming `where` the pattern was
+    written, when there is no image.
     """
     if glob.has_magic(pattern):
         parts = Path(pattern).parts
         fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
         folder = Path(*fixed)
         found = glob.glob(os.path.join(*parts[len(fixed) :]), root_dir=folder, recursive=True)
-        files = [name for name in found if os.path.isfile(os.path.join(folder, name))]
+        files = {name: os.path.isfile(os.path.join(folder, name)) for name in found}
     else:
         folder = Path(pattern)
         if not folder.is_dir():
             raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: DATA=path")
-        files = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    images = [name for name in files if is_image(name)]
+        files = {entry.name: entry.is_file() for entry in os.scandir(folder)}
+    images = [name for name, is_file in files.items() if is_file and is_image(name)]
     if not images:
         below = next((path for path in folder.glob("*/*") if is_image(path.name)), None)
         hint = f". There are some deeper; give a glob: {folder}/**/*{below.suffix}" if below else ""
         raise UserError(f"{where}: no images in {pattern}{hint}")
-    return ImageFiles(folder, tuple(natsorted(images)), len(files) - len(images))
+    others = [name for name, is_file in files.items() if is_file != is_image(name)]
+    return ImageFiles(folder, tuple(natsorted(images)), tuple(natsorted(others)))
 
 
 def is_image(name: str) -> bool:

@@ -54,7 +54,9 @@ class Pixels:
     @classmethod
     def of(cls, artefact: Artefact) -> "Pixels":
         parts = artefact.shards()
-        return cls([start for start, _, _ in parts], [artefacts.load(file)["pixels"] for _, _, file in parts])
+        return cls(
+            [start for start, _, _ in parts], [artefacts.load(file, mapped=True)["pixels"] for _, _, file in parts]
+        )
 
     def __call__(self, row: int) -> torch.Tensor:
         shard = bisect.bisect_right(self.starts, row) - 1

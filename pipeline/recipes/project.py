@@ -20,7 +20,7 @@ from .training import Training
 
 BUILTIN = Path(__file__).parents[1] / "builtin"  # what an installed package brings; in a checkout it lies beside it
 R = TypeVar("R", bound=Recipe)
-RESERVED = ("text", "datasets", "benchmarks")  # folders in cache/ that belong to no competition
+RESERVED = ("text", "datasets", "benchmarks", "canaries")  # folders in cache/ that belong to no competition
 
 
 class Project:

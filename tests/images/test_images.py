@@ -110,7 +110,7 @@ def test_natural_order_and_stray_files(tmp_path):
     (tmp_path / "@eaDir").mkdir()
     found = list_images(str(tmp_path), "here")
     assert found.ids == ("1.JPG", "2.jpg", "10.jpg", "a1.png")
-    assert found.ignored == 4
+    assert len(found.left_out) == 4
 
 
 def test_globs(tmp_path):

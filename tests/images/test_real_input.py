@@ -82,7 +82,7 @@ def test_the_competitions_8100_images(recipes):
     assert {row[1] for row in table[1:]} == set("012345")
     task = CompetitionTask(Project(recipes), "scene", "images")
     assert task.images.ids == tuple(f"{n}.jpg" for n in range(8100))
-    assert task.images.ignored == 2
+    assert len(task.images.left_out) == 2
     assert len(task.images.ids) - sum(Image.open(path).size == (224, 224) for path in task.images.paths()) == 20
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipeline.chain import features as chain_features
+from pipeline.chain import checkpoints
 from pipeline.chain import probs as chain_probs
 from pipeline.maths import zeroshot
 
@@ -19,7 +19,7 @@ def test_auto_follows_the_processor(task, monkeypatch, able, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     task = replace(task, device_name="cpu", dtype_name="auto")
     assert task.dtype == dtype
-    assert chain_features.checkpoint(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
+    assert checkpoints.checkpoint(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
     assert replace(task, dtype_name="fp32").dtype == "fp32"
 
 

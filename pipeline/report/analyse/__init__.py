@@ -42,7 +42,7 @@ def write(task: CompetitionTask) -> Path:
     data = sections.Data(
         task.name,
         images.folder,
-        images.ignored,
+        len(images.left_out),
         task.class_names,
         truth,
         measured,

@@ -1,0 +1,47 @@
+"""Whether a tower still gives the features that are cached: one image and one prompt are encoded whenever it is loaded.
+
+Another version of a library, or another machine, may give other features for the same weights. What differs beyond the
+noise of the dtype is said; the caches stay, for only the user knows which of the two is right.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..core import artefacts
+from ..core.console import warn
+from ..core.digests import FORMAT, digest_of
+from .checkpoints import checkpoint
+from .task import Runtime
+
+PROMPT = "a photo of a cat"
+# distance from 1 of the cosine between features of two good implementations of one tower
+NOISE = {"fp32": 1e-4, "fp16": 2e-3, "bf16": 1e-2}
+
+
+def pixels(size: int) -> Tensor:
+    """A smooth image that no file holds, uint8 (1, 3, size, size)."""
+    ramp = torch.linspace(0, 255, size)
+    return torch.stack([ramp.expand(size, size), ramp.flip(0).expand(size, size), ramp[:, None].expand(size, size)])[
+        None
+    ].to(torch.uint8)
+
+
+def check(runtime: Runtime, model: str, tower: str, encode: Callable[[], Tensor]) -> None:
+    """Compare what a loaded tower gives with what it gave first; a warning where that differs."""
+    made_from = {"stage": "canary", "format": FORMAT, "tower": tower, **checkpoint(runtime, model)}
+    path = runtime.project.root / "cache" / "canaries" / model / f"{tower}-{digest_of(made_from)}.pt"
+    found, known = encode().float().cpu().flatten(), artefacts.load(path, digest_of(made_from))
+    if not found.isfinite().all():
+        return  # told with the first image or prompt that it concerns
+    if known is None or known["features"].shape != found.shape:
+        artefacts.save(path, made_from, features=found)
+        return
+    cosine = torch.nn.functional.cosine_similarity(known["features"], found, dim=0).item()
+    if 1 - cosine > NOISE[runtime.dtype]:
+        warn(
+            f"{model}: its {tower} tower gives other features here than those in the cache (cosine {cosine:.4f}): a "
+            "library has changed, or the machine. What is cached is used; to compute all of it again remove "
+            f"cache/text/{model}, cache/canaries/{model} and cache/*/features/{model}@*"
+        )

@@ -1,0 +1,58 @@
+"""Whether all images of a folder are there: what was left out though it looks like one, and gaps in their numbers.
+
+One image that is missing without a word shifts every row after it, where rows are told by their position.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from .listing import ImageFiles, is_image
+
+NUMBER = re.compile(r"\d+", re.ASCII)
+SAME_SHAPE = 0.9  # share of the names that must look alike before one more of that look is missed
+SEQUENCE = 0.9  # share of the numbers from the first to the last that must be there to call it a sequence
+
+
+def stem(name: str) -> str:
+    """'a/.5.jpg.part' -> '5': what a name is without its folder, leading dots and all extensions."""
+    return os.path.basename(name).lstrip(".").partition(".")[0]
+
+
+def shape(name: str) -> str:
+    """'img_0123.jpg' -> 'img_#': names of one shape differ in their numbers alone."""
+    return NUMBER.sub("#", stem(name))
+
+
+def suspects(files: ImageFiles) -> Iterator[tuple[str, str]]:
+    """(name, what it is) of everything that was left out though it would be an image."""
+    stems = {stem(name) for name in files.ids}
+    common, count = Counter(map(shape, files.ids)).most_common(1)[0]
+    alike = "#" in common and count >= SAME_SHAPE * len(files.ids)
+    for name in files.left_out:
+        if is_image(name):
+            yield name, _kind(files.folder / name)
+        elif alike and shape(name) == common and stem(name) not in stems:
+            yield name, "called as the images are, but with another ending"
+
+
+def _kind(path: os.PathLike) -> str:
+    if os.path.islink(path) and not os.path.exists(path):
+        return "a link to nothing"
+    return "a folder" if os.path.isdir(path) else "no plain file"
+
+
+def gaps(files: ImageFiles) -> list[int]:
+    """The numbers that are missing from names that otherwise count on, such as 0.jpg, 1.jpg, 3.jpg: [2]."""
+    found: dict[str, list[int]] = {}
+    for name in files.ids:
+        numbers = NUMBER.findall(stem(name))
+        if len(numbers) == 1:
+            found.setdefault(os.path.join(os.path.dirname(name), shape(name)), []).append(int(numbers[0]))
+    missing: list[int] = []
+    for numbers in found.values():
+        span = max(numbers) - min(numbers) + 1
+        if len(files.ids) * SEQUENCE <= len(set(numbers)) and span * SEQUENCE <= len(set(numbers)) < span:
+            missing += sorted(set(range(min(numbers), max(numbers))) - set(numbers))
+    return missing
