@@ -37,8 +37,8 @@ def submit(task: CompetitionTask, name: str) -> Path:
     """Make, check, write and log the submission of a recipe; returns its CSV (the old one if nothing changed)."""
     form = CsvFormat(task)
     _check_beforehand(form)
-    say_what_is_left_out(task)
     decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
+    say_what_is_left_out(task)
     if not decision.refined.isfinite().all():
         raise UserError(f"ensembles/{name}.yaml: refine: class probabilities are not finite; nothing is written")
     text, counts = form.text(decision.labels), histogram(task, decision.labels)

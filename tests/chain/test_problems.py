@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.__main__ import main
 from pipeline.chain import classes as chain_classes
 from pipeline.chain import damage as chain_damage
-from pipeline.chain import preprocess
+from pipeline.chain import ensemble, preprocess
 from pipeline.chain import probs as chain_probs
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import made
@@ -44,7 +44,7 @@ def command(project_root, monkeypatch, capsys):
 
 def set_policy(root, **keys) -> None:
     path = root / "competitions" / "tiny.yaml"
-    write_yaml(path, yaml.safe_load(path.read_text()) | keys)
+    write_yaml(path, yaml.safe_load(path.read_text()) | {"rules": {"test_set": True}} | keys)
 
 
 def fill_folder(root, files: dict[str, bytes]) -> None:
@@ -220,6 +220,7 @@ def test_an_image_that_vanishes_during_the_run_ends_it(project_root, policy):
     with pytest.raises(UserError, match=r"12\.jpg: No such file or directory, though it could be read when the run "):
         chain_probs.of_member(task, task.project.member("vit@tiny"))
     assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
+    set_policy(project_root, damaged_images=policy, count=IMAGES - 1)
     assert IMAGES - 1 == len(fresh(project_root).images.ids)
     chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@tiny"))
 
@@ -302,3 +303,38 @@ def test_refinement_steps_look_at_whole_images_only(project_root, monkeypatch):
     assert torch.equal(decision.refined[whole], decision.pooled[whole].flip(1))
     counts = torch.tensor(decision.refined[whole].argmax(dim=1).bincount(minlength=3).tolist())
     torch.testing.assert_close(decision.refined[[3, 7]], (counts / counts.sum()).expand(2, 3))
+
+
+def test_a_fallback_label_is_no_statistic_of_the_test_set_where_the_rules_forbid_that(project_root):
+    """The label predicted most often looks at all test images; without their leave it is the stated prior's best."""
+    damage(project_root, 3, 7)
+    content = {"damaged_images": "fallback", "prior": [0.2, 0.5, 0.3]}
+    set_policy(project_root, **content)
+    allowed = chain_classes.decide(fresh(project_root), "both").refined
+    set_policy(project_root, **content, rules={"test_set": False})
+    forbidden = chain_classes.decide(fresh(project_root), "both").refined
+    assert torch.equal(forbidden[[3, 7]], torch.tensor([[0.2, 0.5, 0.3]] * 2))
+    assert not torch.equal(allowed[[3, 7]], forbidden[[3, 7]])
+    whole = [row for row in range(IMAGES) if row not in (3, 7)]
+    assert torch.equal(allowed[whole], forbidden[whole])
+
+
+def test_matched_confidence_looks_at_whole_images_only(project_root):
+    """Black stand-ins have a confidence of their own, which is no image's."""
+    damage(project_root, 3, 7)
+    set_policy(project_root, damaged_images="fallback")
+    recipe = {"members": {"vit": 0.5, "vit2": 0.5}, "match": "confidence"}
+    write_yaml(project_root / "ensembles" / "both.yaml", recipe)
+    task = fresh(project_root)
+    found = ensemble.Blend(task, task.project.ensemble("both"), parts_of(task, "both")).temperatures
+    whole = {f"{n}.jpg": (project_root / "data" / "tiny" / f"{n}.jpg").read_bytes() for n in range(IMAGES)}
+    fill_folder(project_root, {name: content for name, content in whole.items() if name not in ("3.jpg", "7.jpg")})
+    set_policy(project_root, damaged_images="fallback", count=IMAGES - 2)
+    task = fresh(project_root)
+    expected = ensemble.Blend(task, task.project.ensemble("both"), parts_of(task, "both")).temperatures
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def parts_of(task, name: str) -> dict:
+    recipe = task.project.ensemble(name)
+    return {member: made(ensemble.part(task, recipe, member)) for member in ensemble.members(recipe)}
