@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import models
-from pipeline.chain import infer
+from pipeline.chain import features as chain_features
+from pipeline.chain import probs as chain_probs
 from pipeline.core.errors import UserError
 from pipeline.learn import kshot
 from pipeline.models import family, heads
@@ -43,11 +44,13 @@ def coloured(root):  # noqa: F811
 
 
 def test_its_features_are_cached_and_its_traits_count(coloured):
-    features, encoded = infer.run_features(fresh(coloured), "mean-colour@tiny")
+    task = fresh(coloured)
+    member = task.project.member("mean-colour@tiny")
+    features, encoded = chain_features.of_member(task, member)
     assert encoded == IMAGES and features.rows("features", 0, IMAGES).shape == (IMAGES, 4)
-    assert infer.run_features(fresh(coloured), "mean-colour@tiny")[1] == 0
+    assert chain_features.of_member(fresh(coloured), member)[1] == 0
     with pytest.raises(UserError, match="mean-colour: family colours has image towers only"):
-        infer.run(fresh(coloured), "mean-colour@tiny")
+        chain_probs.of_member(fresh(coloured), member)
     with pytest.raises(UserError, match="cannot be fine-tuned; those that can: open_clip, timm, transformers"):
         models.check_trainable("mean-colour", Project(coloured).model("mean-colour"))
     models.identity("m", ModelEntry.parse({**ENTRY, "allow": ["size"]}, "m"), coloured)
