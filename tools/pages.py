@@ -17,6 +17,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from pipeline.chain.prompt_weights import WEIGHTINGS  # noqa: E402
+from pipeline.chain.temperatures import MATCHES  # noqa: E402
 from pipeline.core.tables import markdown  # noqa: E402
 from pipeline.images.ops import OPS  # noqa: E402
 from pipeline.images.views import VIEWS  # noqa: E402
@@ -24,6 +26,7 @@ from pipeline.labelled import readers  # noqa: E402
 from pipeline.learn.finetune.augment import AUGMENTATIONS  # noqa: E402
 from pipeline.learn.finetune.settings import Finetune  # noqa: E402
 from pipeline.maths.refine import STEPS  # noqa: E402
+from pipeline.maths.zeroshot import SPACES  # noqa: E402
 from pipeline.models import heads  # noqa: E402
 from pipeline.recipes import (  # noqa: E402
     Benchmark,
@@ -69,6 +72,7 @@ FUNCTIONS: dict[str, tuple[dict[str, Callable], int]] = {
     "readers": (READERS, 1),
     "augmentations": (AUGMENTATIONS, 1),
 }
+NAMED = {"space": SPACES, "match": MATCHES, "prompt_weights": WEIGHTINGS}  # keys of an ensemble that name a function
 BY_MODULE = ("heads", "readers")  # one file each, whose docstring says what it is
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -89,7 +93,8 @@ def _keys(schema) -> Iterable[tuple[str, str, str]]:
     told = described(schema)
     for name, field in schema.model_fields.items():
         default = "needed" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-        others = [_shown(value) for value in _choices(field.annotation) if _shown(value) != default]
+        choices = NAMED[name] if schema is Ensemble and name in NAMED else _choices(field.annotation)
+        others = [_shown(value) for value in choices if _shown(value) != default]
         value = f"{default}; or {', '.join(others)}" if others and default else ", ".join(others) or default
         yield f"`{field.alias or name}`", value, told.get(name, "")
 

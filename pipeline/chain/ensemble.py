@@ -100,7 +100,7 @@ def stage(task: Task, name: str) -> Stage:
 
 def _way(recipe: Ensemble) -> dict:
     """What else decides the blend, as far as it is not the usual, so that older files are still found."""
-    way = {"space": "log"} if recipe.space == "log" else {}
+    way = {"space": recipe.space} if recipe.space != "probability" else {}
     if recipe.blend == "classes":
         way |= {"blend": "classes", "pooling": recipe.pooling}
     if recipe.match == "temperature":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import UserError
-from ..core.registry import find, register
+from ..core.registry import Registry
 from ..maths import prompt_scores, zeroshot
 from ..recipes import Ensemble
 from ..recipes.member import Member
@@ -24,8 +24,8 @@ from .task import Task
 Weights = tuple[float, ...]
 Logits = Callable[[], Iterable]  # each call yields the logits (n, P) of all images anew, some at a time
 
-WEIGHTINGS: dict[str, Callable[[PromptSet, Logits], Weights]] = {}
-weighting = functools.partial(register, WEIGHTINGS)
+WEIGHTINGS = Registry("prompt weighting", given=2, uses=None)
+weighting = WEIGHTINGS.register
 
 
 @weighting(uses="image")
@@ -67,7 +67,7 @@ def prompts_of(task: Task, recipe: Ensemble, member: Member | None = None) -> Pr
     use = recipe.members.get(member) if member else next(m for m in recipe.members.values() if m.weight)
     name = use.prompts if use and use.prompts else task.prompts_name
     prompts = task.prompts_of(name)
-    function = find(WEIGHTINGS, "prompt weighting", recipe.prompt_weights, "prompt_weights")
+    function = WEIGHTINGS.find(recipe.prompt_weights, "prompt_weights")
     if function.uses != "image":
         return replace(prompts, weighting=recipe.prompt_weights)
     weights = function(prompts, tuple)

@@ -1,7 +1,7 @@
 """What an ensemble recipe looks at to label one image, and whether the competition's rules allow that.
 
-Every op, view, prompt weighting, match and refinement step declares it in its registry; members trained on labelled
-data declare it in their entry.
+Every op, view, space, match, prompt weighting and refinement step declares it in its registry; members trained on
+labelled data declare it in their entry.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from ..core.registry import Use, find
 from ..images.ops import OPS
 from ..images.views import VIEWS
 from ..maths.refine import STEPS
+from ..maths.zeroshot import SPACES
 from ..recipes import Ensemble, Project, line_of
 from ..recipes.member import Member
 from .ensemble import members
@@ -42,6 +43,7 @@ class Usage:
 
 def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iterator[Usage]:
     """All of an ensemble recipe that is written in `path`, `within` some key; UserError for what is not registered."""
+    yield _usage(SPACES, "space", recipe.space, path, *within, "space")
     yield _usage(MATCHES, "match", recipe.match, path, *within, "match")
     yield _usage(WEIGHTINGS, "prompt weighting", recipe.prompt_weights, path, *within, "prompt_weights")
     for number, (step, _) in enumerate(recipe.refine):

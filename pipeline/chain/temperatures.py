@@ -7,7 +7,7 @@ surest member decides a blend whatever its weight is. A temperature per member e
 import functools
 from collections.abc import Callable
 
-from ..core.registry import register
+from ..core.registry import Registry
 from ..maths import zeroshot
 from ..recipes import Ensemble
 from ..recipes.member import Member
@@ -15,8 +15,8 @@ from ..recipes.member import Member
 # (member, temperature) -> mean of the largest probability of each image, when that member is blended so tempered
 Confidence = Callable[[Member, float], float]
 
-MATCHES: dict[str, Callable[[Ensemble, dict[Member, float], Confidence], dict[Member, float]]] = {}
-match = functools.partial(register, MATCHES)
+MATCHES = Registry("match", given=3, uses=None)
+match = MATCHES.register
 
 
 @match(uses="image")

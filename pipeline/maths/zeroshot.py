@@ -4,12 +4,17 @@ Shape suffixes: N images, V views or Q vectors of an image, P prompts (columns),
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
+from ..core.registry import Registry
+
 TINY = torch.finfo(torch.float32).tiny
+
+# how members are averaged: the values of `space`, functions (their probabilities, shares that sum to 1) -> blend (N, P)
+SPACES = Registry("space", given=2, uses="image")
 
 
 def normalise(features: Tensor) -> Tensor:
@@ -96,16 +101,33 @@ def matching_temperature(confidence: Callable[[float], float], target: float, to
 
 
 def blend(member_probs: list[Tensor], weights: list[float], space: str = "probability") -> Tensor:
-    """Weighted mean of the members' probabilities; each (N, P) -> (N, P). Only ratios of weights matter.
-
-    In `log` space of their logarithms, as rows that sum to 1 again (the logarithmic opinion pool, Genest and Zidek
-    1986): a member that is sure that it is not so has a veto, where the plain mean lets one that is sure it is decide.
-    """
+    """The members' probabilities, averaged in a space; each (N, P) -> (N, P). Only ratios of weights matter."""
     total = sum(weights)
-    blended = torch.zeros_like(member_probs[0])
-    for probs_NP, weight in zip(member_probs, weights, strict=True):
-        blended += (weight / total) * (probs_NP.clamp_min(TINY).log() if space == "log" else probs_NP)
-    return blended.softmax(dim=-1) if space == "log" else blended
+    return SPACES[space](member_probs, [weight / total for weight in weights])
+
+
+@SPACES.register
+def probability(member_probs: list[Tensor], shares: list[float]) -> Tensor:
+    """Their weighted mean."""
+    return _mean(member_probs, shares)
+
+
+@SPACES.register
+def log(member_probs: list[Tensor], shares: list[float]) -> Tensor:
+    """The weighted mean of their logarithms, as rows that sum to 1 again.
+
+    The logarithmic opinion pool (Genest and Zidek 1986): a member that is sure that it is not so has a veto, where the
+    plain mean lets one that is sure it is decide.
+    """
+    return _mean((probs_NP.clamp_min(TINY).log() for probs_NP in member_probs), shares).softmax(dim=-1)
+
+
+def _mean(values: Iterable[Tensor], shares: list[float]) -> Tensor:
+    parts = (share * value for value, share in zip(values, shares, strict=True))
+    mean = next(parts)
+    for part in parts:
+        mean += part
+    return mean
 
 
 def threshold(probs_NP: Tensor, limit: float) -> Tensor:

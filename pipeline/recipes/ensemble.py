@@ -8,8 +8,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, m
 from .schema import Finite, Recipe, Temperature, Text, list_of_named, listed
 
 Pooling = Literal["mean", "median", "max", "embedding"]
-PromptWeights = Literal["given", "uniform", "zpe", "carprt"]
-Match = Literal["none", "temperature", "confidence"]
+KNOWN_WEIGHTS = ("given", "uniform")  # of prompts; all others are found from the images
 
 
 class MemberUse(Recipe):
@@ -41,10 +40,10 @@ class Ensemble(Recipe):
     blend: Literal["prompts", "classes"] = "prompts"
     """`prompts`: all members have the same prompt columns, which are averaged; `classes`: each member is pooled to
     classes first, for members with different prompt sets and for trained heads"""
-    space: Literal["probability", "log"] = "probability"
+    space: Text = "probability"
     """what is averaged: probabilities, or `log` of them: a geometric mean, in which a member that is sure that it is
     *not* so counts"""
-    match: Match = "none"
+    match: Text = "none"
     """scales of the members. `temperature`: the member's, or its `models.yaml` entry's; `confidence`: the
     temperatures that make all members equally sure on average, for sigmoid-trained beside softmax-trained ones
     (uses the test set)"""
@@ -53,7 +52,7 @@ class Ensemble(Recipe):
     pooling: Pooling = "mean"
     """P prompts to C classes: `mean`, `max`, `median` of the prompt probabilities, or `embedding`: one mean text
     embedding per class, the CLIP standard"""
-    prompt_weights: PromptWeights = "given"
+    prompt_weights: Text = "given"
     """`given`: those of the prompt files; `uniform`: 1 for each that is not left out; `zpe`: by how well each
     template that all classes share separates the test images (a class's own sentences are scored by their class
     alone); `carprt`: the same for each class by itself. The last two use the test set, and need pooling by `mean`
@@ -92,7 +91,7 @@ class Ensemble(Recipe):
             )
         if self.blend == "classes" and self.threshold:
             raise ValueError("threshold: is for prompt probabilities and needs 'blend: prompts'")
-        if self.prompt_weights in ("zpe", "carprt") and self.pooling not in ("mean", "embedding"):
+        if self.prompt_weights not in KNOWN_WEIGHTS and self.pooling not in ("mean", "embedding"):
             raise ValueError(f"prompt_weights: {self.prompt_weights} needs pooling 'mean' or 'embedding'")
         unused = [name for name, member in self.members.items() if member.temperature]
         if unused and self.match != "temperature":

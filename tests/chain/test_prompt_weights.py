@@ -8,6 +8,7 @@ from pipeline.chain import ensemble
 from pipeline.chain import features as chain_features
 from pipeline.chain import text as chain_text
 from pipeline.chain.prompt_weights import of_member, weighted
+from pipeline.chain.stage import made
 from pipeline.cli import plan
 from pipeline.core.errors import UserError
 from pipeline.labelled.prompts_rank import rank_prompts as rank
@@ -44,8 +45,8 @@ def expected(task, method, member):
 @both
 def test_the_blend_is_pooled_with_the_members_weights(project_root, method):
     task = project(project_root, method)
-    by_member = {member: expected(task, method, member) for member in ("vit@tiny", "vit2@tiny-sharp")}
-    weights = 0.75 * by_member["vit@tiny"] + 0.25 * by_member["vit2@tiny-sharp"]
+    by_member = {task.project.member(name): expected(task, method, task.project.member(name)) for name in MEMBERS}
+    weights = sum(share * own for share, own in zip(MEMBERS.values(), by_member.values(), strict=True))
     blend = sum(
         share * logits(task, member).softmax(dim=1) for share, member in zip(MEMBERS.values(), by_member, strict=True)
     )
@@ -63,11 +64,12 @@ def test_the_blend_is_pooled_with_the_members_weights(project_root, method):
 @both
 def test_mean_text_features_are_weighted(project_root, method):
     task = project(project_root, method, pooling="embedding")
-    probs = ensemble.run_part(task, task.project.ensemble("weighed"), "vit@tiny").rows("probs", 0, IMAGES)
+    member = task.project.member("vit@tiny")
+    probs = made(ensemble.part(task, task.project.ensemble("weighed"), member)).rows("probs", 0, IMAGES)
     text, _ = chain_text.of_prompts(task, "vit", task.prompts)
-    weights, labels = expected(task, method, "vit@tiny"), torch.tensor(task.prompts.prompt_class)
+    weights, labels = expected(task, method, member), torch.tensor(task.prompts.prompt_class)
     means = zeroshot.class_text_features(text.features, labels, weights, 3)
-    features = chain_features.of_member(task, task.project.member("vit@tiny"))[0].rows("features", 0, IMAGES)
+    features = chain_features.of_member(task, member)[0].rows("features", 0, IMAGES)
     torch.testing.assert_close(probs, zeroshot.prompt_probs(features, means, text.logit_scale))
 
 
@@ -82,10 +84,11 @@ def test_an_image_without_a_picture_does_not_count(project_root):
     (project_root / "data" / "tiny" / "5.jpg").write_bytes(b"no picture")
     competition(project_root, damaged_images="fallback")
     task = fresh(project_root, shard_rows=7)
-    found = torch.tensor(of_member(task, "vit@tiny", task.prompts, "zpe"))
+    member = task.project.member("vit@tiny")
+    found = torch.tensor(of_member(task, member, task.prompts, "zpe"))
     whole = [row for row in range(IMAGES) if row != 5]
     labels, ones = torch.tensor(task.prompts.prompt_class), torch.ones(len(task.prompts.prompts))
-    own = logits(task, "vit@tiny")[whole]
+    own = logits(task, member)[whole]
     torch.testing.assert_close(
         found, prompt_scores.weights("zpe", lambda: [own], labels, task.prompts.templates, ones, 3)
     )
@@ -122,7 +125,8 @@ def test_rules_that_forbid_the_test_set(project_root):
 
 def test_prompts_rank_shows_the_weights(project_root):
     task = fresh(project_root)
-    text = rank(task, "vit@tiny", "mean", labelled=False).read_text()
-    zpe = of_member(task, "vit@tiny", task.prompts, "zpe")
+    member = task.project.member("vit@tiny")
+    text = rank(task, member, "mean", labelled=False).read_text()
+    zpe = of_member(task, member, task.prompts, "zpe")
     assert "## Weights of templates, mean over classes" in text
     assert f"| Cats | The whiskers | 1.000 | {zpe[3]:.3f} |" in text

@@ -228,3 +228,11 @@ def test_a_prompt_of_weight_0_is_not_missed():
     scores, without = zeroshot.scores_without_each(probs, prompt_class, weight, 4, "mean")
     off = weight == 0
     assert torch.equal(without[:, off], scores[:, prompt_class[off]])
+
+
+@pytest.mark.parametrize("space", zeroshot.SPACES)
+def test_every_space_keeps_one_member_and_knows_no_order(space):
+    first, second = torch.rand(2, 5, 7).softmax(dim=-1)
+    torch.testing.assert_close(zeroshot.blend([first], [3.0], space), first)
+    blended = zeroshot.blend([first, second], [0.3, 0.7], space)
+    torch.testing.assert_close(zeroshot.blend([second, first], [0.7, 0.3], space), blended)
