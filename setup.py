@@ -9,6 +9,7 @@ setup(
     package_dir={"pipeline.builtin": "."},
     package_data={
         "": ["*.html", "*.css", "*.js", "*.svg"],
+        "pipeline.images": ["canaries/*"],
         "pipeline.builtin": [
             *("models.yaml", "demo/*.csv", "demo/images/*", "demo/models/*/*"),
             *(f"{folder}/**/*.yaml" for folder in RECIPES),

@@ -151,6 +151,6 @@ def pipeline(root: Path, *arguments: str, **options) -> subprocess.CompletedProc
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         **options,
     )

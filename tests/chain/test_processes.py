@@ -51,7 +51,7 @@ def launch(root: Path, processes: int, *launcher: str, script="") -> subprocess.
     command = [*launcher, *what, "infer", "--competition", "tiny", "--shard", "32", "--dtype", "fp32"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_independent_runs_share_the_work(many_images, serial):
     runs = [
         subprocess.Popen(command, cwd=many_images, env=environment, stdout=subprocess.PIPE, text=True) for _ in "ab"
     ]
-    said = [run.communicate(timeout=300)[0] for run in runs]
+    said = [run.communicate(timeout=1800)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert contents(many_images) == serial
     encoded = [

@@ -496,7 +496,7 @@ def test_killed_at_any_moment_only_valid_files_are_there(project_root):
     submit(fresh(project_root), "both")
     command = [sys.executable, "-c", KILLED_AT_ANY_MOMENT, str(project_root), "150", "0.6"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, env=environment)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, env=environment)
     assert result.returncode == 0, result.stderr
     killed, finished = map(int, result.stdout.split())
     assert killed >= 20, "some must be hit"
@@ -529,7 +529,7 @@ def test_a_full_disk_leaves_a_valid_file_or_none(project_root):
             cwd=project_root,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=1800,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         if result.returncode == 99:

@@ -207,7 +207,7 @@ def test_a_model_that_is_not_on_disk_says_what_would_be_downloaded(project_root,
 
 def make(*arguments: str, **options) -> subprocess.CompletedProcess:
     command = ["make", *arguments, f"PYTHON={sys.executable}"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800, **options)
 
 
 class TestMake:

@@ -104,5 +104,5 @@ def shell(line: str, root: Path) -> subprocess.CompletedProcess:
         env=kept | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1800,
     )
