@@ -8,14 +8,25 @@ With seen and unseen classes <name> is the best for both, and <name>-unseen the 
 import hashlib
 
 from ..chain.task import Runtime
-from ..core.console import progress, say
-from ..core.digests import FORMAT, digest_of
+from ..core.console import progress
+from ..core.digests import FORMAT
 from ..models import heads
 from ..models.heads import Data, Head
 from ..models.heads._choice import Choice
 from . import measure, seen_unseen
 from .recipe import Training, check_method
-from .trained import FOLDER, Trained, check_classes, check_names, classes, finish, finished, head_entry
+from .trained import (
+    FOLDER,
+    Trained,
+    check_classes,
+    check_names,
+    classes,
+    code_of,
+    finish,
+    head_entry,
+    reused,
+    say_chosen,
+)
 from .training_set import TrainingSet
 
 
@@ -26,21 +37,20 @@ def train_head(task: Runtime, recipe: Training, name: str, where: str) -> list[T
     recipe.check(task.project.dataset(recipe.dataset), where)
     check_method(recipe.method, f"{where}: method")
     heads.check_balance(recipe.method, recipe.balance, where)
-    source = TrainingSet(task, recipe)
+    source, method = TrainingSet(task, recipe), heads.METHODS[recipe.method[0]]
     made_from = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
         **_class_file(task, recipe),
-        **source.made_from(heads.METHODS[recipe.method[0]].needs_text),
+        **source.made_from(method.needs_text),
+        "code": code_of(getattr(method, "fit", method).__module__),
     }
-    known = [finished(task.project.root / FOLDER / one, digest_of(made_from), where) for one in names]
-    if all(known):
-        say("train", name, f"{known[0].folder} reused: same recipe, same data")
+    known = reused(task.project, names, made_from, where)
+    if known:
         return known
     made, record = _fit(source, where, name)
-    record = {"digest": digest_of(made_from), "made_from": made_from, **record}
     return [
-        _write(task, one, recipe, source, head, record | chosen)
+        _write(task, one, recipe, source, head, {"made_from": made_from, **record, **chosen})
         for one, (head, chosen) in zip(names, made, strict=True)
     ]
 
@@ -89,7 +99,5 @@ def _write(task: Runtime, name: str, recipe: Training, source: TrainingSet, head
     folder = task.project.root / FOLDER / name
     heads.save(folder / "head.safetensors", recipe.method[0], head, source.class_names)
     finish(folder, head_entry(name, source.member), recipe, record)
-    measures = ", ".join(f"{key} {value:.3f}" for key, value in record["validation"].items() if key != "loss")
-    setting = ", ".join(f"{key} {value:.4g}" for key, value in record["setting"].items())
-    say("train", name, f"{recipe.method[0]} ({setting}) on {source.member}; validation: {measures}; {folder}")
+    say_chosen(name, recipe.method[0], f"on {source.member}", record, folder)
     return Trained(name, folder, record)

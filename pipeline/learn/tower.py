@@ -22,12 +22,12 @@ from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.artefacts import Artefact
 from ..core.console import rank, say, world
-from ..core.digests import FORMAT, digest_of
+from ..core.digests import FORMAT
 from ..core.errors import UserError
 from ..core.extras import need
 from ..labelled.task import DatasetTask
 from ..models import heads
-from ..models.heads import Data, Head, linear_probe
+from ..models.heads import Data, Head, _descent, linear_probe
 from ..models.heads._choice import Choice
 from ..recipes import Project
 from . import measure, reported, seen_unseen, training_set
@@ -38,7 +38,18 @@ from .finetune.settings import Finetune
 from .listener import Bar
 from .recipe import Training
 from .reported import Measured
-from .trained import FOLDER, Trained, check_classes, check_names, classes, finish, finished, head_entry
+from .trained import (
+    FOLDER,
+    Trained,
+    check_classes,
+    check_names,
+    classes,
+    code_of,
+    finish,
+    head_entry,
+    reused,
+    say_chosen,
+)
 from .training_set import TrainingSet
 
 PRECISIONS = {"fp32": "no", "fp16": "fp16", "bf16": "bf16"}  # as accelerate calls them
@@ -65,9 +76,9 @@ class Pixels:
 
 def train_tower(task: Runtime, recipe: Training, name: str, where: str) -> list[Trained]:
     """Train what a recipe says, go on with it, or reuse it. All processes of a launcher train, the first one writes."""
-    names = [name, f"{name}-tower"]
-    check_names(task.project, names, where)
     settings = _checked(task, recipe, where)
+    names = [name, f"{name}-tower"] if settings.loss == "likelihood" else [name]
+    check_names(task.project, names, where)
     source, precision = TrainingSet(task, recipe), _precision(task, settings, where)
     made_from = {
         "format": FORMAT,
@@ -75,13 +86,12 @@ def train_tower(task: Runtime, recipe: Training, name: str, where: str) -> list[
         "precision": precision,
         "settings": settings.model_dump(mode="json"),
         **source.made_from(settings.loss == "contrastive"),
+        "code": code_of(Loop.__module__, _descent.__name__),
     }
-    names = names if settings.loss == "likelihood" else names[:1]
-    folder = task.project.root / FOLDER / name
-    known = [finished(folder.with_name(one), digest_of(made_from), where) for one in names]
-    if all(known):
-        say("train", name, f"{folder} reused: same recipe, same data")
+    known = reused(task.project, names, made_from, where)
+    if known:
         return known[:1]
+    folder = task.project.root / FOLDER / name
     accelerator = _accelerator(task, precision)
     network, tower = _network(source, settings, accelerator.device, f"{where}: method")
     loop = _loop(source, settings, network, accelerator, folder / "checkpoint", made_from, name)
@@ -92,7 +102,6 @@ def train_tower(task: Runtime, recipe: Training, name: str, where: str) -> list[
     network.load_state_dict(mixed(loop.initial, best, chosen["alpha"]))
     accelerator.wait_for_everyone()
     record = {
-        "digest": digest_of(made_from),
         "made_from": made_from,
         "from": str(source.member),
         "averages": sweep,
@@ -245,9 +254,7 @@ def _written(source: TrainingSet, settings: Finetune, network: Network, tower, f
         heads.save(folder / "head.safetensors", "linear_probe", network.head(), source.class_names)
         finish(folder, head_entry(name, record["base"]), recipe, record)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    chosen = ", ".join(f"{key} {value:g}" for key, value in record["setting"].items())
-    measures = ", ".join(f"{key} {value:.3f}" for key, value in record["validation"].items() if key != "loss")
-    say("train", name, f"finetune, {settings.loss} ({chosen}) of {source.member}; validation: {measures}; {folder}")
+    say_chosen(name, f"finetune, {settings.loss}", f"of {source.member}", record, folder)
     return Trained(name, folder, record)
 
 

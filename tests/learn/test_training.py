@@ -1,6 +1,7 @@
 """Training recipes on a small labelled set: what may reach them, what they leave behind, what they refuse."""
 
 import hashlib
+import importlib
 import json
 import shutil
 
@@ -21,14 +22,16 @@ from pipeline.chain.main_job import submit
 from pipeline.chain.stage import made
 from pipeline.chain.task import CompetitionTask, Task
 from pipeline.cli import clean_cache, plan
+from pipeline.core.digests import digest_of
 from pipeline.core.errors import UserError
 from pipeline.labelled import benchmark, prompts_rank
 from pipeline.labelled.readers import cleaned
 from pipeline.labelled.task import DatasetTask
+from pipeline.learn import head as learn_head
 from pipeline.learn import kshot, reported
 from pipeline.learn.head import train_head
 from pipeline.learn.recipe import Training, check_method, read
-from pipeline.learn.trained import Trained
+from pipeline.learn.trained import Trained, code_of
 from pipeline.models import heads
 from pipeline.recipes import Benchmark, Project
 from pipeline.report import collect
@@ -160,6 +163,46 @@ def test_a_result_is_reused_and_never_overwritten(root, capsys):
     with pytest.raises(UserError, match="another recipe or on other data"):
         run(root)
     assert artefacts(root) == before
+
+
+def test_a_result_of_other_code_is_not_taken_for_this_one(root, monkeypatch):
+    run(root)
+    monkeypatch.setattr(learn_head, "code_of", lambda *modules: "other")
+    with pytest.raises(UserError, match="was trained by other code of its method.*not overwritten"):
+        run(root)
+
+
+def test_a_result_from_before_code_was_noted_stays_valid(root):
+    (one,) = run(root)
+    record = json.loads((one.folder / "training.json").read_text())
+    del record["made_from"]["code"]
+    record["digest"] = digest_of(record["made_from"])
+    (one.folder / "training.json").write_text(json.dumps(record))
+    assert run(root)[0].record == record
+    with pytest.raises(UserError, match="another recipe or on other data"):
+        run(root, seed=1)
+
+
+def test_code_is_what_a_method_does(tmp_path, monkeypatch):
+    """Comments, docstrings and layout of its file are not, a file beside it that it uses is."""
+    files = {"__init__": "", "method": "from .step import move\n\ndef fit(x):\n    return move(x)\n"}
+    files |= {"step": "def move(x):\n    return x + 1\n", "other": "def stay(x):\n    return x\n"}
+    (tmp_path / "mine").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mine" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("mine.method")
+    importlib.import_module("mine.other")
+
+    def code_with(name: str, text: str) -> str:
+        (tmp_path / "mine" / f"{name}.py").write_text(text)
+        return code_of("mine.method")
+
+    before = code_of("mine.method")
+    told = '"""Moves."""\n\n# by one\ndef move(x):\n    """One on."""\n    return (x  +  1)\n'
+    assert code_with("step", told) == before
+    assert code_with("other", "def stay(x):\n    return -x\n") == before
+    assert code_with("step", "def move(x):\n    return x + 2\n") != before
 
 
 def test_an_unfinished_folder_is_trained_again(root):
