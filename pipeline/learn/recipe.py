@@ -1,8 +1,9 @@
 """Which ways of learning a training recipe may name."""
 
+from collections import ChainMap
 from typing import Any
 
-from ..core.errors import UserError, did_you_mean
+from ..core.registry import find
 from ..recipes import Project
 from ..recipes.training import FINETUNE, Training, Unseen  # noqa: F401
 
@@ -18,9 +19,8 @@ def check_method(method: tuple[str, Any], where: str) -> None:
     from .finetune import settings
 
     name, argument = method
+    find(ChainMap(heads.METHODS, {FINETUNE: settings.read}), "method", name, where)
     if name == FINETUNE:
         settings.read(argument, f"{where}.{name}")
-    elif name not in heads.METHODS:
-        raise UserError(f"{where}: unknown method {name!r}.{did_you_mean(name, (*heads.METHODS, FINETUNE))}")
     else:
-        heads.check(method, where)
+        heads.METHODS.bind(method, where)

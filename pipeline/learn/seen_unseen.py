@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional
 
 from ..core.errors import UserError, did_you_mean
-from ..core.registry import find
 from ..maths import stacking
 from ..models import heads
 from ..models.heads import Captions, Data, Examples, Head
@@ -108,7 +107,7 @@ def fit(method, data: Data, validation: Examples, classes: Classes, where: str, 
     anything sees them.
     """
     name = method[0]
-    if not find(heads.METHODS, "method", name, where).for_unseen:
+    if not heads.METHODS.find(name, where).for_unseen:
         raise UserError(
             f"{where}: method {name} knows only the classes it was trained on; for unseen classes take "
             f"{', '.join(heads.having(for_unseen=True))}"

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from pipeline.models import _checks
 from pipeline.models._tower import Facts, Tower
 from pipeline.models.family import Family, Wanted
-from pipeline.models.heads import Data, Positive, register
+from pipeline.models.heads import Data, Positive, method
 from pipeline.models.heads import Head as Base
 
 FAMILY = Family(text=False, any_size=True, weights=("colours.safetensors",))
@@ -40,7 +40,7 @@ class Head(Base):
         return -self.config["sharpness"] * torch.cdist(features_ND, self.means)
 
 
-@register(Head, samples=False, in_kshot=9)
+@method(head=Head, samples=False, in_kshot=9)
 def nearest_mean(data: Data, choice, sharpness: Positive = 10.0) -> None:
     """The class whose mean feature is nearest."""
     head = Head(data.classes, data.train.features.shape[1], sharpness)

@@ -1,16 +1,13 @@
 """Heads: what is trained on frozen image features, one file per method. Tensors only, no files but a head's own.
 
-A method is a function `(data, choice, argument...)` with `@register(Head, trait...)`; the arguments' annotations are
+A method is a function `(data, choice, argument...)` with `@method(head=Head, trait...)`; the arguments' annotations are
 what a recipe may set. It shows every state that may be the result to `choice`, which keeps the best. To add one, write
 a file here, or register a function anywhere before the recipe is read.
 
 Shape suffixes: N images, C classes, K classes trained on, D feature dimensions, P examples kept as keys.
 """
 
-import importlib
 import json
-import pkgutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 
 from ...core.errors import UserError
 from ...core.files import atomic_file
-from ...core.registry import bind, find
+from ...core.registry import Registry, import_modules
 from ..family import Family
 
 FAMILY = Family(text=False)
@@ -116,31 +113,18 @@ class Head(nn.Module):
         return torch.cat([self(rows) for rows in features_ND.split(4096)]).softmax(dim=1)
 
 
-@dataclass(frozen=True)
-class Method:
-    """A registered way to train a head, with its traits."""
-
-    fit: Callable[..., None]
-    head: type[Head]
-    needs_text: bool = False  # captions of the classes
-    one_space: bool = False  # image features and captions must be of one model
-    for_unseen: bool = False  # classes without a training image are known by their text
-    samples: bool = True  # it draws batches, so that classes can be drawn equally often
-    refit: bool = False  # once its setting is chosen, it is fitted again with the validation images
-    in_kshot: int | None = None  # its column in a k-shot table; None: only if it is asked for
-
-
-METHODS: dict[str, Method] = {}
-
-
-def register(head: type[Head], **traits) -> Callable[[Callable], Callable]:
-    """A decorator that adds a function as a method under its own name; `head` is what a saved one is filled into."""
-
-    def add(fit: Callable) -> Callable:
-        METHODS[fit.__name__] = Method(fit, head, **traits)
-        return fit
-
-    return add
+METHODS = Registry(
+    "method",
+    given=2,  # data, choice
+    head=None,  # what a saved one is filled into
+    needs_text=False,  # captions of the classes
+    one_space=False,  # image features and captions must be of one model
+    for_unseen=False,  # classes without a training image are known by their text
+    samples=True,  # it draws batches, so that classes can be drawn equally often
+    refit=False,  # once its setting is chosen, it is fitted again with the validation images
+    in_kshot=None,  # its column in a k-shot table; None: only if it is asked for
+)
+method = METHODS.register
 
 
 def having(**traits) -> list[str]:
@@ -150,7 +134,7 @@ def having(**traits) -> list[str]:
 
 def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None:
     """UserError for balanced sampling where nothing is sampled."""
-    if balance == "sampling" and not find(METHODS, "method", method[0], where).samples:
+    if balance == "sampling" and not METHODS.find(method[0], where).samples:
         raise UserError(
             f"{where}: balance: {method[0]} looks at all images at once and samples none; write 'balance: weights'"
         )
@@ -158,21 +142,21 @@ def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None
 
 def fit(method: tuple[str, Any], data: Data, choice, where: str) -> None:
     """Run a method; what it makes is in `choice`. Its random numbers depend on `data.seed` alone."""
-    name, argument = method
-    known, arguments = find(METHODS, "method", name, where), check(method, where)
-    if known.needs_text and data.captions is None:
+    name = method[0]
+    function, arguments = METHODS.bind(method, where)
+    if function.needs_text and data.captions is None:
         without = ", ".join(having(needs_text=False))
         raise UserError(
             f"{where}: method {name} needs a text tower, and the model has none; methods without: {without}"
         )
-    if known.one_space and data.captions.features.shape[1] != data.train.features.shape[1]:
+    if function.one_space and data.captions.features.shape[1] != data.train.features.shape[1]:
         raise UserError(
             f"{where}: method {name} compares images with captions of the same model; for captions of "
             "another one take cosine"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(data.seed)
-        known.fit(data, choice, **arguments)
+        function(data, choice, **arguments)
 
 
 def refit(
@@ -184,11 +168,6 @@ def refit(
     replay = Replay(settings, tell)
     fit(method, replace(data, train=data.train.joined(validation)), replay, where)
     return replay.heads
-
-
-def check(method: tuple[str, Any], where: str) -> dict[str, Any]:
-    """The arguments of a method; UserError for an unknown one or a wrong argument, before anything slow."""
-    return bind(find(METHODS, "method", method[0], where).fit, 2, *method, where)
 
 
 def save(path: Path, method: str, head: Head, class_names: tuple[str, ...]) -> None:
@@ -213,9 +192,7 @@ def describe(path: Path, where: str) -> dict:
 def load(path: Path, where: str) -> Head:
     """A saved head, ready for `probs`."""
     described = describe(path, where)
-    if described["method"] not in METHODS:
-        raise UserError(f"{where}: {path} is of method {described['method']!r}, which is not known here")
-    head = METHODS[described["method"]].head(**described["config"])
+    head = METHODS.find(described["method"], f"{where}: {path}").head(**described["config"])
     head.load_state_dict(load_file(path))
     return head.eval()
 
@@ -243,5 +220,4 @@ def with_bias(head: Head, seen: Tensor, bias: float) -> Head:
     return head
 
 
-for _found in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_found.name}")  # the methods register themselves
+import_modules(__name__)  # the methods register themselves

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, Share, register
+from . import Count, Data, NotNegative, Positive, Share, method
 from . import Head as Base
 from ._descent import descend
 
@@ -28,7 +28,7 @@ class Head(Base):
         return self.config["scale"] * adapted_ND @ self.captions.T
 
 
-@register(Head, needs_text=True, one_space=True, for_unseen=True, in_kshot=5)
+@method(head=Head, needs_text=True, one_space=True, for_unseen=True, in_kshot=5)
 def clip_adapter(
     data: Data,
     choice,

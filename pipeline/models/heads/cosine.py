@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, register
+from . import Count, Data, NotNegative, Positive, method
 from . import Head as Base
 from ._descent import descend
 
@@ -31,7 +31,7 @@ class Head(Base):
         return self.config["scale"] * self.cosines(features_ND)
 
 
-@register(Head, needs_text=True, for_unseen=True)
+@method(head=Head, needs_text=True, for_unseen=True)
 def cosine(
     data: Data,
     choice,

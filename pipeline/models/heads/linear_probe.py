@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Count, Data, Positive, register
+from . import Count, Data, Positive, method
 from . import Head as Base
 
 NEVER = -1e4  # logit of a class without a training image
@@ -32,7 +32,7 @@ class Head(Base):
         return features_ND @ self.weight.T + self.bias
 
 
-@register(Head, samples=False, refit=True, in_kshot=1)
+@method(head=Head, samples=False, refit=True, in_kshot=1)
 def linear_probe(data: Data, choice, C: Positive | None = None, iterations: Count = 1000) -> None:  # noqa: N803
     """`C` given: no sweep."""
     if choice.settings is not None or C is not None:

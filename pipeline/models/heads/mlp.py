@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import Count, Data, NotNegative, Positive, Share, register
+from . import Count, Data, NotNegative, Positive, Share, method
 from . import Head as Base
 from ._descent import descend
 
@@ -25,7 +25,7 @@ class Head(Base):
         return self.layers(features_ND * self.config["dimensions"] ** 0.5)
 
 
-@register(Head, in_kshot=2)
+@method(head=Head, in_kshot=2)
 def mlp(
     data: Data,
     choice,

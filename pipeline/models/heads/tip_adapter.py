@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import Data, NotNegative, Positive, register
+from . import Data, NotNegative, Positive, method
 from . import Head as Base
 
 # features of some models lie in a narrow cone, where cosines of 0.9 are usual and only a large beta tells them apart
@@ -51,7 +51,7 @@ def start(data: Data, alpha: float, beta: float) -> Head:
     return head
 
 
-@register(Head, needs_text=True, one_space=True, for_unseen=True, samples=False, in_kshot=3)
+@method(head=Head, needs_text=True, one_space=True, for_unseen=True, samples=False, in_kshot=3)
 def tip_adapter(data: Data, choice, alpha: NotNegative | None = None, beta: Positive | None = None) -> None:
     """`alpha`, `beta` given: not searched."""
     search(start(data, 1.0, 5.5), choice, alpha, beta)

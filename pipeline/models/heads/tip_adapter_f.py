@@ -8,12 +8,12 @@ import copy
 
 import torch
 
-from . import Count, Data, NotNegative, Positive, register
+from . import Count, Data, NotNegative, Positive, method
 from ._descent import descend
 from .tip_adapter import Head, search, start
 
 
-@register(Head, needs_text=True, one_space=True, in_kshot=4)
+@method(head=Head, needs_text=True, one_space=True, in_kshot=4)
 def tip_adapter_f(
     data: Data,
     choice,
