@@ -68,7 +68,7 @@ FUNCTIONS: dict[str, tuple[dict[str, Callable], int]] = {
     "ops": (OPS, 2),
     "views": (VIEWS, 1),
     "refine": (STEPS, 2),
-    "heads": ({name: method.fit for name, method in heads.METHODS.items()}, 2),
+    "heads": (heads.METHODS, 2),
     "readers": (READERS, 1),
     "augmentations": (AUGMENTATIONS, 1),
 }

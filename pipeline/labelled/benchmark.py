@@ -230,7 +230,7 @@ def rows(cells: Sequence[Measurement]) -> list[list[str]]:
     """The table's text, a row per cell: values with half the width of their interval, p against the best."""
     lines = []
     for one, p in zip(cells, p_values(cells), strict=True):
-        values = [f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in (one.metrics[key] for key in SHOWN)]
+        values = [str(one.metrics[key]) for key in SHOWN]
         prompts = "-" if one.pooling == NO_POOLING else one.prompts
         lines.append(
             [

@@ -6,7 +6,6 @@ is reported is only measured. A finished fit is kept and not repeated.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,7 @@ from ..core.digests import FORMAT, digest_of
 from ..core.errors import UserError
 from ..core.tables import csv_text, markdown
 from ..labelled.task import DatasetTask
-from ..maths.metrics import Interval
+from ..maths.metrics import Interval, mean_interval
 from ..models import heads
 from ..models.heads import Captions, Data, Examples
 from ..models.heads._choice import Choice
@@ -50,15 +49,6 @@ class Curves:
 
     def interval(self, method: str, k: int, name: str) -> Interval:
         return mean_interval([seed[name] for seed in self.values[method][k]])
-
-
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean over seeds with its 95 % interval (Student's t); of one seed without width."""
-    from scipy.stats import t
-
-    mean, n = float(np.mean(values)), len(values)
-    half = t.ppf(0.975, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    return Interval(mean, mean - half, mean + half)
 
 
 def measure_curves(
@@ -177,7 +167,7 @@ def rows(result: Curves, name: str = "acc1") -> list[list[str]]:
     lines = []
     for k in result.distinct:
         found = [result.interval(method, k, name) for method in result.values]
-        lines.append([str(k), *(f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in found), replaced(result, k)])
+        lines.append([str(k), *map(str, found), replaced(result, k)])
     return lines
 
 

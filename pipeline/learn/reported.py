@@ -85,10 +85,7 @@ def measure_heads(task: Runtime, recipe: Training, trained: list[Trained]) -> li
 
 def print_table(measured: list[Measured]) -> None:
     """Print the measures of each with half of their intervals."""
-    rows = [
-        [one.name, *(f"{v.value:.3f} ±{(v.high - v.low) / 2:.3f}" for v in (one.intervals[key] for key in SHOWN))]
-        for one in measured
-    ]
+    rows = [[one.name, *(str(one.intervals[key]) for key in SHOWN)] for one in measured]
     print(table(("model", *SHOWN.values()), rows))
 
 

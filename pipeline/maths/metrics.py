@@ -1,4 +1,7 @@
-"""Measures of predictions, without torch: they are needed where it would take longer to import."""
+"""Measures of predictions and their intervals, each defined once: for boards, benchmarks, training and pages.
+
+Without torch: they are needed where it would take longer to import. Shape suffixes: N images, C classes, B bins.
+"""
 
 import math
 from collections import Counter
@@ -54,6 +57,74 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """The value and half the width of the interval."""
+        return f"{self.value:.3f} ±{(self.high - self.low) / 2:.3f}"
+
+
+@dataclass(frozen=True)
+class ByClass:
+    """How many images are of each class (`true`), are said to be (`said`), and both (`hits`); each (C,)."""
+
+    true: np.ndarray
+    said: np.ndarray
+    hits: np.ndarray
+
+    @classmethod
+    def of(cls, truth: np.ndarray, labels: np.ndarray, classes: int, counts: np.ndarray | None = None) -> "ByClass":
+        """From labels (N,) beside the truth (N,); `counts` (N,) says how often each image counts, once by default."""
+        counts = np.ones(len(truth)) if counts is None else counts
+        weights = ((truth, counts), (labels, counts), (truth, counts * (labels == truth)))
+        return cls(*(np.bincount(of, count, classes) for of, count in weights))
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(C,); like the two below 0 where there is nothing to take a share of."""
+        return _shares(self.hits, self.said)
+
+    @property
+    def recall(self) -> np.ndarray:
+        return _shares(self.hits, self.true)
+
+    @property
+    def f1(self) -> np.ndarray:
+        return _shares(2 * self.hits, self.true + self.said)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that are true or said of an image: scikit-learn's f1_score(average="macro")."""
+        return np.mean(self.f1[self.true + self.said > 0])
+
+    @property
+    def mean_recall(self) -> float:
+        """Mean recall of the classes that are true of an image: scikit-learn's balanced_accuracy_score."""
+        return np.mean(self.recall[self.true > 0])
+
+
+def _shares(part_C: np.ndarray, whole_C: np.ndarray) -> np.ndarray:
+    return np.divide(part_C, whole_C, out=np.zeros(len(whole_C)), where=whole_C > 0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images, sum of their confidences, and how many of them are right, in ECE_BINS bins of equal width; each (B,)."""
+
+    images: np.ndarray
+    confidence: np.ndarray
+    right: np.ndarray
+
+    @classmethod
+    def of(cls, right: np.ndarray, confidence: np.ndarray, counts: np.ndarray | None = None) -> "Calibration":
+        """From what is right (N,) and how sure it is (N,); `counts` as of `ByClass`."""
+        counts = np.ones(len(right)) if counts is None else counts
+        bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+        return cls(*(np.bincount(bins, counts * part, ECE_BINS) for part in (1, confidence, right)))
+
+    @property
+    def error(self) -> float:
+        """Mean distance of confidence from the share of right labels (ECE, Guo et al. 2017, arXiv:1706.04599)."""
+        return np.abs(self.right - self.confidence).sum() / self.images.sum()
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -76,23 +147,17 @@ class Predictions:
 def scores(predictions: Predictions, counts: np.ndarray | None = None) -> dict[str, float]:
     """The values of SCORES; `counts` (N,) says how often each image counts (a bootstrap resample), once by default.
 
-    Macro F1 is over classes that are true or predicted of some image, mean per-class recall over those that are true
-    (balanced accuracy). Calibration error: 15 bins of equal width.
+    `ByClass` and `Calibration` say how those are defined.
     """
-    truth, top, right = predictions.truth, predictions.top, predictions.right
+    truth, top = predictions.truth, predictions.top
     counts = np.ones(len(truth)) if counts is None else counts.astype(float)
-    total = counts.sum()
-    true = np.bincount(truth, counts, predictions.classes)
-    said = np.bincount(top[:, 0], counts, predictions.classes)
-    hits = np.bincount(truth, counts * right, predictions.classes)
-    bins = np.minimum((predictions.confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-    gaps = np.bincount(bins, counts * (right - predictions.confidence), ECE_BINS)
+    found = ByClass.of(truth, top[:, 0], predictions.classes, counts)
     return {
-        "acc1": hits.sum() / total,
-        "acc5": (counts * (top == truth[:, None]).any(axis=1)).sum() / total,
-        "macro_f1": np.mean(2 * hits[true + said > 0] / (true + said)[true + said > 0]),
-        "mean_per_class_recall": np.mean(hits[true > 0] / true[true > 0]),
-        "ece": np.abs(gaps).sum() / total,
+        "acc1": found.hits.sum() / counts.sum(),
+        "acc5": (counts * (top == truth[:, None]).any(axis=1)).sum() / counts.sum(),
+        "macro_f1": found.macro_f1,
+        "mean_per_class_recall": found.mean_recall,
+        "ece": Calibration.of(predictions.right, predictions.confidence, counts).error,
     }
 
 
@@ -116,6 +181,15 @@ def difference(after: np.ndarray, before: np.ndarray, number: int = 1000) -> Int
     change = after.astype(float) - before
     drawn = [np.dot(counts, change) / len(change) for counts in resamples(len(change), number)]
     return Interval(float(change.mean()), *map(float, np.percentile(drawn, [2.5, 97.5])))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Mean over repeated measurements with its 95 % interval (Student's t); of a single one without width."""
+    from scipy.stats import t
+
+    mean, n = float(np.mean(values)), len(values)
+    half = t.ppf(0.975, n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    return Interval(mean, mean - half, mean + half)
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> float:

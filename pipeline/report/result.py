@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..maths import metrics
-from ..maths.metrics import ECE_BINS as BINS
+from ..maths.metrics import ByClass, Calibration
 
 
 @dataclass(frozen=True)
@@ -146,30 +146,20 @@ class Result:
         return confusion_matrix(self.truth, self.labels, labels=range(len(self.class_names)))
 
     @cached_property
-    def per_class(self) -> np.ndarray:
-        """Precision, recall, F1 and number of true images by class; (4, C)."""
-        from sklearn.metrics import precision_recall_fscore_support
-
-        return np.array(
-            precision_recall_fscore_support(
-                self.truth, self.labels, labels=range(len(self.class_names)), zero_division=0
-            )
-        )
+    def per_class(self) -> ByClass:
+        """Precision, recall, F1 and number of images by class."""
+        return ByClass.of(self.truth, self.labels, len(self.class_names))
 
     @cached_property
     def calibration(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(confidence, share of right labels, images) of the bins that hold any; each (B,)."""
-        from sklearn.calibration import calibration_curve
-
-        right, confidence = calibration_curve(self.right, self.confidence, n_bins=BINS)
-        counts = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], self.confidence))
-        return confidence, right, counts[counts > 0]
+        found = Calibration.of(self.right, self.confidence)
+        full, images = found.images > 0, found.images[found.images > 0]
+        return found.confidence[full] / images, found.right[full] / images, images
 
     @cached_property
     def calibration_error(self) -> float:
-        """Mean distance of confidence from the share of right labels (ECE, Guo et al. 2017)."""
-        confidence, right, counts = self.calibration
-        return float(np.average(np.abs(confidence - right), weights=counts))
+        return Calibration.of(self.right, self.confidence).error
 
     @cached_property
     def two_way(self) -> np.ndarray:

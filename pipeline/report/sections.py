@@ -27,7 +27,7 @@ def cards(result: Result) -> list[tuple[str, str, str]]:
         accuracy = float(result.right.mean())
         noise = metrics.accuracy_noise(accuracy, len(result.labels))
         made.append((f"{accuracy:.2%}", "accuracy", f"standard error {noise:.2%}"))
-        made.append((f"{result.per_class[2].mean():.2%}", "macro F1", f"mean recall {result.per_class[1].mean():.2%}"))
+        made.append((f"{result.per_class.macro_f1:.2%}", "macro F1", f"mean recall {result.per_class.mean_recall:.2%}"))
     for key in ("public", "private"):
         if key in result.board:
             made.append((result.board[key], f"{key} score", "leaderboard"))
@@ -68,15 +68,15 @@ def classes(result: Result) -> Section:
     if result.truth is None:
         table = Table(("class", "predicted", "share"), histogram(names, result.counts.tolist()))
         return Section("Classes", "How often each class is predicted; the truth is not known here.", [table])
-    precision, recall, f1, true = result.per_class
+    found = result.per_class
     rows = [
         (
             name,
-            number(int(true[c])),
+            number(int(found.true[c])),
             number(int(result.counts[c])),
-            percent(recall[c]),
-            percent(precision[c], bar=False),
-            percent(f1[c], bar=False),
+            percent(found.recall[c]),
+            percent(found.precision[c], bar=False),
+            percent(found.f1[c], bar=False),
         )
         for c, name in enumerate(names)
     ]

@@ -92,7 +92,7 @@ def _averages(trained: Trained) -> Section:
 
 
 def _classes(recipe: Training, trained: Trained, result: Result) -> Section:
-    recall, true = result.per_class[1], result.per_class[3]
+    recall, true = result.per_class.recall, result.per_class.true
     rows = [
         (
             name,

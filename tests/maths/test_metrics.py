@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.maths import metrics
+from pipeline.maths import metrics, stacking
 
 
 def test_accuracy_and_flips():
@@ -56,6 +56,40 @@ def test_scores_equal_scikit_learns(predictions, seed):
         assert scores["acc1"] == pytest.approx(accuracy_score(truth, said))
         assert scores["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro", zero_division=0))
         assert scores["mean_per_class_recall"] == pytest.approx(balanced_accuracy_score(truth, said))
+
+
+@given(measured())
+def test_measures_by_class_equal_scikit_learns(predictions):
+    """Pages show these, and their means are the ones of a benchmark, also where a class is absent."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    truth, said, classes = predictions.truth, predictions.top[:, 0], predictions.classes
+    found = metrics.ByClass.of(truth, said, classes)
+    expected = precision_recall_fscore_support(truth, said, labels=range(classes), zero_division=0)
+    for one, other in zip((found.precision, found.recall, found.f1, found.true), expected, strict=True):
+        np.testing.assert_allclose(one, other)
+    scores = metrics.scores(predictions)
+    assert (scores["macro_f1"], scores["mean_per_class_recall"]) == (found.macro_f1, found.mean_recall)
+    assert stacking.class_accuracy(predictions.right, truth) == pytest.approx(found.mean_recall)
+
+
+@given(measured())
+def test_calibration_equals_scikit_learns(predictions):
+    from sklearn.calibration import calibration_curve
+
+    found = metrics.Calibration.of(predictions.right, predictions.confidence)
+    right, confidence = calibration_curve(predictions.right, predictions.confidence, n_bins=metrics.ECE_BINS)
+    full = found.images > 0
+    np.testing.assert_allclose(found.right[full] / found.images[full], right)
+    np.testing.assert_allclose(found.confidence[full] / found.images[full], confidence)
+
+
+def test_the_interval_of_a_mean_is_scipys():
+    from scipy.stats import sem, t
+
+    values = [0.71, 0.74, 0.69, 0.75]
+    assert metrics.mean_interval(values)[1:] == pytest.approx(t.interval(0.95, 3, np.mean(values), sem(values)))
+    assert metrics.mean_interval([0.5]) == (0.5, 0.5, 0.5)
 
 
 def test_acc5_equals_scikit_learns():

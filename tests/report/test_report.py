@@ -58,7 +58,7 @@ class TestResult:
         members = [Member("a", 0.5, labels), Member("b", 0.5, truth)]
         result = Result("", "", "", "abcdef", None, "xyz", labels, truth, shares, members)
         assert result.confusion.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
-        assert result.per_class[1].tolist() == [0.5, 1, 0.5]
+        assert result.per_class.recall.tolist() == [0.5, 1, 0.5]
         assert result.calibration_error == pytest.approx(0.8 - 4 / 6)
         assert result.disagreement.tolist() == [[0, 2 / 6], [2 / 6, 0]]
         assert result.margin == pytest.approx(np.full(6, 0.7))
