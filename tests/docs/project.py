@@ -94,10 +94,10 @@ def tiny_checkpoints(folder: Path) -> Path:
 def shell(line: str, root: Path) -> subprocess.CompletedProcess:
     """A line as a reader types it, but with this interpreter, packages in a folder of its own, and without any hub."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
-    line = re.sub(r"^make ", f"make PYTHON={sys.executable} ", line)
-    line = line.replace("pip install ", "pip install --quiet --no-index --no-build-isolation --target site ")
+    line = re.sub(r"^make ", f"make PYTHON={sys.executable} ", line.replace(" PYTHON=python3", ""))
+    line = line.replace("pip install ", "pip install --quiet --no-index --no-deps --no-build-isolation --target site ")
     line = re.sub(r"^python ", f"{sys.executable} ", line)
-    kept["PYTHONPATH"] = str(root / "site")
+    kept |= {"PYTHONPATH": str(root / "site"), "PATH": f"{root / 'site' / 'bin'}:{kept['PATH']}"}
     return subprocess.run(
         ["bash", "-c", line],
         cwd=root,

@@ -49,7 +49,9 @@ def verbs(step: pages.Step) -> list[list[str]]:
     if not step.command.startswith("make "):
         return []
     words = shlex.split(re.sub(r"\$\([^)]*\)", "x", step.command), comments=True)
-    told = subprocess.run([*words, "--dry-run", "PYTHON=python"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(
+        [*words[:1], "PYTHON=python", "--dry-run", *words[1:]], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert told.returncode == 0, f"{step.where}: {step.command}: {told.stderr}"
     lines = [line for line in told.stdout.replace("\\\n", " ").splitlines() if " -m pipeline " in line]
     return [shlex.split(line.partition(" -m pipeline ")[2]) for line in lines]
