@@ -5,7 +5,6 @@ recipes (a string below each key), arguments from the signatures of registered f
 """
 
 import ast
-import importlib
 import inspect
 import re
 import sys
@@ -22,7 +21,7 @@ from pipeline.chain.temperatures import MATCHES  # noqa: E402
 from pipeline.core.tables import markdown  # noqa: E402
 from pipeline.images.ops import OPS  # noqa: E402
 from pipeline.images.views import VIEWS  # noqa: E402
-from pipeline.labelled import readers  # noqa: E402
+from pipeline.labelled.readers import READERS  # noqa: E402
 from pipeline.learn.finetune.augment import AUGMENTATIONS  # noqa: E402
 from pipeline.learn.finetune.settings import Finetune  # noqa: E402
 from pipeline.maths.refine import STEPS  # noqa: E402
@@ -63,7 +62,6 @@ SCHEMAS = {
     "unseen": Unseen,
     "finetune": Finetune,
 }
-READERS = {name: importlib.import_module(f"pipeline.labelled.readers.{name}").read for name in readers.readers()}
 # {name: (functions by name, how many of their parameters a recipe does not give)}
 FUNCTIONS: dict[str, tuple[dict[str, Callable], int]] = {
     "ops": (OPS, 2),

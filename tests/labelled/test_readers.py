@@ -486,3 +486,18 @@ def test_shipped_recipes_are_whole():
             chain_features.check_recipe(project, member, entry.size, entry.resize_mode)
         assert set(benchmark.datasets) <= set(project.names("datasets")), name
         assert all(prompts == "own" or (ROOT / "prompts" / prompts).is_dir() for prompts in benchmark.prompts), name
+
+
+def test_a_reader_from_anywhere_is_named_in_yaml(tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets.READERS, "prefixed", None)  # taken out again afterwards
+
+    @datasets.reader
+    def prefixed(path: Path, separator: str = "_"):
+        for file in sorted(path.glob("*.jpg")):
+            yield datasets.Row(file.name, file.name.partition(separator)[0], "test", file)
+
+    picture(tmp_path / "oak-1.jpg")
+    picture(tmp_path / "elm-1.jpg")
+    assert table(tmp_path, {"prefixed": "-"}) == [("elm-1.jpg", "elm", "test"), ("oak-1.jpg", "oak", "test")]
+    with pytest.raises(UserError, match="prefixed has no argument 'seperator'. Did you mean 'separator'"):
+        rows(tmp_path, {"prefixed": {"seperator": "-"}})

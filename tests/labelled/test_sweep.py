@@ -242,7 +242,7 @@ def test_from_the_command_line(swept, command):
 class TestDemo:
     def test_its_labels_are_the_solutions(self):
         solution = CsvFormat(fresh_demo()).solution
-        rows = list(csv_reader.read(ROOT / "demo" / "labels.csv"))
+        rows = list(csv_reader.csv(ROOT / "demo" / "labels.csv"))
         names = Project(ROOT).class_names("demo")
         assert [(row.id, names.index(row.class_name)) for row in rows] == [
             (f"images/{n}.jpg", label) for n, label in enumerate(solution)

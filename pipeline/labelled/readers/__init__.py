@@ -1,10 +1,9 @@
 """Labelled data sets in the form they have on disk: rows of image, class name and split.
 
-A format is one module here with `read(path, argument...) -> iterable of Row`; the arguments' annotations are what
-a recipe may set. To add one, write the module.
+A format is a function `(path, argument...) -> iterable of Row` with `@reader`; the arguments' annotations are what a
+recipe may set. To add one, write a file here, or register a function anywhere before the data set is read.
 """
 
-import importlib
 import re
 import string
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from PIL import Image
 
 from ...core.digests import FileDigests
 from ...core.errors import UserError, did_you_mean
-from ...core.registry import bind
+from ...core.registry import Registry, import_modules
 from ...images.decoding import DamagedImage, Decoded, Policy
 from ...images.decoding import read as read_image
 from ...recipes import Dataset
@@ -34,6 +33,9 @@ SPLITS = {
     "dev": "val",
 }
 ALL = "all"  # the split of data that has none
+
+READERS = Registry("reader", given=1)  # path
+reader = READERS.register
 
 
 class Row(NamedTuple):
@@ -84,26 +86,17 @@ class Samples:
         return [known[row.file] + (f" {row.id}" if row.read else "") for row in self.rows]
 
 
-def readers() -> list[str]:
-    """The formats that can be read."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
-
-
 def read(recipe: Dataset, path: Path, where: str) -> tuple[Row, ...]:
     """All rows of all splits. UserError, naming `where` the recipe is, when the data is not what it says."""
-    name, argument = recipe.reader
-    if name not in readers():
-        raise UserError(f"{where}: unknown reader {name!r}.{did_you_mean(name, readers())}")
-    function = importlib.import_module(f".{name}", __name__).read
-    options = bind(function, 1, name, argument, f"{where}: reader")
+    function, options = READERS.bind(recipe.reader, f"{where}: reader")
     if not path.exists():
         raise UserError(f"{where}: no data at {path}. Put it there or say where: DATA=path")
     try:
         rows = tuple(function(path, **options))
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: reader {name}: text of {path} is not UTF-8: {error.reason}") from None
+        raise UserError(f"{where}: reader {recipe.reader[0]}: text of {path} is not UTF-8: {error.reason}") from None
     if not rows:
-        raise UserError(f"{where}: reader {name} finds no labelled images in {path}")
+        raise UserError(f"{where}: reader {recipe.reader[0]} finds no labelled images in {path}")
     return rows
 
 
@@ -145,3 +138,6 @@ def lines(path: Path, what: str) -> Iterator[list[str]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
             yield line.split(maxsplit=1)
+
+
+import_modules(__name__)  # the readers register themselves

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ...core.errors import UserError
-from . import Row
+from . import Row, reader
 
 LAYOUT = "cifar-100-python has meta, train, test; cifar-10-batches-py has batches.meta, data_batch_1..5, test_batch"
 # everything the published files refer to; Python 2 wrote them, so under the names of its numpy
@@ -42,7 +42,8 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a published CIFAR file: {error}") from None
 
 
-def read(path: Path, level: Literal["fine", "coarse"] = "fine") -> Iterator[Row]:
+@reader
+def cifar(path: Path, level: Literal["fine", "coarse"] = "fine") -> Iterator[Row]:
     """`level` matters for CIFAR-100: its 100 classes or its 20 superclasses."""
     if (path / "batches.meta").is_file():
         meta, labels_key = "batches.meta", "labels"

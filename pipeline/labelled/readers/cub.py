@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import UserError
-from . import Row, lines
+from . import Row, lines, reader
 
 LAYOUT = "CUB-200-2011 has images.txt, image_class_labels.txt, classes.txt, train_test_split.txt and images/"
 
 
-def read(path: Path) -> Iterator[Row]:
+@reader
+def cub(path: Path) -> Iterator[Row]:
     """The official split."""
     files, labels, names, is_train = (
         _table(path / f"{name}.txt") for name in ("images", "image_class_labels", "classes", "train_test_split")

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from . import Row, lines
+from . import Row, lines, reader
 
 LAYOUT = "DTD has labels/{train,val,test}{1..10}.txt and images/<class>/"
 
 
-def read(path: Path, fold: Annotated[int, Field(ge=1, le=10)] = 1) -> Iterator[Row]:
+@reader
+def dtd(path: Path, fold: Annotated[int, Field(ge=1, le=10)] = 1) -> Iterator[Row]:
     """One of the ten official splits into train, val and test."""
     for split in ("train", "val", "test"):
         for words in lines(path / "labels" / f"{split}{fold}.txt", LAYOUT):

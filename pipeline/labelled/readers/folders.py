@@ -7,10 +7,11 @@ from pathlib import Path
 from natsort import natsorted
 
 from ...images.listing import is_image
-from . import ALL, SPLITS, Row, is_junk
+from . import ALL, SPLITS, Row, is_junk, reader
 
 
-def read(path: Path, ignore: list[str] | None = None) -> Iterator[Row]:
+@reader
+def folders(path: Path, ignore: list[str] | None = None) -> Iterator[Row]:
     """Rows class by class; `ignore` names folders that are no classes or splits."""
     ignored = set(ignore or ())
     top = _folders(path, ignored)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...core.errors import UserError
-from . import SPLITS, Row
+from . import SPLITS, Row, reader
 from .csv import table
 
 METADATA = re.compile(r".*[-_](train|val|test)_metadata.*\.csv")
@@ -13,7 +13,8 @@ IMAGES = ("DF20_300", "DF20", "DF21_300", "DF21")
 LAYOUT = "FungiCLEF 2022 has DF20-train_metadata.csv, DF20-val_metadata.csv and DF20-300px/DF20_300/"
 
 
-def read(path: Path, images: str | None = None) -> Iterator[Row]:
+@reader
+def fungiclef(path: Path, images: str | None = None) -> Iterator[Row]:
     """Species are the first two words of scientificName, without author; `images` is the folder of the images.
 
     Metadata without scientificName (the competition's test set) has no labels and is left out.

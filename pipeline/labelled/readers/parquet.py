@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ...core.errors import UserError, did_you_mean
 from ...core.extras import need
-from . import SPLITS, Row
+from . import SPLITS, Row, reader
 
 
-def read(path: Path, image: str = "image", label: str = "label") -> Iterator[Row]:
+@reader
+def parquet(path: Path, image: str = "image", label: str = "label") -> Iterator[Row]:
     """`path` is a file, or a folder with files named after their split; the arguments are names of columns."""
     need("data", "reader parquet")
     import datasets

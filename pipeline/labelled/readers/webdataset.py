@@ -12,12 +12,13 @@ from pathlib import Path
 
 from ...core.errors import UserError
 from ...images.listing import is_image
-from . import ALL, SPLITS, Row
+from . import ALL, SPLITS, Row, reader
 
 LABELS = ("cls", "txt")
 
 
-def read(path: Path, label: str | None = None) -> Iterator[Row]:
+@reader
+def webdataset(path: Path, label: str | None = None) -> Iterator[Row]:
     """`path` is a tar, or a folder of tars named after their split or below folders named so.
 
     `label` is the extension of the label (cls or txt by default). Numbers are lines of classnames.txt, if there is one.

@@ -12,18 +12,13 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...core.registry import bind, find
+from ...core.registry import Registry
 from . import seed_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0, le=2)]
-AUGMENTATIONS: dict[str, Callable] = {}
-
-
-def augmentation(function: Callable) -> Callable:
-    """Register an augmentation under its function's name."""
-    AUGMENTATIONS[function.__name__] = function
-    return function
+AUGMENTATIONS = Registry("augmentation", given=1)  # size
+augmentation = AUGMENTATIONS.register
 
 
 def _v2():
@@ -75,9 +70,8 @@ def erase(size: int, probability: Share = 0.25):
 
 def check(named: Sequence[tuple[str, Any]], where: str) -> None:
     """UserError for an unknown augmentation or a wrong argument."""
-    for number, (name, argument) in enumerate(named):
-        at = f"{where}: augment.{number}"
-        bind(find(AUGMENTATIONS, "augmentation", name, at), 1, name, argument, at)
+    for number, one in enumerate(named):
+        AUGMENTATIONS.bind(one, f"{where}: augment.{number}")
 
 
 class Augmented(Dataset):
@@ -85,10 +79,8 @@ class Augmented(Dataset):
 
     def __init__(self, pixels: Callable[[int], Tensor], size: int, named: Sequence[tuple[str, Any]], seed: int):
         self.pixels, self.seed = pixels, seed
-        self.steps = [
-            AUGMENTATIONS[name](size, **bind(AUGMENTATIONS[name], 1, name, argument, "augment"))
-            for name, argument in named
-        ]
+        found = (AUGMENTATIONS.bind(one, "augment") for one in named)
+        self.steps = [function(size, **options) for function, options in found]
 
     def __getitem__(self, item: tuple[int, int, int]) -> Tensor:
         epoch, place, row = item
