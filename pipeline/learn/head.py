@@ -43,7 +43,7 @@ def train_head(task: Runtime, recipe: Training, name: str, where: str) -> list[T
         "recipe": recipe.model_dump(mode="json"),
         **_class_file(task, recipe),
         **source.made_from(method.needs_text),
-        "code": code_of(getattr(method, "fit", method).__module__),
+        "code": code_of(method.__module__),
     }
     known = reused(task.project, names, made_from, where)
     if known:
