@@ -1,17 +1,18 @@
-# The front door. `make` prints what can be made and the variables with their present values.
+# The front door. `make` prints what can be made and the variables with their present values. Variables count when they
+# are given on the command line of make; those of the environment are not read.
 
-COMPETITION ?= demo#     competitions/<name>.yaml
-ENSEMBLE    ?=#          ensembles/<name>.yaml (empty: the competition's own)
-MODEL       ?=#          an entry of models.yaml (empty: all members of the ensemble)
-PREPROCESS  ?=#          preprocess/<name>.yaml (empty: the model's own)
-DATA        ?=#          another image folder or glob for the competition
-DEVICE      ?= auto#     auto, cpu, cuda, cuda:1
-DTYPE       ?= auto#     auto (fp16 on a GPU, bf16 on a CPU that has it, else fp32), fp32, fp16, bf16
-BATCH       ?=#          images per forward pass (empty: 256 on a GPU, else 64)
-WORKERS     ?=#          decoding threads (empty: one per core)
-SHARD       ?= 2048#     images per cache file: what an interrupted run can lose
-LAUNCH      ?=#          start several processes, e.g. "accelerate launch --num_processes 4"
-PYTHON      ?=#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
+COMPETITION  = demo#     competitions/<name>.yaml
+ENSEMBLE     =#          ensembles/<name>.yaml (empty: the competition's own)
+MODEL        =#          an entry of models.yaml (empty: all members of the ensemble)
+PREPROCESS   =#          preprocess/<name>.yaml (empty: the model's own)
+DATA         =#          another image folder or glob for the competition
+DEVICE       = auto#     auto, cpu, cuda, cuda:1
+DTYPE        = auto#     auto (fp16 on a GPU, bf16 on a CPU that has it, else fp32), fp32, fp16, bf16
+BATCH        =#          images per forward pass (empty: 256 on a GPU, else 64)
+WORKERS      =#          decoding threads (empty: one per core)
+SHARD        = 2048#     images per cache file: what an interrupted run can lose
+LAUNCH       =#          start several processes, e.g. "accelerate launch --num_processes 4"
+PYTHON       =#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
 
 VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD LAUNCH PYTHON
 unexport $(VARIABLES)
@@ -28,8 +29,7 @@ MAKEFLAGS += --no-print-directory
 
 # every value reaches the shell in single quotes, whatever it contains
 quote = '$(subst ','\'',$(1))'
-option = $(if $($(2)),$(1) $(call quote,$($(2))))
-need = $(if $($(1)),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
+need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
 DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale dev)
@@ -47,122 +47,114 @@ endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
 PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli._launch,$(LAUNCH)),$(RUN)) -m pipeline
-JOB = $(call option,--competition,COMPETITION) $(call option,--data,DATA) $(call option,--ensemble,ENSEMBLE) \
-      $(call option,--model,MODEL) $(call option,--preprocess,PREPROCESS) $(call option,--device,DEVICE) \
-      $(call option,--dtype,DTYPE) $(call option,--batch,BATCH) $(call option,--workers,WORKERS) \
-      $(call option,--shard,SHARD)
-MEASURED = $(call option,--benchmark,BENCHMARK) $(call option,--models,MODELS) $(call option,--datasets,DATASETS) \
-      $(call option,--prompts,PROMPTS) $(call option,--poolings,POOLINGS) $(call option,--split,SPLIT)
+# what was given goes to the verb as it is, which says so if it does not use it
+OWN := LAUNCH PYTHON VENV UPGRADE
+GIVEN = $(foreach v,$(filter-out $(OWN),$(VARIABLES) $(OTHERS)),$(if $(call given,$(v)),$(call quote,$(v)=$($(v)))))
 
 ##@ The chain (each stage makes what it needs from the stages above)
 
 .PHONY: preprocess
 preprocess: $(READY) ## pixels of PREPROCESS, or of all recipes the ensemble needs
-	$(PIPELINE) preprocess $(JOB)
+	$(PIPELINE) preprocess $(GIVEN)
 
 .PHONY: infer
 infer: $(READY) ## prompt probabilities of MODEL, or of all members of the ensemble
-	$(PIPELINE) infer $(JOB)
+	$(PIPELINE) infer $(GIVEN)
 
 .PHONY: ensemble
 ensemble: $(READY) ## weighted blend of the members
-	$(PIPELINE) ensemble $(JOB)
+	$(PIPELINE) ensemble $(GIVEN)
 
 .PHONY: threshold
 threshold: $(READY) ## low probabilities of the blend become zero
-	$(PIPELINE) threshold $(JOB)
+	$(PIPELINE) threshold $(GIVEN)
 
 .PHONY: submit
 submit: $(READY) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv
-	$(PIPELINE) submit $(JOB)
+	$(PIPELINE) submit $(GIVEN)
 
 .PHONY: plan
 plan: $(READY) ## what submit would reuse, compute and write, and about how long it would take
-	$(PIPELINE) plan $(JOB)
+	$(PIPELINE) plan $(GIVEN)
 
 ##@ Submissions
 
 .PHONY: advise
 advise: $(READY) ## before a submission is spent: disagreement, prompts, images to look at; can the board see it?
-	$(PIPELINE) advise $(JOB)
+	$(PIPELINE) advise $(GIVEN)
 
 .PHONY: log
 log: $(READY) ## the submissions so far
-	$(PIPELINE) log $(JOB)
+	$(PIPELINE) log $(GIVEN)
 
 .PHONY: score
 score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE=0.91111
 	$(call need,N,N=12 PUBLIC=0.92024)
-	$(PIPELINE) score $(JOB) $(call option,--n,N) $(call option,--public,PUBLIC) $(call option,--private,PRIVATE)
+	$(PIPELINE) score $(GIVEN)
 
 .PHONY: diff
 diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
 	$(call need,A,A=11 B=12)
 	$(call need,B,A=11 B=12)
-	$(PIPELINE) diff $(JOB) $(call option,--a,A) $(call option,--b,B)
+	$(PIPELINE) diff $(GIVEN)
 
 .PHONY: sheet
 sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12
 	$(call need,N,N=12)
-	$(PIPELINE) sheet $(JOB) $(call option,--n,N)
+	$(PIPELINE) sheet $(GIVEN)
 
 .PHONY: report
 report: $(REPORT_READY) ## one HTML page about a submission (N=12, else the newest), ENSEMBLE, or BENCHMARK as below
-	$(PIPELINE) report $(JOB) $(call option,--n,N) $(MEASURED)
+	$(PIPELINE) report $(GIVEN)
 
 ##@ Labelled data
 
 .PHONY: benchmark
 benchmark: $(READY) ## models on data sets: MODELS="a b" DATASETS="x y" [PROMPTS= POOLINGS= SPLIT=], or BENCHMARK=name
-	$(if $(BENCHMARK),,$(call need,MODELS,MODELS="openai-b32" DATASETS="cub dtd")$(call need,DATASETS,MODELS="openai-b32" DATASETS="cub dtd"))
-	$(PIPELINE) benchmark $(JOB) $(MEASURED)
+	$(if $(call given,BENCHMARK),,$(call need,MODELS,MODELS="openai-b32" DATASETS="cub dtd")$(call need,DATASETS,MODELS="openai-b32" DATASETS="cub dtd"))
+	$(PIPELINE) benchmark $(GIVEN)
 
 .PHONY: prompts-rank
 prompts-rank: $(READY) ## what each template and prompt adds: MODEL=a DATASET=x [PROMPTS= SPLIT= POOLING= UNLABELLED=1]
 	$(call need,MODEL,MODEL=openai-b32 DATASET=cub)
-	$(PIPELINE) prompts-rank $(JOB) $(call option,--dataset,DATASET) $(call option,--prompts,PROMPTS) \
-	  $(call option,--split,SPLIT) $(call option,--pooling,POOLING) $(if $(UNLABELLED),--unlabelled) \
-	  $(if $(TEST_LABELS),--test-labels)
+	$(PIPELINE) prompts-rank $(GIVEN)
 
 .PHONY: sweep
 sweep: $(READY) ## many variants of an ensemble, ranked on cached features: RECIPE=sweeps/demo.yaml [OVERWRITE=1]
 	$(call need,RECIPE,RECIPE=sweeps/demo.yaml)
-	$(PIPELINE) sweep $(JOB) $(call option,--recipe,RECIPE) $(if $(OVERWRITE),--overwrite) \
-	  $(if $(TEST_LABELS),--test-labels)
+	$(PIPELINE) sweep $(GIVEN)
 
 ##@ Training on labelled data (features are cached; the first use installs the extras report and train)
 
 .PHONY: train
 train: $(TRAIN_READY) ## a head on frozen features or a fine-tuned tower, a member like any other: RECIPE=training/name.yaml
 	$(call need,RECIPE,RECIPE=training/name.yaml)
-	$(PIPELINE) train $(JOB) $(call option,--recipe,RECIPE)
+	$(PIPELINE) train $(GIVEN)
 
 .PHONY: probe
 probe: $(REPORT_READY) ## linear probe, without a recipe: MODEL=a DATASET=x
 	$(call need,MODEL,MODEL=openai-b32 DATASET=few-shot)
 	$(call need,DATASET,MODEL=openai-b32 DATASET=few-shot)
-	$(PIPELINE) probe $(JOB) $(call option,--dataset,DATASET) $(call option,--prompts,PROMPTS)
+	$(PIPELINE) probe $(GIVEN)
 
 .PHONY: kshot
 kshot: $(REPORT_READY) ## accuracy over k images per class: MODEL=a DATASET=x [METHODS="mlp" SHOTS="1 4 16" SEEDS=5]
 	$(call need,MODEL,MODEL=openai-b32 DATASET=few-shot)
 	$(call need,DATASET,MODEL=openai-b32 DATASET=few-shot)
-	$(PIPELINE) kshot $(JOB) $(call option,--dataset,DATASET) $(call option,--prompts,PROMPTS) \
-	  $(call option,--methods,METHODS) $(call option,--shots,SHOTS) $(call option,--seeds,SEEDS)
+	$(PIPELINE) kshot $(GIVEN)
 
 ##@ Any images
 
 .PHONY: analyse
 analyse: $(REPORT_READY) ## what the images are like: sizes, duplicates, resolution, damage; HTML page and CSV
-	$(PIPELINE) analyse $(JOB)
+	$(PIPELINE) analyse $(GIVEN)
 
 .PHONY: predict
 predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
 	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
-	$(PIPELINE) predict $(JOB) $(call option,--images,IMAGES) $(call option,--labels,LABELS) \
-	  $(call option,--top,TOP) $(call option,--template,TEMPLATE) $(call option,--out,OUT)
+	$(PIPELINE) predict $(GIVEN)
 
 ##@ Recipes and caches
 
@@ -170,20 +162,20 @@ predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPL
 new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES=a,b,c
 	$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
 	$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
-	$(PIPELINE) new $(JOB) $(call option,--images,IMAGES) $(call option,--classes,CLASSES)
+	$(PIPELINE) new $(GIVEN)
 
 .PHONY: models
 models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download
-	$(PIPELINE) models
+	$(PIPELINE) models $(GIVEN)
 
 .PHONY: inspect
 inspect: $(READY) ## what a cached file is and what it was made from: FILE=cache/...pt
 	$(call need,FILE,FILE=cache/demo/probs/...)
-	$(PIPELINE) inspect $(JOB) $(call option,--file,FILE)
+	$(PIPELINE) inspect $(GIVEN)
 
 .PHONY: clean-cache
 clean-cache: $(READY) ## list and remove what no current recipe uses (DRY=1 only lists)
-	$(PIPELINE) clean-cache $(JOB) $(if $(DRY),--dry)
+	$(PIPELINE) clean-cache $(GIVEN)
 
 ##@ The project
 
@@ -228,7 +220,13 @@ help: ## this text
 	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '\nVariables (make submit COMPETITION=scene ENSEMBLE=winner)\n'
 	@$(foreach v,$(VARIABLES),printf '  %-12s %-10s %s\n' $(v) $(call quote,$($(v))) \
-	  "$$(sed -n 's/^$(v) *?=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";)
+	  "$$(sed -n 's/^$(v) *=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";)
+
+TARGETS = $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
+.DEFAULT:
+	@python3 -c 'import difflib, sys; near = difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1); \
+	  sys.exit(f"error: no target {sys.argv[1]!r}." + (f" Did you mean {near[0]!r}?" if near else " make alone lists them"))' \
+	  $(call quote,$@) $(TARGETS)
 
 # ---- set-up: a stamp is newer than the pins it was installed from
 

@@ -1,16 +1,26 @@
 """`python -m pipeline <verb>`, installed as `zero-shot <verb>`: finds the verb in cli/ and tells errors in a line."""
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 
-from .cli._options import parse, runtime_of
-from .core.errors import UserError
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; exit code 1: a user's mistake, told in a line on stderr; 3: a submission with damaged images."""
-    args = parse(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("\ninterrupted: finished shards are kept; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from .cli._options import parse, runtime_of  # not at the top: Ctrl-C while they are imported ends in a line as well
+    from .core.errors import UserError
+
+    args = parse(arguments)
     warnings.filterwarnings("ignore", module="PIL")  # what matters of an image file is told by chain/damage.py
     try:
         return args.module.run(runtime_of(args), args) or 0
@@ -20,14 +30,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}. What was finished is kept; run the same command again to go on", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted: finished shards are kept; run the same command again to go on", file=sys.stderr)
-        return 130
+
+
+class _Output(io.FileIO):
+    """Standard output; when its reader is gone (`make log | head -1`), what is left of it is dropped, not the work."""
+
+    def write(self, data) -> int | None:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
 
 
 def run() -> int:
     """The command `zero-shot`."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a name that the terminal cannot show stops nothing
+    raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+    # errors as of stderr: a name that the terminal cannot show stops nothing
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=raw.isatty()
+    )
     return main()
 
 

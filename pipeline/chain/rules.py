@@ -70,13 +70,13 @@ def _usage(registry: dict[str, Callable], kind: str, name: str, path: Path, *key
 
 def uses(project: Project, name: str) -> list[Use]:
     """What an ensemble recipe uses: 'image', and 'test_set' or 'labels' if so, in this order."""
-    found = {usage.use for usage in usages(project, project.ensemble(name), project.path("ensembles", name))}
+    found = {usage.use for usage in usages(project, project.ensemble(name), project.ensemble_path(name))}
     return [use for use in USES if use in found | {"image"}]
 
 
 def check(task: Task, name: str) -> None:
     """UserError, naming file and line, for a recipe that uses what the task's rules forbid."""
-    check_recipe(task, task.project.ensemble(name), task.project.path("ensembles", name))
+    check_recipe(task, task.project.ensemble(name), task.project.ensemble_path(name))
 
 
 def check_recipe(task: Task, recipe: Ensemble, path: Path, *within: str) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..labelled.task import DatasetTask
 
 Arguments = argparse.Namespace
+ASSIGNED = re.compile(r"[A-Z][A-Z_]*=")
 
 
 def verbs() -> list[str]:
@@ -28,60 +29,130 @@ def verbs() -> list[str]:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """The arguments of a verb, with its module as `verb`. Only the verb that is asked for is imported."""
+    """The arguments of a verb, with its module as `module`. Only the verb that is asked for is imported.
+
+    A verb takes the GROUPS that it USES and what its `arguments` adds; anything else is an error. NAME=value, as make
+    hands over what was given on its command line, means --name value, and nothing at all if the value is empty.
+    """
     known = verbs()
     asked = [arguments[0]] if arguments and arguments[0] in known else known
     called = "zero-shot" if Path(sys.argv[0]).stem == "zero-shot" else "python -m pipeline"
     main = _Parser(prog=called, description=importlib.import_module(__package__).__doc__)
     parsers = main.add_subparsers(dest="verb", required=True, metavar="verb")
-    shared = _shared()
     for name in asked:
         verb = importlib.import_module(f".{name.replace('-', '_')}", __package__)
-        parser = parsers.add_parser(name, parents=[shared], help=verb.HELP, description=verb.HELP)
+        parser = parsers.add_parser(name, help=verb.HELP, description=verb.HELP, allow_abbrev=False)
         parser.set_defaults(module=verb)
+        for group in getattr(verb, "USES", ()):
+            GROUPS[group](parser)
         if hasattr(verb, "arguments"):
             verb.arguments(parser)
+        parser.assigned = len(asked) == 1
     return main.parse_args(arguments)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A wrong value is one line, with the option as it is called in make as well."""
+    """A mistake is one line, with the option as it is called in make as well."""
+
+    assigned = False  # whether NAME=value is understood
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.assigned:
+            found, unused = super().parse_known_args(self._options(args), namespace)
+            for word in unused:
+                self._not_used(word)
+            return found, []
+        return super().parse_known_args(args, namespace)
+
+    def _options(self, words: Sequence[str]) -> list[str]:
+        """NAME=value as --name=value; a flag's value only says that it is given."""
+        made = []
+        for word in words:
+            name, _, value = word.partition("=")
+            if not ASSIGNED.match(word):
+                made.append(word)
+            elif value:
+                option = f"--{name.lower().replace('_', '-')}"
+                flag = self._option_string_actions.get(option)
+                made.append(option if flag and flag.nargs == 0 else f"{option}={value}")
+        return made
+
+    def _not_used(self, word: str) -> None:
+        verb = self.prog.rpartition(" ")[2]
+        if not word.startswith("--"):
+            self.error(f"{word!r} is not used by {verb}; give NAME=value or --name value")
+        option = word.partition("=")[0].removeprefix("--")
+        known = [name.removeprefix("--") for name in self._option_string_actions if name.startswith("--")]
+        hint = did_you_mean(option, set(known) - {"help"})
+        self.error(f"{_variable(option)} (--{option}) is not used by {verb}.{hint}")
 
     def error(self, message: str):
-        option = re.match(r"argument --([a-z-]+): ", message)
+        option = re.match(r"argument (?:--([a-z-]+)|verb): ", message)
         if option:
-            message = f"{option[1].upper().replace('-', '_')} (--{option[1]}): {message[option.end() :]}"
-        print(f"error: {message}. '{self.prog} --help' tells more", file=sys.stderr)
+            name = option[1]
+            message = (f"{_variable(name)} (--{name}): " if name else "") + message[option.end() :]
+        wrong = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:
+            hint = did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
+            message = f"{message[: wrong.start()]}no {wrong[1]!r}.{hint}"
+        if message.startswith("the following arguments are required: --"):
+            asked = re.findall(r"--([a-z-]+)", message)
+            message = "give " + ", ".join(f"{_variable(name)}= (--{name})" for name in asked)
+        end = "" if message[-1] in ".?" else "."
+        print(f"error: {message}{end} '{self.prog} --help' tells more", file=sys.stderr)
         sys.exit(2)
 
 
-def _shared() -> argparse.ArgumentParser:
-    """The options that describe a run."""
-    run = _Parser(add_help=False)
-    run.add_argument("--competition", default="demo", metavar="NAME", help="competitions/NAME.yaml (default: demo)")
-    run.add_argument("--data", metavar="PATH", help="another image folder or glob than the competition's")
-    run.add_argument("--ensemble", metavar="NAME", help="ensembles/NAME.yaml (default: the competition's)")
-    run.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
-    run.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
-    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    run.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
-    run.add_argument("--batch", type=positive, metavar="N", help="images per forward pass")
-    run.add_argument("--workers", type=positive, metavar="N", help="decoding threads (default: one per core)")
-    run.add_argument("--shard", type=positive, default=2048, metavar="ROWS", help="images per cache file")
-    return run
+def _variable(option: str) -> str:
+    return option.upper().replace("-", "_")
+
+
+def _competition(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--competition", default="demo", metavar="NAME", help="competitions/NAME.yaml (default: demo)")
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="PATH", help="another image folder or glob than the recipe's")
+
+
+def _ensemble(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ensemble", metavar="NAME", help="ensembles/NAME.yaml (default: the competition's)")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="NAME", help="an entry of models.yaml")
+    parser.add_argument("--preprocess", metavar="NAME", help="preprocess/NAME.yaml (default: the model's)")
+
+
+def _compute(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
+    parser.add_argument("--batch", type=positive, metavar="N", help="images per forward pass")
+    parser.add_argument("--workers", type=positive, metavar="N", help="decoding threads (default: one per core)")
+    parser.add_argument("--shard", type=positive, default=2048, metavar="ROWS", help="images per cache file")
+
+
+GROUPS = {
+    "competition": _competition,
+    "data": _data,
+    "ensemble": _ensemble,
+    "model": _model,
+    "compute": _compute,
+}
+FIELDS = {  # of a Runtime, by option
+    "data": "data",
+    "device": "device_name",
+    "dtype": "dtype_name",
+    "batch": "batch_size",
+    "workers": "workers",
+    "shard": "shard_rows",
+}
 
 
 def runtime_of(args: Arguments) -> Runtime:
     """The settings of a run in the present folder."""
-    return Runtime(
-        Project(),
-        data=args.data,
-        device_name=args.device,
-        dtype_name=args.dtype,
-        batch_size=args.batch,
-        workers=args.workers or 0,
-        shard_rows=args.shard,
-    )
+    given = {field: getattr(args, option, None) for option, field in FIELDS.items()}
+    return Runtime(Project(), **{field: value for field, value in given.items() if value is not None})
 
 
 def positive(text: str) -> int:
@@ -102,11 +173,14 @@ def competition(runtime: Runtime, args: Arguments) -> CompetitionTask:
 
 
 def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
-    """ENSEMBLE or the competition's; UserError for one that the rules forbid, before anything is computed."""
-    name = args.ensemble or task.recipe.ensemble
-    if not name:
-        raise UserError(f"no ensemble: give ENSEMBLE=name, or 'ensemble:' in {task.where}")
-    task.project.ensemble(name)  # its mistakes are told before torch is imported
+    """ENSEMBLE, the member MODEL alone, or the competition's ensemble; UserError for one that the rules forbid.
+
+    Told before anything is computed, and before torch is imported.
+    """
+    if args.preprocess and not args.model:
+        raise UserError("PREPROCESS= is of a member alone: give MODEL=name as well")
+    name = str(_member(task, args)) if args.model else _ensemble_name(task, args)
+    task.project.ensemble(name)
     from ..chain import rules
 
     rules.check(task, name)
@@ -114,19 +188,34 @@ def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
 
 
 def asked_members(task: CompetitionTask, args: Arguments) -> list[Member]:
-    """The member MODEL@PREPROCESS, or all members of the ensemble."""
+    """The member MODEL@PREPROCESS, or all members of the ensemble, seen through PREPROCESS if that is given."""
     if args.model:
-        return [task.project.member(args.model, args.preprocess)]
-    name = checked_ensemble(task, args)
-    from ..chain import ensemble
+        return [_member(task, args)]
+    name = _ensemble_name(task, args)
+    recipe = task.project.ensemble(name)
+    from ..chain import ensemble, rules
 
-    found = list(ensemble.members(task.project.ensemble(name)))
+    rules.check(task, name)
+    found = list(ensemble.members(recipe))
     if args.preprocess:
         found = [task.project.member(member.model, args.preprocess) for member in found]
     return list(dict.fromkeys(found))
 
 
-def model(runtime: Runtime, args: Arguments) -> str:
+def _member(task: CompetitionTask, args: Arguments) -> Member:
+    if args.ensemble:
+        raise UserError("ENSEMBLE= and MODEL=: give an ensemble, or a member alone, not both")
+    return task.project.member(args.model, args.preprocess)
+
+
+def _ensemble_name(task: CompetitionTask, args: Arguments) -> str:
+    name = args.ensemble or task.recipe.ensemble
+    if not name:
+        raise UserError(f"no ensemble: give ENSEMBLE=name, or 'ensemble:' in {task.where}")
+    return name
+
+
+def asked_model(runtime: Runtime, args: Arguments) -> str:
     """MODEL, or MODEL@PREPROCESS where another recipe than the model's own is asked for."""
     if not args.model:
         raise UserError(f"no model: give MODEL=name.{did_you_mean('', runtime.project.models)}")

@@ -4,6 +4,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, competition
 
 HELP = "what the images are like: sizes, duplicates, resolution, damage"
+USES = ("competition", "data", "compute")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -8,6 +8,7 @@ from ..recipes import Benchmark
 from ._options import Arguments, words
 
 HELP = "measure models, prompts and poolings on labelled data sets"
+USES = ("data", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, competition, positive
 
 HELP = "what changed between two submissions"
+USES = ("competition", "data")
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -4,6 +4,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, checked_ensemble, competition, only_encodes
 
 HELP = "weighted blend of the members"
+USES = ("competition", "data", "ensemble", "model", "compute")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -5,6 +5,7 @@ from ..core.console import rank
 from ._options import Arguments, asked_members, checked_ensemble, competition, report_damage
 
 HELP = "prompt probabilities of one model, or of all members of the ensemble"
+USES = ("competition", "data", "ensemble", "model", "compute")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -4,9 +4,10 @@ from argparse import ArgumentParser
 
 from ..chain.task import Runtime
 from ..core.extras import need
-from ._options import Arguments, model, positive, words
+from ._options import Arguments, asked_model, positive, words
 
 HELP = "accuracy over k training images per class, for several methods and seeds"
+USES = ("data", "model", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -23,6 +24,6 @@ def run(runtime: Runtime, args: Arguments) -> None:
     from ..report import training
 
     methods, shots = words(args.methods), words(args.shots)
-    curves = kshot.measure_curves(runtime, model(runtime, args), args.dataset, methods, shots, args.seeds, args.prompts)
+    curves = kshot.measure_curves(runtime, asked_model(runtime, args), args.dataset, methods, shots, args.seeds, args.prompts)
     if curves:
         training.write_kshot(runtime, curves)

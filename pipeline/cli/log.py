@@ -5,6 +5,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, competition
 
 HELP = "the submissions so far"
+USES = ("competition",)
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -18,6 +18,7 @@ from ..recipes.prompts import file_stem
 from ._options import Arguments
 
 HELP = "write the files of a new competition"
+USES = ("competition",)
 COMPETITION = """\
 # Everything about the competition. Keys: docs/recipes.md.
 images: {images}

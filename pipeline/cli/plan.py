@@ -25,6 +25,7 @@ from ._options import Arguments, checked_ensemble, competition
 from .models import weights_state
 
 HELP = "what a submission would reuse and compute, and about how long it would take"
+USES = ("competition", "data", "ensemble", "model", "compute")
 SAMPLE = 16  # images of a calibration
 DIMENSIONS = 1024  # of a feature, where the model cannot be asked
 HEADER = ("stage", "what", "cached", "to do", "", "GB to write", "time")

@@ -10,15 +10,16 @@ from pathlib import Path
 from ..chain.csv_format import warn_of_formulas
 from ..chain.task import Runtime
 from ..core.console import progress, say, warn
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..core.tables import csv_lines, table
 from ..images.decoding import decode
 from ..images.listing import list_images
-from ._options import Arguments, positive
+from ._options import Arguments, asked_model, positive
 from .new import names_from
 
 HELP = "labels and scores of any folder of images, without a competition"
+USES = ("model", "compute")
 SHOWN = 10  # images in the terminal's table
 NAMED = 20  # damaged images in the last line
 
@@ -32,9 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
-    if not args.model:
-        raise UserError(f"no model: give MODEL=name.{did_you_mean('', runtime.project.models)}")
-    predict(runtime, args.model, args.images, args.labels, args.template, args.top, args.out)
+    predict(runtime, asked_model(runtime, args), args.images, args.labels, args.template, args.top, args.out)
 
 
 def predict(runtime: Runtime, model: str, images: str, labels: str, template: str | None, top: int, out: str) -> Path:
@@ -51,7 +50,7 @@ def predict(runtime: Runtime, model: str, images: str, labels: str, template: st
     if target.exists():
         raise UserError(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
     files = list_images(str(root / images), "IMAGES")
-    classifier = Classifier(runtime, model, None)
+    classifier = Classifier(runtime, model)
     damaged, first, counts = [], [], Counter()
     text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     with atomic_file(target) as temporary, open(temporary, "w", **text) as file:

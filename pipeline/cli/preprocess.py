@@ -4,6 +4,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, asked_members, competition, report_damage
 
 HELP = "images -> pixels of one recipe, or of all that the ensemble needs"
+USES = ("competition", "data", "ensemble", "model", "compute")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -4,10 +4,11 @@ from argparse import ArgumentParser
 
 from ..chain.task import Runtime
 from ..core.extras import need
-from ._options import Arguments, model
+from ._options import Arguments, asked_model
 from .train import train
 
 HELP = "a linear probe of a model on a labelled data set"
+USES = ("data", "model", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(runtime: Runtime, args: Arguments) -> None:
     need("report", "make probe")
-    asked = model(runtime, args)
+    asked = asked_model(runtime, args)
     from ..learn.recipe import Training
 
     member = runtime.project.member(asked)

@@ -9,6 +9,7 @@ from ..recipes import BenchmarkPooling
 from ._options import Arguments, competition
 
 HELP = "what each template and prompt adds, with labels or without"
+USES = ("competition", "data", "model", "compute")
 POOLINGS = get_args(BenchmarkPooling)
 
 

@@ -5,9 +5,10 @@ from argparse import ArgumentParser
 from ..chain.task import Runtime
 from ..core.errors import UserError
 from . import benchmark
-from ._options import Arguments, competition, positive
+from ._options import Arguments, checked_ensemble, competition, positive
 
 HELP = "one HTML page about a submission, an ensemble or a benchmark"
+USES = ("competition", "data", "ensemble", "model", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -18,9 +19,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(runtime: Runtime, args: Arguments) -> None:
     from .. import report
 
+    own = args.n or args.ensemble or args.model or args.preprocess
     if any((args.benchmark, args.datasets, args.models, args.prompts, args.poolings, args.split)):
-        if args.n or args.ensemble:
-            raise UserError("N= and ENSEMBLE= are of a competition: give them, or a benchmark, not both")
+        if own:
+            raise UserError("N=, ENSEMBLE= and MODEL= are of a competition: give them, or a benchmark, not both")
         report.of_benchmark(runtime, *benchmark.asked_recipe(runtime, args))
-    else:
-        report.of_task(competition(runtime, args), args.n, args.ensemble)
+        return
+    task = competition(runtime, args)
+    report.of_task(task, args.n, checked_ensemble(task, args) if own and not args.n else None)

@@ -7,6 +7,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, competition, positive
 
 HELP = "record a leaderboard score of a submission"
+USES = ("competition",)
 
 
 def arguments(parser: ArgumentParser) -> None:

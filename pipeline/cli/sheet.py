@@ -6,6 +6,7 @@ from ..chain.task import Runtime
 from ._options import Arguments, competition, positive
 
 HELP = "a contact sheet of a submission"
+USES = ("competition", "data")
 
 
 def arguments(parser: ArgumentParser) -> None:

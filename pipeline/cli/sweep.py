@@ -7,6 +7,7 @@ from ..chain.task import Runtime
 from ._options import Arguments
 
 HELP = "many variants of an ensemble recipe, ranked on a development split or by stability"
+USES = ("data", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:

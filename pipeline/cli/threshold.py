@@ -5,6 +5,7 @@ from ..core.console import say
 from ._options import Arguments, checked_ensemble, competition, only_encodes
 
 HELP = "low probabilities of the blend become zero"
+USES = ("competition", "data", "ensemble", "model", "compute")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

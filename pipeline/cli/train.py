@@ -10,6 +10,7 @@ from ..core.extras import need
 from ._options import Arguments
 
 HELP = "a recipe of training/: a head or a tuned tower -> trained/<name>/, a member like any other"
+USES = ("data", "compute")
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -161,9 +161,17 @@ class Project:
 
     @cache
     def ensemble(self, name: str) -> Ensemble:
-        """The recipe, its members written out as model@preprocess and all of them known."""
-        path = self.path("ensembles", name)
-        return self.complete(Ensemble.read(path), path)
+        """The recipe, its members written out as model@preprocess and all of them known.
+
+        A name with an @ is that member alone, an ensemble of one without a file.
+        """
+        path = self.ensemble_path(name)
+        alone = "@" in name
+        return self.complete(Ensemble.parse({"members": {name: 1}}, name) if alone else Ensemble.read(path), path)
+
+    def ensemble_path(self, name: str) -> Path:
+        """Where an ensemble is written; a member alone is written nowhere."""
+        return Path(f"MODEL={name}") if "@" in name else self.path("ensembles", name)
 
     def complete(self, recipe: Ensemble, path: Path | str) -> Ensemble:
         """The same of a recipe that is written in `path`."""

@@ -221,11 +221,10 @@ def _member(task: Task, name: str) -> Named:
 
 def _final(task: Task, name: str, made: dict) -> Artefact | None:
     """The thresholded blend that a submission was made from."""
-    if name in task.project.names("ensembles"):
-        with contextlib.suppress(UserError):  # a recipe that is broken by now
-            last = threshold.stage(task, name)
-            if last.digest == made["digest"]:
-                return made_stage(last)
+    with contextlib.suppress(UserError):  # a recipe that is gone or broken by now
+        last = threshold.stage(task, name)
+        if last.digest == made["digest"]:
+            return made_stage(last)
     return _cached(task, "threshold", name, made["digest"]) or _cached(task, "ensemble", name, made["digest"])
 
 

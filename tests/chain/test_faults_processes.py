@@ -20,11 +20,11 @@ PROCESSES, SECONDS, PATIENCE = 8, 60, 120
 JOB = ("--competition", "tiny", "--dtype", "fp32", "--shard", "8")
 RECIPES = ("both", "one", "loud", "largest", "middle", "mean_text")
 TARGETS = [
-    *([verb, "--ensemble", name] for name in RECIPES for verb in ("submit", "submit", "ensemble", "threshold", "plan")),
-    *(["infer", "--model", model] for model in ("vit", "vit2")),
-    *(["preprocess", "--preprocess", recipe] for recipe in ("tiny", "tiny-sharp")),
-    ["infer"],
-    ["log"],
+    *([verb, *JOB, "--ensemble", name] for name in RECIPES for verb in ("submit", "submit", "ensemble", "threshold", "plan")),
+    *(["infer", *JOB, "--model", model] for model in ("vit", "vit2")),
+    *(["preprocess", *JOB, "--preprocess", recipe] for recipe in ("tiny", "tiny-sharp")),
+    ["infer", *JOB],
+    ["log", "--competition", "tiny"],
     ["clean-cache", "--dry"],
     ["models"],
 ]
@@ -38,7 +38,7 @@ def run(root: Path, arguments: list[str]) -> None:
     said = os.open(root / "said" / str(os.getpid()), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(said, 1)
     os.dup2(said, 2)
-    os._exit(main([arguments[0], *JOB, *arguments[1:]]))
+    os._exit(main(arguments))
 
 
 @pytest.fixture

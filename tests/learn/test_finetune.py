@@ -430,7 +430,7 @@ def command_line(root: Path, settings: dict) -> list[str]:
         root / "training" / "t.yaml",
         yaml.safe_load(recipe(settings).model_dump_json()) | {"method": {"finetune": settings}},
     )
-    return ["-m", "pipeline", "train", "--recipe", "training/t.yaml", "--dtype", "fp32", "--competition", "tiny"]
+    return ["-m", "pipeline", "train", "--recipe", "training/t.yaml", "--dtype", "fp32"]
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_members_left_out_one_by_one(project_root):
         (other,) = [m for m in result.members if m is not member]
         kept = zeroshot.threshold(chain_probs.of_member(task, other.name).rows("probs", 0, IMAGES), 0.002)
         columns = Columns.of(task.prompts)
-        pooled = zeroshot.pool(kept, columns["prompt_class"], columns["prompt_weight"], 3, "mean")
+        pooled = zeroshot.pool(kept, columns.prompt_class, columns.prompt_weight, 3, "mean")
         assert member.flips == (pooled.argmax(dim=1).numpy() != result.labels).sum()
     assert sum(member.flips for member in result.members) > 0
 
