@@ -132,13 +132,7 @@ def _compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=positive, default=2048, metavar="ROWS", help="images per cache file")
 
 
-GROUPS = {
-    "competition": _competition,
-    "data": _data,
-    "ensemble": _ensemble,
-    "model": _model,
-    "compute": _compute,
-}
+GROUPS = {"competition": _competition, "data": _data, "ensemble": _ensemble, "model": _model, "compute": _compute}
 FIELDS = {  # of a Runtime, by option
     "data": "data",
     "device": "device_name",

@@ -24,6 +24,8 @@ def run(runtime: Runtime, args: Arguments) -> None:
     from ..report import training
 
     methods, shots = words(args.methods), words(args.shots)
-    curves = kshot.measure_curves(runtime, asked_model(runtime, args), args.dataset, methods, shots, args.seeds, args.prompts)
+    curves = kshot.measure_curves(
+        runtime, asked_model(runtime, args), args.dataset, methods, shots, args.seeds, args.prompts
+    )
     if curves:
         training.write_kshot(runtime, curves)

@@ -20,7 +20,11 @@ PROCESSES, SECONDS, PATIENCE = 8, 60, 120
 JOB = ("--competition", "tiny", "--dtype", "fp32", "--shard", "8")
 RECIPES = ("both", "one", "loud", "largest", "middle", "mean_text")
 TARGETS = [
-    *([verb, *JOB, "--ensemble", name] for name in RECIPES for verb in ("submit", "submit", "ensemble", "threshold", "plan")),
+    *(
+        [verb, *JOB, "--ensemble", name]
+        for name in RECIPES
+        for verb in ("submit", "submit", "ensemble", "threshold", "plan")
+    ),
     *(["infer", *JOB, "--model", model] for model in ("vit", "vit2")),
     *(["preprocess", *JOB, "--preprocess", recipe] for recipe in ("tiny", "tiny-sharp")),
     ["infer", *JOB],

@@ -67,13 +67,12 @@ def known(recipes: Project, kind: str) -> set[str]:
 
 def named(args) -> list[tuple[str, str]]:
     """(kind, name) of all recipes that the arguments of a verb name."""
-    found = [("competitions", args.competition)] if args.verb != "new" else []
-    for kind, key in (("ensembles", "ensemble"), ("preprocess", "preprocess"), ("models", "model")):
-        found += [(kind, getattr(args, key))] if getattr(args, key) else []
+    found = []
+    for kind in ("competitions", "ensembles", "preprocess", "models", "datasets", "benchmarks"):
+        name = getattr(args, kind if kind == "preprocess" else kind.removesuffix("s"), None)
+        found += [(kind, name)] if name and (kind, args.verb) != ("competitions", "new") else []
     for key in ("datasets", "models"):
         found += [(key, word) for words in getattr(args, key, None) or () for word in words.split()]
-    found += [("datasets", args.dataset)] if getattr(args, "dataset", None) else []
-    found += [("benchmarks", args.benchmark)] if getattr(args, "benchmark", None) else []
     if getattr(args, "recipe", None):
         found.append(({"train": "training", "sweep": "sweeps"}[args.verb], Path(args.recipe).stem))
     return found
