@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 
 from ..chain.task import Runtime
 from ..core.errors import UserError
+from ..core.extras import need
 from . import benchmark
 from ._options import Arguments, checked_ensemble, competition, positive
 
@@ -17,13 +18,15 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
-    from .. import report
+    need("report", "make report")
+    from ..report import benchmark as benchmark_page
+    from ..report import submission
 
     own = args.n or args.ensemble or args.model or args.preprocess
     if any((args.benchmark, args.datasets, args.models, args.prompts, args.poolings, args.split)):
         if own:
             raise UserError("N=, ENSEMBLE= and MODEL= are of a competition: give them, or a benchmark, not both")
-        report.of_benchmark(runtime, *benchmark.asked_recipe(runtime, args))
+        benchmark_page.write(runtime, *benchmark.asked_recipe(runtime, args))
         return
     task = competition(runtime, args)
-    report.of_task(task, args.n, checked_ensemble(task, args) if own and not args.n else None)
+    submission.write(task, args.n, checked_ensemble(task, args) if own and not args.n else None)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from ..maths import metrics
 from ..maths.metrics import ByClass, Calibration
+from .prompt_use import PromptUse
+from .spaces import Space
 
 
 @dataclass(frozen=True)
@@ -25,33 +27,6 @@ class Member:
     weight: float | None
     labels: np.ndarray
     flips: int | None = None
-
-
-@dataclass(frozen=True)
-class Space:
-    """A member's features of some images (S, D), which ones (S,), and of the classes' texts (C, D) if known."""
-
-    member: str
-    rows: np.ndarray
-    features: np.ndarray
-    prototypes: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class PromptUse:
-    """What one prompt column did, over all images.
-
-    It is the largest of all columns for `largest` images and has the mean probability `mean`. Left out of its
-    class, `flips` labels change and `gain` more of them are right (None without truth).
-    """
-
-    prompt: str
-    label: int
-    weight: float
-    largest: int
-    mean: float
-    flips: int
-    gain: int | None
 
 
 @dataclass(frozen=True)
@@ -141,9 +116,8 @@ class Result:
     @cached_property
     def confusion(self) -> np.ndarray:
         """Images by true (row) and predicted class; (C, C)."""
-        from sklearn.metrics import confusion_matrix
-
-        return confusion_matrix(self.truth, self.labels, labels=range(len(self.class_names)))
+        classes = len(self.class_names)
+        return np.bincount(self.truth * classes + self.labels, minlength=classes**2).reshape(classes, classes)
 
     @cached_property
     def per_class(self) -> ByClass:
@@ -210,28 +184,3 @@ class Result:
         """Share of images that two members label differently; (M, M)."""
         labels_MN = np.stack([member.labels for member in self.members])
         return (labels_MN[:, None] != labels_MN[None]).mean(axis=2)
-
-
-def explained_variance(features: np.ndarray) -> np.ndarray:
-    """Cumulated share of variance by number of principal components."""
-    from sklearn.decomposition import PCA
-
-    return np.cumsum(PCA(random_state=0).fit(features).explained_variance_ratio_)
-
-
-def embedded(space: Space) -> tuple[np.ndarray, np.ndarray]:
-    """t-SNE of a space's images and text prototypes together: (S, 2) and (C, 2), or (0, 2) without prototypes.
-
-    Image and text features of CLIP lie in two narrow cones apart from each other (Liang et al. 2022,
-    arXiv:2203.02053); each side is centred on its own mean first, or all texts would be one far island.
-    """
-    from openTSNE import TSNE
-    from sklearn.decomposition import PCA
-    from sklearn.preprocessing import normalize
-
-    parts = [space.features] + ([] if space.prototypes is None else [space.prototypes])
-    together = np.concatenate([normalize(part - part.mean(axis=0)) for part in parts])
-    reduced = PCA(min(50, *together.shape), random_state=0).fit_transform(together)
-    perplexity = min(30, (len(reduced) - 1) / 3)
-    points = np.asarray(TSNE(perplexity=perplexity, random_state=0, negative_gradient_method="bh").fit(reduced))
-    return points[: len(space.features)], points[len(space.features) :]

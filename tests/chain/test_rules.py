@@ -5,7 +5,6 @@ import json
 import pytest
 import yaml
 
-from pipeline import report
 from pipeline.chain import classes as chain_classes
 from pipeline.chain import rules, scores
 from pipeline.chain.main_job import submit
@@ -18,6 +17,7 @@ from pipeline.images.views import VIEWS
 from pipeline.labelled.task import DatasetTask
 from pipeline.maths import refine
 from pipeline.recipes import Project
+from pipeline.report import submission
 
 from ..conftest import ROOT, fresh, pipeline, write_yaml
 
@@ -83,7 +83,7 @@ def test_what_is_forbidden_is_refused_before_anything_is_computed(project_root, 
     message = recipe(project_root, kind)
     allow(project_root, **{"labels": True} if kind != "labels" else {"test_set": True})
     before = sorted(project_root.rglob("*"))
-    for act in (submit, chain_classes.decide, lambda task, name: report.of_task(task, None, name)):
+    for act in (submit, chain_classes.decide, lambda task, name: submission.write(task, None, name)):
         with pytest.raises(UserError) as error:
             act(fresh(project_root), "t")
         assert str(error.value) == message
@@ -120,7 +120,7 @@ def test_what_was_used_is_stamped_and_shown(project_root, flip, capsys):
     header, first, second = capsys.readouterr().out.splitlines()
     column = header.index("uses")
     assert (first[column:].strip(), second[column:].strip()) == ("image", "image, test_set")
-    page = report.of_task(fresh(project_root), 2, None).read_text()
+    page = submission.write(fresh(project_root), 2, None).read_text()
     assert "one image at a time, the unlabelled test images" in page
     assert "[flip: 2]" in page or "[{flip: 2}]" in page
 

@@ -176,11 +176,11 @@ def test_plan_counts_the_views(project_root, capsys):
 
 
 def test_a_report_of_a_submission_with_confident_views(project_root):
-    from pipeline import report
+    from pipeline.report import submission
 
     task = with_views(project_root, views=["identity", "hflip"], view_pooling="confident")
     submit(task, "one")
-    page = report.of_task(fresh(project_root), None, None).read_text()
+    page = submission.write(fresh(project_root), None, None).read_text()
     assert "t-SNE of vit@tiny" in page
     assert "views identity, hflip; resize squash at 32 pixels" in page
 

@@ -9,7 +9,8 @@ from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
 from pipeline.report import advise, collect, sections
-from pipeline.report.result import Change, Member, PromptUse, Result
+from pipeline.report.prompt_use import PromptUse
+from pipeline.report.result import Change, Member, Result
 
 from ..chain.test_submit import competition
 from ..conftest import CLASSES, IMAGES, fresh, pipeline, write_yaml

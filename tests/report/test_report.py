@@ -5,13 +5,15 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import report
 from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
 from pipeline.core.tables import csv_text
 from pipeline.images.listing import list_images
-from pipeline.report import collect, page, sections
-from pipeline.report.result import Member, Result, Space, embedded
+from pipeline.report import collect, page, sections, submission
+from pipeline.report.result import Member, Result
+from pipeline.report.sections.features import LEAST, embedded
+from pipeline.report.sections.labels import DENSE
+from pipeline.report.spaces import Space
 
 from ..browser import check
 from ..chain.test_submit import competition
@@ -63,7 +65,7 @@ class TestResult:
         assert result.disagreement.tolist() == [[0, 2 / 6], [2 / 6, 0]]
         assert result.margin == pytest.approx(np.full(6, 0.7))
 
-    @pytest.mark.parametrize("images", [sections.LEAST, 40])
+    @pytest.mark.parametrize("images", [LEAST, 40])
     def test_texts_lie_among_their_images(self, images):
         rng = np.random.default_rng(0)
         centres = rng.normal(size=(2, 16))
@@ -87,7 +89,7 @@ def test_any_number_of_classes_and_members(tmp_path, classes, members, truth):
     page.write(tmp_path / "x.html", "x", "y", sections.cards(result), sections.every(result))
     assert (tmp_path / "x.html").stat().st_size < 5_000_000
     kinds = [block.kind for section in sections.every(result) for block in section.blocks]
-    assert kinds.count("matrix") == (truth and classes <= sections.DENSE) + (members > 1)
+    assert kinds.count("matrix") == (truth and classes <= DENSE) + (members > 1)
 
 
 def test_little_is_known(tmp_path):
@@ -101,8 +103,8 @@ class TestSubmission:
     def test_the_newest_and_a_number(self, project_root):
         first = submit(fresh(project_root), "both")
         submit(fresh(project_root), "one")
-        assert report.of_task(fresh(project_root), None, None).name == "002-one.html"
-        assert report.of_task(fresh(project_root), 1, None).name == "001-both.html"
+        assert submission.write(fresh(project_root), None, None).name == "002-one.html"
+        assert submission.write(fresh(project_root), 1, None).name == "001-both.html"
         result = collect.of_submission(fresh(project_root), 1)
         rows = [line.split(",") for line in first.read_text().splitlines()[1:]]
         assert result.labels.tolist() == [int(label) for _, label in rows]
@@ -157,15 +159,15 @@ class TestSubmission:
 
     def test_mistakes(self, project_root):
         with pytest.raises(UserError, match="no submissions in .* yet: make submit, or give ENSEMBLE="):
-            report.of_task(fresh(project_root), None, None)
+            submission.write(fresh(project_root), None, None)
         submit(fresh(project_root), "both")
         with pytest.raises(UserError, match="not both"):
-            report.of_task(fresh(project_root), 1, "both")
+            submission.write(fresh(project_root), 1, "both")
         with pytest.raises(UserError, match="no submission 7 .*Known: 1"):
-            report.of_task(fresh(project_root), 7, None)
+            submission.write(fresh(project_root), 7, None)
         write_images(project_root / "other", IMAGES + 1)
         with pytest.raises(UserError, match="does not fit the images.*Give the DATA="):
-            report.of_task(fresh(project_root, data="other"), 1, None)
+            submission.write(fresh(project_root, data="other"), 1, None)
         result = pipeline(project_root, "report", "--competition", "tiny", "--ensemble", "nope")
         assert result.returncode == 1
         assert result.stderr.startswith("error: no ensembles/nope.yaml.")
@@ -175,7 +177,7 @@ class TestSubmission:
 def test_the_page_in_a_browser(project_root):
     solve(project_root)
     submit(fresh(project_root), "both")
-    check(report.of_task(fresh(project_root), None, None))
+    check(submission.write(fresh(project_root), None, None))
 
 
 @pytest.mark.slow

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from pipeline import report
 from pipeline.labelled import benchmark
 from pipeline.labelled.task import DatasetTask
 from pipeline.maths import metrics
 from pipeline.recipes import Benchmark
-from pipeline.report import cells, collect
+from pipeline.report import benchmark as benchmark_page
+from pipeline.report import collect
 
 from ..browser import check, opened
 from ..conftest import fresh, write_yaml
@@ -32,7 +32,7 @@ def result_of(root, cell, measured=()):
 
 def test_the_table_is_the_cells(root):
     measured = benchmark.measure(fresh(root), recipe(), "b")
-    (table,) = cells.table(measured).blocks
+    (table,) = benchmark_page.table(measured).blocks
     at = table.columns.index("acc1")
     for row, cell, p in zip(table.rows, measured, benchmark.p_values(measured), strict=True):
         assert row[2:5] == (cell.member, cell.prompts, cell.pooling)
@@ -48,6 +48,8 @@ def test_the_details_are_of_the_cell(root):
         result = result_of(root, cell, measured)
         assert result.right.mean() == cell.metrics["acc1"].value
         assert result.confidence == pytest.approx(cell.predictions.confidence)
+        assert result.per_class.macro_f1 == pytest.approx(cell.metrics["macro_f1"].value)
+        assert result.per_class.mean_recall == pytest.approx(cell.metrics["mean_per_class_recall"].value)
         assert result.calibration_error == pytest.approx(cell.metrics["ece"].value)
         assert result.shares.sum(axis=1) == pytest.approx(np.ones(18))
         assert {member.name for member in result.members} == {"vit@tiny", "vit2@tiny-sharp"}
@@ -117,7 +119,7 @@ def test_mistakes(root, capsys, monkeypatch, arguments, message):
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(root):
-    path = report.of_benchmark(fresh(root), recipe(prompts=["own", "plain"]), "b")
+    path = benchmark_page.write(fresh(root), recipe(prompts=["own", "plain"]), "b")
     check(path)
     with opened(path, 1280) as page:
         ids = page.eval_on_selector_all("[id]", "all => all.map(element => element.id)")

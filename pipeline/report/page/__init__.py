@@ -6,6 +6,7 @@ page.css how all of it looks, page.js sorts tables. Names and captions are data:
 
 import base64
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Literal
 
 from PIL import Image
 
+from ...core.console import say
 from ...core.errors import UserError
 from ...core.files import atomic_file
 from ...images.decoding import decode
@@ -22,7 +24,7 @@ THUMBNAIL = 104  # pixels of the longer side
 
 
 @dataclass(frozen=True)
-class Cell:
+class Text:
     """Text of a table with what it sorts by, and the length (0 to 1) of a bar behind it."""
 
     text: str
@@ -34,17 +36,19 @@ class Cell:
         return self.text if self.value is None else self.value
 
 
-def number(value: float, text: str | None = None, bar: float | None = None) -> Cell:
+def number(value: float, text: str | None = None, bar: float | None = None) -> Text:
     """A cell that is sorted and aligned as a number."""
-    return Cell(f"{value:,}" if text is None else text, float(value), bar)
+    return Text(f"{value:,}" if text is None else text, float(value), bar)
 
 
-def percent(share: float, bar: bool = True, digits: int = 1) -> Cell:
-    """A share as a percentage, with a bar of that length."""
-    return Cell(f"{share:.{digits}%}", float(share), float(share) if bar else None)
+def percent(share: float, bar: bool = True, digits: int = 1) -> Text:
+    """A share as a percentage, with a bar of that length; a dash for NaN, a share of nothing."""
+    if math.isnan(share):
+        return number(-1, "\u2013")
+    return Text(f"{share:.{digits}%}", float(share), float(share) if bar else None)
 
 
-def histogram(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str | Cell, ...]]:
+def histogram(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str | Text, ...]]:
     """Rows (name, count, share) of a table; the bar of the largest count is full."""
     total, most = max(1, sum(counts)), max(1, *counts)
     return [
@@ -55,15 +59,15 @@ def histogram(names: Sequence[str], counts: Sequence[int]) -> list[tuple[str | C
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of strings and `Cell`s; a click on a column's head sorts by it."""
+    """Rows of strings and `Text`s; a click on a column's head sorts by it."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str | Cell]]
+    rows: Sequence[Sequence[str | Text]]
     kind: Literal["table"] = "table"
 
     @property
-    def cells(self) -> list[list[Cell]]:
-        return [[cell if isinstance(cell, Cell) else Cell(str(cell)) for cell in row] for row in self.rows]
+    def cells(self) -> list[list[Text]]:
+        return [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in self.rows]
 
     @property
     def numeric(self) -> list[bool]:
@@ -185,3 +189,9 @@ def write(
     )
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def said(target: Path) -> Path:
+    """Tell where a page is."""
+    say("report", target.stem, f"{target} ({target.stat().st_size / 1e6:.1f} MB)")
+    return target

@@ -3,18 +3,31 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ..chain import features
 from ..chain import provenance as provenance_of
 from ..chain.task import Runtime
+from ..core.console import rank
 from ..labelled import benchmark
 from ..labelled.benchmark import SHOWN, Measurement
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval
 from ..recipes import Benchmark
-from . import collect, sections
-from .page import Cell as Text
-from .page import Details, Figure, Section, Table, charts, number
+from . import collect, page, sections
+from .page import Details, Figure, Section, Table, Text, charts, number
+from .sections.provenance import how_seen, surroundings
+
+
+def write(runtime: Runtime, recipe: Benchmark, name: str) -> Path | None:
+    """Write reports/benchmarks/<name>.html, measuring first what is not yet measured (None: not the first process)."""
+    measured = benchmark.measure(runtime, recipe, name)
+    if rank():
+        return None
+    target = runtime.project.root / "reports" / "benchmarks" / f"{name}.html"
+    made = provenance(runtime, recipe, name, measured)
+    page.write(target, f"Benchmark {name}", recipe.note, cards(measured), every(runtime, measured, made))
+    return page.said(target)
 
 
 def cards(cells: Sequence[Measurement]) -> list[tuple[str, str, str]]:
@@ -135,7 +148,7 @@ def _provenance(made: dict) -> Section:
         "benchmark": recipe["name"],
         "note": recipe["note"] or "none",
         "resamples": f"{recipe['resamples']:,}",
-        **sections.surroundings(made),
+        **surroundings(made),
     }
     rows = list(facts.items())
     for name, known in made["datasets"].items():
@@ -150,7 +163,7 @@ def _provenance(made: dict) -> Section:
             (f"prompts {prompts} for {name}", f"{of['count']:,} ({of['digest']})")
             for prompts, of in known["prompts"].items()
         ]
-    rows += [(f"member {name}", sections.how_seen(member)) for name, member in made["members"].items()]
+    rows += [(f"member {name}", how_seen(member)) for name, member in made["members"].items()]
     text = json.dumps(made, indent=1, ensure_ascii=False)
     return Section(
         "Provenance",

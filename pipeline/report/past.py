@@ -1,0 +1,55 @@
+"""What a submission was made from, found again by the digests of its JSON, whatever the recipes say today."""
+
+import contextlib
+import json
+
+from ..chain import threshold
+from ..chain.stage import made as made_stage
+from ..chain.task import Task
+from ..core import artefacts
+from ..core.artefacts import Artefact
+from ..core.errors import UserError
+from ..recipes import Ensemble
+from ..recipes.member import Member
+
+
+def recipe_of(task: Task, made: dict, where: str) -> Ensemble:
+    """The recipe that a submission was made by, whatever the file says today."""
+    recipe = Ensemble.parse({key: value for key, value in made["recipe"].items() if key != "name"}, where)
+    return recipe.model_copy(update={"members": {member_of(task, name): use for name, use in recipe.members.items()}})
+
+
+def member_of(task: Task, name: str) -> Member:
+    """A member, though its model or preprocess recipe may be gone."""
+    with contextlib.suppress(UserError):
+        return task.project.member(name)
+    model, _, preprocess = name.partition("@")
+    return Member(model, preprocess)
+
+
+def last_stage(task: Task, name: str, made: dict) -> Artefact | None:
+    """The thresholded blend that a submission was made from."""
+    with contextlib.suppress(UserError):  # a recipe that is gone or broken by now
+        last = threshold.stage(task, name)
+        if last.digest == made["digest"]:
+            return made_stage(last)
+    return cached(task, "threshold", name, made["digest"]) or cached(task, "ensemble", name, made["digest"])
+
+
+def probs_of_members(task: Task, made: dict) -> dict[Member, Artefact]:
+    """The members' probabilities that are still in the cache, by name, in the recipe's order."""
+    found = {
+        member_of(task, name): cached(task, "probs", name, member["digest"]) for name, member in made["members"].items()
+    }
+    return {member: part for member, part in found.items() if part}
+
+
+def cached(task: Task, stage: str, name: str, digest: str) -> Artefact | None:
+    """The complete artefact of a digest, if the cache has it."""
+    folder = task.cache / stage / name
+    for file in sorted((folder / digest).glob("*.pt"))[:1]:
+        shard = artefacts.load(file, digest)
+        artefact = shard and Artefact(folder, json.loads(shard["made_from"]), task.images.ids)
+        if artefact and not artefact.missing(task.shard_rows):
+            return artefact
+    return None

@@ -1,0 +1,30 @@
+"""Thumbnails of a Result's images."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from .page import Grid, Tile, small_picture
+from .result import Result
+
+TILES = 24
+
+
+def how(result: Result) -> str:
+    return (
+        "Predicted class"
+        + ("" if result.truth is None else " (true class)")
+        + (" with its share of the probabilities" if result.shares is not None else "")
+    )
+
+
+def grid(result: Result, rows: Sequence[int], details: Sequence[str] | None = None) -> Grid:
+    """Thumbnails captioned 'predicted (true)', with the score below unless `details` says something else."""
+    tiles = []
+    for position, row in enumerate(rows):
+        name, state = result.class_names[result.labels[row]], ""
+        if result.truth is not None:
+            state = "right" if result.right[row] else "wrong"
+            name = f"{name} ({result.class_names[result.truth[row]]})"
+        detail = details[position] if details else "" if result.shares is None else f"{result.confidence[row]:.1%}"
+        tiles.append(Tile(small_picture(partial(result.open_image, row)), name, detail, result.ids[row], state))
+    return Grid(tiles)
