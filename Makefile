@@ -93,9 +93,7 @@ score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE
 	$(PIPELINE) score $(GIVEN)
 
 .PHONY: diff
-diff: $(READY) ## which labels changed, and can the board see it: A=11 B=12
-	$(call need,A,A=11 B=12)
-	$(call need,B,A=11 B=12)
+diff: $(READY) ## which labels changed, with the images, and can the board see it: A=11 B=12, else the newest two
 	$(PIPELINE) diff $(GIVEN)
 
 .PHONY: sheet

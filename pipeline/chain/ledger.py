@@ -156,6 +156,15 @@ class Ledger:
         known = ", ".join(str(number_of(path)) for path in self.files()) or "none yet"
         raise UserError(f"no submission {number} in {self.folder}. Known: {known}")
 
+    def two(self, before: int | None, after: int | None) -> tuple[int, int]:
+        """The numbers of two submissions to compare: by default the newest, and the one before the other."""
+        numbers = [number_of(path) for path in self.files()]
+        after = after or next((number for number in reversed(numbers) if number != before), None)
+        before = before or next((number for number in reversed(numbers) if after and number < after), None)
+        if not (before and after):
+            raise UserError(f"{self.folder}: {len(numbers)} submissions; two are compared, e.g. A=1 B=2")
+        return before, after
+
     def read(self, path: Path) -> dict[str, str]:
         """{id: predicted value} of a submission."""
         return read_predictions(path, self.columns)

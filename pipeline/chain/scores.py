@@ -10,6 +10,8 @@ from .csv_format import CsvFormat
 from .ledger import Ledger, number_of
 from .task import CompetitionTask
 
+IDS = 32  # characters of the images' ids in a line
+
 
 def show_log(task: CompetitionTask) -> None:
     """Print the log of a competition."""
@@ -62,16 +64,25 @@ def show_difference(task: CompetitionTask, a: int, b: int) -> None:
     if before.keys() != after.keys():
         raise UserError(f"submissions {a} and {b} are about different images")
     try:
-        pairs = [(labels[before[i]], labels[after[i]]) for i in after]
+        pairs = {i: (labels[before[i]], labels[after[i]]) for i in after}
     except KeyError as error:
         raise UserError(f"label {error} of submission {a} or {b} is no class of {task.where}") from None
-    moved = metrics.flips([p[0] for p in pairs], [p[1] for p in pairs])
-    total = sum(moved.values())
+    moved = {i: pair for i, pair in pairs.items() if pair[0] != pair[1]}
+    total = len(moved)
     print(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")
     if moved:
         names = task.class_names
-        print(table(("from", "to", "rows"), [(names[x], names[y], n) for (x, y), n in moved.most_common()]))
+        images = {pair: [i for i, other in moved.items() if other == pair] for pair in moved.values()}
+        found = sorted(images.items(), key=lambda kind: -len(kind[1]))
+        rows = [(names[x], names[y], len(ids), _first(ids)) for (x, y), ids in found]
+        print(table(("from", "to", "rows", "images"), rows))
     print(_on_the_board(task, submissions, (a, b), total, len(pairs)))
+
+
+def _first(ids: list[str]) -> str:
+    """The first of some images, as many as fit in a line."""
+    shown = [i for n, i in enumerate(ids) if sum(map(len, ids[: n + 1])) + n < IDS]
+    return " ".join(shown or ids[:1]) + (" ..." if len(shown or ids[:1]) < len(ids) else "")
 
 
 def public_board(task: CompetitionTask, images: int) -> tuple[int, str]:

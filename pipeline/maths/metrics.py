@@ -4,7 +4,6 @@ Without torch: they are needed where it would take longer to import. Shape suffi
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,11 +17,6 @@ SCORES = ("acc1", "acc5", "macro_f1", "mean_per_class_recall", "ece")
 def accuracy(labels: Sequence[int], truth: Sequence[int]) -> float:
     """Share of equal entries (acc1)."""
     return sum(a == b for a, b in zip(labels, truth, strict=True)) / len(truth)
-
-
-def flips(before: Sequence[int], after: Sequence[int]) -> Counter:
-    """How many rows went from one label to another: {(before, after): rows}, unchanged rows left out."""
-    return Counter((a, b) for a, b in zip(before, after, strict=True) if a != b)
 
 
 def accuracy_noise(score: float, rows: int) -> float:

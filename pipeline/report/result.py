@@ -31,14 +31,30 @@ class Member:
 
 @dataclass(frozen=True)
 class Change:
-    """How the labels differ from those of an earlier submission, and what a board of `board` images sees of it."""
+    """From an earlier submission's labels (N,) to others of the same images; a board of `board` images scores both."""
 
     number: int
     recipe: str
     public: str
-    flipped: int
-    images: int
+    before: np.ndarray
+    after: np.ndarray
     board: int
+
+    @property
+    def flipped(self) -> int:
+        return int((self.before != self.after).sum())
+
+    @property
+    def images(self) -> int:
+        return len(self.after)
+
+    def pairs(self) -> list[tuple[int, int, np.ndarray]]:
+        """(class before, class after, rows of the images), most images first."""
+        rows = np.flatnonzero(self.before != self.after)
+        kinds = np.stack([self.before[rows], self.after[rows]])
+        found, which = np.unique(kinds, axis=1, return_inverse=True)
+        made = [(int(a), int(b), rows[which.ravel() == k]) for k, (a, b) in enumerate(found.T)]
+        return sorted(made, key=lambda pair: -len(pair[2]))
 
     @property
     def noise(self) -> float:

@@ -10,11 +10,17 @@ TILES = 24
 
 
 def how(result: Result) -> str:
+    """What the captions of a grid say, in words."""
     return (
         "Predicted class"
         + ("" if result.truth is None else " (true class)")
         + (" with its share of the probabilities" if result.shares is not None else "")
     )
+
+
+def tile(result: Result, row: int, caption: str, detail: str = "", state: str = "") -> Tile:
+    """One image with its name."""
+    return Tile(small_picture(partial(result.open_image, row)), caption, detail, result.ids[row], state)
 
 
 def grid(result: Result, rows: Sequence[int], details: Sequence[str] | None = None) -> Grid:
@@ -26,5 +32,5 @@ def grid(result: Result, rows: Sequence[int], details: Sequence[str] | None = No
             state = "right" if result.right[row] else "wrong"
             name = f"{name} ({result.class_names[result.truth[row]]})"
         detail = details[position] if details else "" if result.shares is None else f"{result.confidence[row]:.1%}"
-        tiles.append(Tile(small_picture(partial(result.open_image, row)), name, detail, result.ids[row], state))
+        tiles.append(tile(result, row, name, detail, state))
     return Grid(tiles)

@@ -234,13 +234,14 @@ def test_the_other_verbs_know_prompt_sets_and_ways(root, monkeypatch, capsys):
     monkeypatch.chdir(root)
 
     def said(*arguments: str) -> str:
-        assert main([*arguments, "--competition", "tiny", "--dtype", "fp32"]) == 0
+        assert main(arguments) == 0
         return " ".join(capsys.readouterr().out.split())
 
-    ours = "--ensemble", "trial"
+    tiny = "--competition", "tiny"
+    ours = *tiny, "--dtype", "fp32", "--ensemble", "trial"
     assert "vit2 prompts 0 6 prompts" in said("plan", *ours)
     assert "at temperature" in said("submit", *ours)
     assert "0 unused artefacts" in said("clean-cache", "--dry")
-    assert "image, test_set" in said("log")
+    assert "image, test_set" in said("log", *tiny)
     assert "ensemble trial 23 0 images" in said("plan", *ours)
     assert "ensemble trial:" in said("ensemble", *ours)

@@ -105,10 +105,14 @@ def test_changes_against_the_last_and_the_best(project_root):
     assert first.changes == []  # nothing was before it
 
 
+def changed(flipped: int, images: int, board: int, public: str = "") -> Change:
+    return Change(3, "both", public, (np.arange(images) < flipped).astype(int), np.zeros(images, int), board)
+
+
 def test_what_the_board_can_see():
-    few = Change(3, "both", "", flipped=6, images=100, board=50)
+    few = changed(6, 100, 50)
     assert "too few to be seen" in few.seen
-    many = Change(3, "both", "0.9", flipped=32, images=100, board=50)
+    many = changed(32, 100, 50, "0.9")
     assert "at least 75% of them" in many.seen  # 16 on the board: 12 - 4 = 2 standard errors of 4
     assert many.against == "003 both, public 0.9"
 
@@ -117,7 +121,7 @@ def test_what_the_board_can_see():
 def test_at_most_40_lines(tmp_path, classes, members):
     made = made_up(tmp_path, classes, members, truth=False)
     uses = [PromptUse(f"prompt {n} " * 30, n % classes, 1.0, n, 0.1, n, None) for n in range(50)]
-    changes = [Change(n, "x", "", 20, 60, 30) for n in (1, 2)]
+    changes = [changed(20, 60, 30) for _ in (1, 2)]
     result = Result(**vars(made) | {"prompts": uses, "changes": changes})
     text = "\n\n".join(block for block in advise.blocks(result) if block)
     assert len(text.splitlines()) < 40

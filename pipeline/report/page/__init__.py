@@ -20,7 +20,7 @@ from ...core.errors import UserError
 from ...core.files import atomic_file
 from ...images.decoding import decode
 
-THUMBNAIL = 104  # pixels of the longer side
+THUMBNAIL = 208  # pixels of the longer side: shown at half of it until it is enlarged
 
 
 @dataclass(frozen=True)
@@ -89,20 +89,21 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of a grid: a data URI with a caption, and perhaps whether it is right."""
+    """One image of a grid: a data URI with a caption, its file's name, and perhaps whether it is right."""
 
     image: str
     caption: str
     detail: str = ""
-    title: str = ""
+    name: str = ""
     state: Literal["", "right", "wrong"] = ""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Thumbnails."""
+    """Thumbnails, perhaps under a title; a click on one enlarges it."""
 
     tiles: Sequence[Tile]
+    title: str = ""
     kind: Literal["grid"] = "grid"
 
 

@@ -1,4 +1,4 @@
-// A click on a column's head sorts its table: numbers from the largest, words from A; a second click turns it round.
+// A click on a picture enlarges it; one on a column's head sorts its table: numbers from the largest, words from A; a second click turns it round.
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -16,4 +16,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...rows);
     });
   });
+}
+for (const picture of document.querySelectorAll(".picture")) {
+  picture.addEventListener("click", () => picture.parentElement.classList.toggle("large"));
 }

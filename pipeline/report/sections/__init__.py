@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...maths import metrics
+from .. import flips
 from ..page import Section
 from ..result import Result
 from .features import features
@@ -37,17 +38,6 @@ def cards(result: Result) -> list[tuple[str, str, str]]:
 
 def every(result: Result) -> list[Section]:
     """All sections that the result knows enough for, in reading order."""
-    makers = (
-        classes,
-        confusion,
-        advice,
-        pictures,
-        mistakes,
-        uncertain,
-        members,
-        reliability,
-        features,
-        prompts,
-        provenance,
-    )
-    return [section for make in makers if (section := make(result))]
+    makers = (classes, confusion, advice, flips.sections, pictures, mistakes, uncertain, members, reliability)
+    made = [make(result) for make in (*makers, features, prompts, provenance)]
+    return [section for one in made if one for section in (one if isinstance(one, list) else [one])]
