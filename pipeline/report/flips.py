@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ..chain.csv_format import CsvFormat
-from ..chain.ledger import csv_text
 from ..chain.task import CompetitionTask
 from ..core.console import say
 from ..core.files import atomic_file
+from ..core.tables import csv_text
 from . import collect, page
 from .page import Grid, Section, Table, number
 from .result import Change, Result

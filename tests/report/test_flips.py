@@ -6,8 +6,9 @@ import re
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.chain.ledger import csv_text, read_predictions
+from pipeline.chain.ledger import read_predictions
 from pipeline.chain.main_job import submit
+from pipeline.core.tables import csv_text
 from pipeline.report import collect, flips, submission
 
 from ..conftest import CLASSES, fresh
