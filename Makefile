@@ -97,8 +97,7 @@ diff: $(READY) ## which labels changed, with the images, and can the board see i
 	$(PIPELINE) diff $(GIVEN)
 
 .PHONY: sheet
-sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12
-	$(call need,N,N=12)
+sheet: $(READY) ## contact sheet of a submission, a row per predicted class: N=12, else of the newest
 	$(PIPELINE) sheet $(GIVEN)
 
 .PHONY: report

@@ -156,6 +156,13 @@ class Ledger:
         known = ", ".join(str(number_of(path)) for path in self.files()) or "none yet"
         raise UserError(f"no submission {number} in {self.folder}. Known: {known}")
 
+    def newest(self) -> int:
+        """The highest number; UserError where there is no submission."""
+        files = self.files()
+        if not files:
+            raise UserError(f"no submissions in {self.folder} yet: make submit")
+        return number_of(files[-1])
+
     def two(self, before: int | None, after: int | None) -> tuple[int, int]:
         """The numbers of two submissions to compare: by default the newest, and the one before the other."""
         numbers = [number_of(path) for path in self.files()]

@@ -46,7 +46,7 @@ def submit(task: CompetitionTask, name: str) -> Path:
     if len(counts) <= FEW_CLASSES:
         say("submit", name, ", ".join(f"{class_name} {count}" for class_name, count in counts.items()))
     warn_of_odd_histogram(counts)
-    warn_of_ties(decision.refined)
+    warn_of_ties(decision.refined[classes.with_picture(task, task.project.ensemble(name))])  # the others are told of
     warn_of_formulas([*form.task.recipe.columns, *form.labels, *form.order])
     path = _written(form, name, text, decision, counts)
     if form.solution:

@@ -29,6 +29,9 @@ def say_what_is_left_out(task: CompetitionTask) -> None:
         warn(f"{files.deeper} more images are in sub-folders of {folder} and are not used; for all give {folder}/**/*")
 
 
+SHOWN = 20  # classes in a warning
+
+
 def histogram(task: Task, labels: Sequence[int]) -> dict[str, int]:
     """{class name: predicted rows}, in label order."""
     counts = Counter(labels)
@@ -41,10 +44,17 @@ def warn_of_odd_histogram(counts: dict[str, int]) -> None:
     never = [name for name, count in counts.items() if count == 0]
     most = [name for name, count in counts.items() if count > total / 2]
     if never or most:
-        said = [f"never predicted: {never}"] if never else []
+        said = [f"never predicted: {_some(never)}"] if never else []
         said += [f"more than half of the images are {most[0]!r}"] if most else []
-        bars = [f"  {name:<24} {count:>8}  {'#' * round(40 * count / total)}" for name, count in counts.items()]
-        warn("\n".join([f"CHECK BEFORE UPLOADING: {'; '.join(said)}", *bars]))
+        shown = sorted(counts.items(), key=lambda one: -one[1])[:SHOWN] if len(counts) > SHOWN else counts.items()
+        bars = [f"  {name:<24} {count:>8}  {'#' * round(40 * count / total)}" for name, count in shown]
+        more = [f"  and {len(counts) - SHOWN} classes more"] if len(counts) > SHOWN else []
+        warn("\n".join([f"CHECK BEFORE UPLOADING: {'; '.join(said)}", *bars, *more]))
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{list(names[:SHOWN])}{more}"
 
 
 def warn_of_ties(class_probs_NC: Tensor) -> None:

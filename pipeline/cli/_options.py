@@ -5,14 +5,15 @@ import importlib
 import pkgutil
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..chain.task import DTYPES, CompetitionTask, Runtime
 from ..core.console import rank
 from ..core.errors import UserError, did_you_mean
-from ..recipes import Project
+from ..models import family
+from ..recipes import HEAD, Project
 from ..recipes.member import Member
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
     if args.preprocess and not args.model:
         raise UserError("PREPROCESS= is of a member alone: give MODEL=name as well")
     name = str(_member(task, args)) if args.model else _ensemble_name(task, args)
-    task.project.ensemble(name)
+    _check_families(task, task.project.ensemble(name).members)
     from ..chain import rules
 
     rules.check(task, name)
@@ -184,9 +185,12 @@ def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
 def asked_members(task: CompetitionTask, args: Arguments) -> list[Member]:
     """The member MODEL@PREPROCESS, or all members of the ensemble, seen through PREPROCESS if that is given."""
     if args.model:
-        return [_member(task, args)]
+        member = _member(task, args)
+        _check_families(task, [member])
+        return [member]
     name = _ensemble_name(task, args)
     recipe = task.project.ensemble(name)
+    _check_families(task, recipe.members)
     from ..chain import ensemble, rules
 
     rules.check(task, name)
@@ -200,6 +204,15 @@ def _member(task: CompetitionTask, args: Arguments) -> Member:
     if args.ensemble:
         raise UserError("ENSEMBLE= and MODEL=: give an ensemble, or a member alone, not both")
     return task.project.member(args.model, args.preprocess)
+
+
+def _check_families(task: CompetitionTask, members: Iterable[Member]) -> None:
+    """UserError for an entry of no known family, before anything is announced."""
+    for member in members:
+        for model in {member.model, member.tower.model}:
+            entry = task.project.model(model)
+            if entry.family != HEAD:
+                family.traits(model, entry)
 
 
 def _ensemble_name(task: CompetitionTask, args: Arguments) -> str:

@@ -58,7 +58,7 @@ def _index(folder: Path) -> dict[str, Path]:
 
 def _history(made_from: dict, index: dict[str, Path], indent: str) -> Iterator[str]:
     for key, value in made_from.items():
-        above = [index[digest] for digest in _digests(value) if digest in index]
+        above = [index[digest] for digest in _digests(value) if digest in index] if key != "stage" else []
         yield f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}"
         for path in above:
             yield f"{indent}  = {path}"

@@ -9,6 +9,8 @@ from ._options import Arguments
 HELP = "the entries of models.yaml: size, accuracy, licence, on disk or to download"
 HEADER = ("name", "family", "parameters", "px", "fp16 GB", "IN-1k", "licence", "weights")
 
+TO_DOWNLOAD = "to download"
+
 
 def run(runtime: Runtime, args: Arguments) -> None:
     show(runtime.project)
@@ -44,10 +46,11 @@ def weights_state(entry: ModelEntry, project: Project) -> str:
         return "on disk" if (project.root / entry.weights).exists() else f"bring {entry.weights}"
     if entry.hub and hub.cached(entry):
         return "on disk"
-    size = f" {entry.download_gb:g} GB" if entry.download_gb else ""
-    return f"to download{size or _float32(entry)}"
+    size = download_gb(entry)
+    about = "" if entry.download_gb else "~"
+    return TO_DOWNLOAD + (f" {about}{size:.4g} GB" if size else ", size unknown")
 
 
-def _float32(entry: ModelEntry) -> str:
-    """Most repositories hold float32."""
-    return f" ~{entry.parameters * 4 / 1000:.2f} GB" if entry.parameters else ""
+def download_gb(entry: ModelEntry) -> float | None:
+    """The size of its weights; by the number of parameters where it is not stated: most repositories hold float32."""
+    return entry.download_gb or (entry.parameters * 4 / 1000 if entry.parameters else None)

@@ -55,6 +55,8 @@ threshold: 0
 pooling: mean
 """
 
+SHOWN = 20  # files that are listed
+
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--images", required=True, help="folder or glob of the images")
@@ -89,7 +91,10 @@ def write(project: Project, name: str, images: str, classes: str) -> None:
     for file, text in files.items():
         with atomic_file(project.root / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    for file in list(files)[:SHOWN]:
         print(f"  wrote {file}")
+    if len(files) > SHOWN:
+        print(f"  wrote {len(files) - SHOWN} more in prompts/{name}/")
     prompts = len(CompetitionTask(project, name).prompts.prompts)
     say(
         "new",

@@ -22,7 +22,7 @@ from ..images import views
 from ..images.ops import compile_recipe
 from ..recipes import Ensemble
 from ._options import Arguments, checked_ensemble, competition
-from .models import weights_state
+from .models import TO_DOWNLOAD, download_gb, weights_state
 
 HELP = "what a submission would reuse and compute, and about how long it would take"
 USES = ("competition", "data", "ensemble", "model", "compute")
@@ -43,6 +43,7 @@ class Row:
     row_bytes: int = 0
     seconds: float | None = 0.0
     unknown: str = field(default="unknown", kw_only=True)
+    download: str = field(default="", kw_only=True)  # the model that must be downloaded for it
 
     def cells(self) -> tuple:
         gigabytes = f"{self.todo * self.row_bytes / 1e9:.3f}" if self.todo and self.row_bytes else ""
@@ -65,6 +66,10 @@ def show(task: Task, name: str) -> None:
         print("nothing to compute")
         return
     unknown = any(row.todo and row.seconds is None for row in rows)
+    sizes = [download_gb(task.project.model(model)) for model in {row.download for row in rows if row.download}]
+    if sizes:
+        more = " or more" if None in sizes else ""
+        print(f"{sum(size or 0 for size in sizes):.1f} GB{more} to download: {len(sizes)} models")
     total = _duration(sum(row.seconds or 0 for row in rows))
     print(f"about {total} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
 
@@ -103,20 +108,27 @@ class Plan:
         check_recipe(project, member, entry.size, entry.resize_mode)
         seen = views.count(recipe, f"preprocess/{member.preprocess}.yaml")  # of each image
         state, per_image, dimensions = weights_state(entry, project), None, DIMENSIONS
+        loading = 0.0
         if todo and state == "on disk":
-            per_image, dimensions = _seconds_per_image(self.task, member.model)
-        seconds = None if per_image is None else todo * seen * per_image
+            loading, per_image, dimensions = _seconds_per_image(self.task, member.model)
+        seconds = None if per_image is None else loading + todo * seen * per_image
         row_bytes = 2 * dimensions * (seen if recipe.view_pooling == "confident" else 1)
         cached = len(stage.ids) - todo
-        return Row("infer", member, cached, todo, "images", row_bytes, seconds, unknown=f"unknown: {state}")
+        unknown, download = f"unknown: {state}", member.tower.model if todo and state.startswith(TO_DOWNLOAD) else ""
+        return Row("infer", member, cached, todo, "images", row_bytes, seconds, unknown=unknown, download=download)
 
     def _prompts(self, stage: Stage, todo: int) -> Iterator[Row]:
         if not todo or stage.subject.is_head:
             return
         prompts = prompts_of(self.task, self.recipe, stage.subject).prompts
-        new = len(text.cached(self.task, stage.subject.model, prompts)[1])
+        name = stage.subject.model
+        new = len(text.cached(self.task, name, prompts)[1])
         if new:
-            yield Row("infer", f"{stage.subject.model} prompts", len(prompts) - new, new, "prompts")
+            state = weights_state(self.task.project.model(name), self.task.project)
+            seconds = _seconds_to_load_text(self.task, name) if state == "on disk" else None
+            more = {"unknown": f"unknown: {state}", "download": name if state.startswith(TO_DOWNLOAD) else ""}
+            cached = len(prompts) - new
+            yield Row("infer", f"{name} prompts", cached, new, "prompts", 0, seconds, **more)
 
 
 def _todo(last: Stage) -> dict:
@@ -152,16 +164,25 @@ def _seconds_per_decode(task: Task, recipe_name: str) -> float:
     return (time.perf_counter() - began) / len(sample) / task.threads
 
 
-def _seconds_per_image(task: Task, model_name: str) -> tuple[float, int]:
-    """Of the forward pass, and the numbers per image it gives; the fastest of some batches counts."""
+def _seconds_to_load_text(task: Task, name: str) -> float:
+    """Of a text tower, which takes longer than the prompts do."""
+    began = time.perf_counter()
+    models.load(name, task.project.model(name), task.project.root, "text", task.device, task.dtype)
+    return time.perf_counter() - began
+
+
+def _seconds_per_image(task: Task, model_name: str) -> tuple[float, float, int]:
+    """To load the tower; of a forward pass, the fastest of some batches; and the numbers per image it gives."""
+    began = time.perf_counter()
     model = models.load(model_name, task.project.model(model_name), task.project.root, "image", task.device, task.dtype)
+    loading = time.perf_counter() - began
     pixels = torch.zeros(SAMPLE, 3, model.image_size, model.image_size, dtype=torch.uint8)
     taken = []
     for _ in range(4):  # the first ones choose and warm up kernels
         began = time.perf_counter()
         features = model.encode_image(pixels).cpu()
         taken.append(time.perf_counter() - began)
-    return min(taken) / SAMPLE, features[0].numel()
+    return loading, min(taken) / SAMPLE, features[0].numel()
 
 
 def _duration(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Verb predict: labels and scores of a folder of images, without a competition."""
 
+import itertools
 import json
 from argparse import ArgumentParser
 from collections import Counter
@@ -29,21 +30,24 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--labels", required=True, help="a,b,c or a JSON file with a list")
     parser.add_argument("--template", help="sentence around a label (default: a photo of a {}.)")
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="labels per image")
-    parser.add_argument("--out", default="results.csv", help="results.csv or results.jsonl")
+    parser.add_argument("--out", help="FILE.csv or FILE.jsonl (default: results.csv, or the next free results-N.csv)")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
     predict(runtime, asked_model(runtime, args), args.images, args.labels, args.template, args.top, args.out)
 
 
-def predict(runtime: Runtime, model: str, images: str, labels: str, template: str | None, top: int, out: str) -> Path:
-    """Write `out` (.csv or .jsonl) for the images of a folder or glob in natural order.
+def predict(
+    runtime: Runtime, model: str, images: str, labels: str, template: str | None, top: int, out: str | None
+) -> Path:
+    """Write `out` (.csv or .jsonl; None: a new results.csv) for the images of a folder or glob in natural order.
 
     Damaged images are warned of and left out; they make a UserError once everything else is written.
     """
     from ..classifier import TEMPLATE, Classifier
 
     root = runtime.project.root
+    out = out or _free(root)
     target, names = root / out, names_from(root, labels, "LABELS")
     if target.suffix not in (".csv", ".jsonl"):
         raise UserError(f"OUT={out}: must end in .csv or .jsonl")
@@ -77,6 +81,12 @@ def predict(runtime: Runtime, model: str, images: str, labels: str, template: st
             f"{', '.join(damaged[:NAMED])}{more}"
         )
     return target
+
+
+def _free(root: Path) -> str:
+    """results.csv, or results-2.csv, results-3.csv, ... if that is there."""
+    names = itertools.chain(["results.csv"], (f"results-{number}.csv" for number in itertools.count(2)))
+    return next(name for name in names if not (root / name).exists())
 
 
 def _classified(runtime: Runtime, classifier, files, question: tuple) -> Iterator[tuple[str, list | UserError]]:

@@ -10,7 +10,7 @@ USES = ("competition", "data")
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--n", type=positive, required=True, help="number of the submission")
+    parser.add_argument("--n", type=positive, help="number of the submission (default: the newest)")
 
 
 def run(runtime: Runtime, args: Arguments) -> None:

@@ -84,8 +84,11 @@ def list_images(pattern: str, where: str) -> ImageFiles:
         files = {name: os.path.isfile(os.path.join(folder, name)) for name in found}
     else:
         folder = Path(pattern)
+        if folder.is_file():
+            raise UserError(f"{where}: {pattern} is a file; give the folder of the images, or a glob such as '*.jpg'")
         if not folder.is_dir():
-            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: DATA=path")
+            variable = "DATA" if ": " in where else where  # a recipe's path is overridden by DATA=
+            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: {variable}=path")
         files = {entry.name: entry.is_file() for entry in os.scandir(folder)}
     images = [name for name, is_file in files.items() if is_file and is_image(name)]
     if not images:

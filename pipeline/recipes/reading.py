@@ -46,6 +46,8 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or error
+        if "'\\t'" in str(what) or "cannot start any token" in str(what):
+            what = "a tab; indent with spaces" if mark and "\t" in text.splitlines()[mark.line] else what
         raise UserError(f"{path}:{line} {what}") from None
     except ValueError as error:
         if isinstance(error, UserError):

@@ -1,5 +1,6 @@
 """Verb sheet: a contact sheet of a submission, to see at a glance what each class caught."""
 
+import contextlib
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -13,32 +14,67 @@ from ..images.decoding import DamagedImage, decode
 PER_CLASS = 12
 TILE = 96  # pixels
 CAPTION = 18
+TALL = 60  # rows below each other
+FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")  # as systems have them
 
 
-def draw(task: CompetitionTask, number: int) -> Path:
-    """Write cache/<competition>/sheet-NNN.jpg: a row per class with images evenly picked among its predictions."""
+def draw(task: CompetitionTask, number: int | None) -> Path:
+    """Write cache/<competition>/sheet-NNN.jpg: a row per class with images evenly picked among its predictions.
+
+    Of submission `number`, or the newest.
+    """
     form = CsvFormat(task)
     submissions = form.ledger
+    number = number or submissions.newest()
     predicted = submissions.read(submissions.path(number))
     rows = []
     for value, class_name in zip(form.labels, task.class_names, strict=True):
         found = [path for i, path in zip(form.ids, task.images.paths(), strict=True) if predicted.get(i) == value]
-        rows.append((f"{class_name}: {len(found)}", found[:: max(1, len(found) // PER_CLASS)][:PER_CLASS]))
+        rows.append((f"{class_name}: {len(found)}", found))
     target = task.cache / f"sheet-{number:03d}.jpg"
     with atomic_file(target) as temporary:
         _draw(rows).save(temporary, "jpeg", quality=85)
-    say("sheet", str(number), f"{sum(len(paths) for _, paths in rows)} images, a row per predicted class: {target}")
+    say("sheet", str(number), f"{len(rows)} classes, a row of images each: {target}")
     return target
 
 
 def _draw(rows: list[tuple[str, list[str]]]) -> Image.Image:
-    sheet = Image.new("RGB", (PER_CLASS * TILE, len(rows) * (TILE + CAPTION)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for y, (caption, paths) in enumerate(rows):
-        draw.text((4, y * (TILE + CAPTION) + 1), caption, fill="black", font=font)
-        for x, path in enumerate(paths):
-            sheet.paste(_tile(path), (x * TILE, y * (TILE + CAPTION) + CAPTION))
+    """Rows below each other; of many classes in columns, with fewer images each, so that a viewer can open it."""
+    columns = -(-len(rows) // TALL)
+    each = max(3, PER_CLASS // columns)
+    lines = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * each * TILE, lines * (TILE + CAPTION)), "white")
+    draw, font, small = ImageDraw.Draw(sheet), _font(13), _font(9)
+    for number, (caption, paths) in enumerate(rows):
+        left, top = number // lines * each * TILE, number % lines * (TILE + CAPTION)
+        draw.text((left + 4, top + 1), _cut(caption, font, each * TILE - 8), fill="black", font=font)
+        for x, path in enumerate(paths[:: max(1, len(paths) // each)][:each]):
+            at = left + x * TILE, top + CAPTION
+            sheet.paste(_tile(path), at)
+            name = _cut(Path(path).name, small, TILE - 4)
+            draw.rectangle((at[0], at[1] + TILE - 12, at[0] + small.getlength(name) + 3, at[1] + TILE), fill="white")
+            draw.text((at[0] + 2, at[1] + TILE - 12), name, fill="black", font=small)
     return sheet
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """One that knows more than ASCII where there is one: Pillow's own draws other letters as boxes."""
+    for name in FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    with contextlib.suppress(ImportError):
+        from matplotlib import font_manager
+
+        return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+    return ImageFont.load_default(size)
+
+
+def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """As much of a text as fits."""
+    if font.getlength(text) <= width:
+        return text
+    fits = next(n for n in range(len(text), -1, -1) if font.getlength(text[:n] + "...") <= width or not n)
+    return text[:fits] + "..."
 
 
 def _tile(path: str) -> Image.Image:

@@ -408,3 +408,11 @@ class TestRanking:
         assert "its labels are not looked at" in capsys.readouterr().err
         assert main(["prompts-rank", "--model", "vit"]) == 1
         assert "a competition has no labels" in capsys.readouterr().err
+
+
+def test_what_was_called_latest_can_be_asked_for_again(root, command):
+    assert command(root, "benchmark", "--models", "vit", "--datasets", "pets").returncode == 0
+    for verb in ("benchmark", "report"):
+        again = command(root, verb, "--benchmark", "latest")
+        assert again.returncode == 0, again.stderr
+    assert (root / "reports" / "benchmarks" / "latest.html").is_file()

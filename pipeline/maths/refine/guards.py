@@ -95,11 +95,11 @@ def no_gain(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> str:
     for features_QD in evidence.image_features_ND[chosen_Q].split(widths, dim=1):
         _, near_QK = nearest(features_QD, features_QD, NEIGHBOURS, itself=True)
         gain_B = kappa_gains(before_Q, after_Q, near_QK)
-        if gain_B.quantile(NOISE) <= 0:
+        if (least := float(gain_B.quantile(NOISE))) <= 0:
             which = " in the features of one of the members" if len(widths) > 1 else ""
             return (
-                f"labels of similar images{which} agree no better ({float(gain_B.mean()):+.3f}, noise "
-                f"{float(gain_B.std()):.3f})"
+                f"labels of similar images{which} agree no better ({float(gain_B.mean()):+.3f}, but {least:+.3f} in "
+                f"the worst {NOISE:.0%} of {RESAMPLES:,} samples of these images, where it must be above 0)"
             )
     return ""
 
