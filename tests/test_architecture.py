@@ -52,6 +52,21 @@ def test_imports_run_one_way():
         below |= set(floor)
 
 
+def test_files_and_functions_fit_a_screen():
+    for path in HOUSE.rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 300, f"{path.relative_to(ROOT)}: more than 300 lines"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 50, f"{path.relative_to(ROOT)}: {node.name} has more than 50 lines"
+
+
+def test_every_room_says_what_it_is():
+    for path in HOUSE.rglob("__init__.py"):
+        first = (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
+        assert first, f"{path.relative_to(ROOT)}: a few lines on what lives there, what it may import, where to start"
+
+
 def test_recipes_need_no_torch():
     code = "import sys, pipeline.labelled.task, pipeline.chain.ledger; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
