@@ -20,9 +20,9 @@ import labelled  # (the same data)
 import training  # (the same project)
 from pipeline.learn import reported
 from pipeline.learn.head import train_head
-from pipeline.learn.recipe import Training
 from pipeline.learn.tower import measure_tower, train_tower
 from pipeline.maths import metrics
+from pipeline.recipes import Training
 
 DATASET = "intel-dev"
 PIXELS = 160  # what the photographs have, and half the work of 224

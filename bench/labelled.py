@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from pipeline.chain.task import CompetitionTask
 from pipeline.core.tables import markdown
-from pipeline.labelled import benchmark, prompts_rank
+from pipeline.labelled import benchmark, prompt_subsets
+from pipeline.labelled.choosing import sampled_truth
 from pipeline.labelled.task import DatasetTask
 from pipeline.recipes import Benchmark, Project
 
@@ -75,12 +76,12 @@ def choose(folder: Path, dataset: str) -> tuple[list[str], list[str]]:
     task = DatasetTask.of(
         CompetitionTask(Project(folder), "demo", dtype_name="fp32"), asked_split=dataset, asked_prompts="train"
     )
-    scorer, of = prompts_rank.Scorer(task, "lit@plain", "embedding"), np.array(task.prompts.templates)
+    scorer, of = prompt_subsets.SubsetScorer(task, "lit@plain", "embedding"), np.array(task.prompts.templates)
     templates = list(dict.fromkeys(task.prompts.templates))
     with contextlib.redirect_stdout(io.StringIO()):
         parts = [of == template for template in templates]
-        steps = prompts_rank.forward(scorer, parts, np.zeros(len(of), bool), prompts_rank.truth_of(task))
-    chosen = [templates[number] for number in prompts_rank.shortest_best(steps)]
+        steps = prompt_subsets.forward(scorer, parts, np.zeros(len(of), bool), sampled_truth(task))
+    chosen = [templates[number] for number in prompt_subsets.shortest_best(steps)]
     return chosen, chosen[:1]
 
 

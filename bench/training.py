@@ -20,10 +20,9 @@ from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core import tables
 from pipeline.learn import kshot, reported
 from pipeline.learn.head import train_head
-from pipeline.learn.recipe import Training
 from pipeline.learn.trained import Trained
 from pipeline.models import heads
-from pipeline.recipes import Project
+from pipeline.recipes import Project, Training
 from pipeline.report import training as pages
 
 IMAGENET = labelled.SHARED / "weights" / "mobilenetv2_100_imagenet.safetensors"

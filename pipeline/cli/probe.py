@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 
 from ..chain.task import Runtime
 from ..core.extras import need
+from ..recipes import Training
 from ._options import Arguments, asked_model
 from .train import train
 
@@ -19,8 +20,6 @@ def arguments(parser: ArgumentParser) -> None:
 def run(runtime: Runtime, args: Arguments) -> None:
     need("report", "make probe")
     asked = asked_model(runtime, args)
-    from ..learn.recipe import Training
-
     member = runtime.project.member(asked)
     content = {"model": str(member), "dataset": args.dataset, "method": "linear_probe", "prompts": args.prompts}
     name = f"probe-{asked.replace('@', '.')}-{args.dataset}"

@@ -7,6 +7,7 @@ from ..chain.task import Runtime
 from ..core.console import rank, say
 from ..core.errors import UserError
 from ..core.extras import need
+from ..recipes.training import FINETUNE
 from ._options import Arguments
 
 HELP = "a recipe of training/: a head or a tuned tower -> trained/<name>/, a member like any other"
@@ -23,16 +24,13 @@ def run(runtime: Runtime, args: Arguments) -> None:
         raise UserError(f"RECIPE={args.recipe}: recipes lie in training/, e.g. RECIPE=training/{path.name}")
     name = path.stem if path.suffix == ".yaml" else args.recipe
     need("report", "make train")
-    from ..learn import recipe
-
-    train(runtime, recipe.read(runtime.project, name), name, f"training/{name}.yaml")
+    train(runtime, runtime.project.training(name), name, f"training/{name}.yaml")
 
 
 def train(runtime: Runtime, recipe, name: str, where: str) -> None:
     """Train by a recipe that is written `where`, measure what came out, write its page."""
     from ..learn import reported, training_set
     from ..learn.head import train_head
-    from ..learn.recipe import FINETUNE
     from ..learn.tower import measure_tower, train_tower
     from ..report import training
 

@@ -28,6 +28,7 @@ from .task import DatasetTask
 
 NO_POOLING = "head"  # where a table names the pooling
 CHUNK = 1024  # images pooled at a time
+PREDICTED = ("truth", "top", "confidence")  # what is kept of predictions
 SHOWN = {"acc1": "acc1", "acc5": "acc5", "macro_f1": "macro F1", "mean_per_class_recall": "recall", "ece": "ECE"}
 
 
@@ -51,7 +52,7 @@ class Measurement:
         stored = artefacts.load(self.file)
         if stored is None:
             raise UserError(f"{self.file} was damaged or removed while it was in use; run the same command again")
-        return Predictions(*(stored[key].numpy() for key in ("truth", "top", "confidence")), len(self.class_names))
+        return Predictions(*(stored[key].numpy() for key in PREDICTED), len(self.class_names))
 
 
 def measure(runtime: Runtime, recipe: Benchmark, name: str) -> list[Measurement]:
@@ -119,8 +120,9 @@ def cell(task: DatasetTask, member: Member, pooling: str, resamples: int = 1000)
     file = task.cache / "cells" / member / f"{digest_of(made_from)}.pt"
     stored = artefacts.load_or_discard(file, digest_of(made_from))
     if stored is None:
-        predictions = predict(task, member, pooling)
-        _save(file, made_from, predictions, metrics.intervals(predictions, resamples))
+        found = predict(task, member, pooling)
+        values = {key: torch.from_numpy(getattr(found, key)) for key in PREDICTED}
+        artefacts.save(file, made_from, metrics=json.dumps(metrics.intervals(found, resamples)), **values)
         stored = artefacts.load(file)
     measured = {key: Interval(*value) for key, value in json.loads(stored["metrics"]).items()}
     return Measurement(
@@ -135,31 +137,17 @@ def features_digest(file: Path) -> str | None:
 
 
 def _made_from(task: DatasetTask, member: Member, pooling: str, resamples: int) -> dict:
-    if member.is_head:
-        return {
-            "stage": "cell",
-            "format": FORMAT,
-            "features": features.stage(task, member).digest,
-            **probs.head_made_from(task, member),
-            "truth": digest_of({"labels": task.truth}),
-            "resamples": resamples,
-        }
-    return {
+    made_from = {
         "stage": "cell",
         "format": FORMAT,
         "features": features.stage(task, member).digest,
-        "text": text.digest(task, member.model),
-        "prompts": task.prompts.digest,
         "truth": digest_of({"labels": task.truth}),
-        "pooling": pooling,
         "resamples": resamples,
-        **probs.kept_views(task, member),
     }
-
-
-def _save(file: Path, made_from: dict, predictions: Predictions, measured: dict[str, Interval]) -> None:
-    values = {key: torch.from_numpy(getattr(predictions, key)) for key in ("truth", "top", "confidence")}
-    artefacts.save(file, made_from, metrics=json.dumps(measured), **values)
+    if member.is_head:
+        return made_from | probs.head_made_from(task, member)
+    of_prompts = {"text": text.digest(task, member.model), "prompts": task.prompts.digest, "pooling": pooling}
+    return made_from | of_prompts | probs.kept_views(task, member)
 
 
 def predict(task: DatasetTask, member: Member, pooling: str) -> Predictions:
@@ -232,19 +220,8 @@ def rows(cells: Sequence[Measurement]) -> list[list[str]]:
     for one, p in zip(cells, p_values(cells), strict=True):
         values = [str(one.metrics[key]) for key in SHOWN]
         prompts = "-" if one.pooling == NO_POOLING else one.prompts
-        lines.append(
-            [
-                one.dataset,
-                one.split,
-                str(one.images),
-                str(len(one.class_names)),
-                one.member,
-                prompts,
-                one.pooling,
-                *values,
-                "best" if p is None else f"{p:.2g}",
-            ]
-        )
+        data = (one.dataset, one.split, str(one.images), str(len(one.class_names)))
+        lines.append([*data, one.member, prompts, one.pooling, *values, "best" if p is None else f"{p:.2g}"])
     return lines
 
 

@@ -13,8 +13,9 @@ from ..core.digests import FORMAT
 from ..models import heads
 from ..models.heads import Data, Head
 from ..models.heads._choice import Choice
+from ..recipes.training import Training
 from . import measure, seen_unseen
-from .recipe import Training, check_method
+from .methods import check_method
 from .trained import (
     FOLDER,
     Trained,

@@ -5,10 +5,11 @@ protocol of CoOp (Zhou et al. 2021, arXiv:2109.01134); k images of each class of
 is reported is only measured. A finished fit is kept and not repeated.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from ..core.tables import csv_text, markdown
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval, mean_interval
 from ..models import heads
-from ..models.heads import Captions, Data, Examples
+from ..models.heads import Data, Examples, Head
 from ..models.heads._choice import Choice
+from ..recipes.training import Training
 from . import measure, sampling, seen_unseen, training_set
-from .recipe import Training
+from .trained import code_of
 from .training_set import TrainingSet
 
 KS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -74,25 +76,14 @@ def measure_curves(
         training_set.encode(runtime, recipe)
         return None
     source, test_task = TrainingSet(runtime, recipe), DatasetTask.of(runtime, dataset, asked_prompts=prompts)
-    methods = _methods(methods, source.caption_model is not None)
-    known = source.examples
-    test = partial(training_set.examples, test_task, source.member)
+    methods, fits = _methods(methods, source.caption_model is not None), Fits(source, test_task)
     values: dict = {method: {k: [] for k in ks} for method in methods}
     with progress(f"kshot {source.member}", "fit", len(methods) * len(ks) * seeds) as bar:
-        for method in methods:
-            for k in ks:
-                for seed in range(seeds):
-                    values[method][k].append(_cell(source, test_task, known, test, method, k, seed))
-                    bar.update()
-    return Curves(
-        dataset,
-        source.member,
-        len(test_task.truth),
-        values,
-        _zero_shot(source.captions, test),
-        _distinct(known, ks),
-        len(source.class_names),
-    )
+        for method, k, seed in itertools.product(methods, ks, range(seeds)):
+            values[method][k].append(fits.measures(method, k, seed))
+            bar.update()
+    images, classes, distinct = len(test_task.truth), len(source.class_names), _distinct(source.examples, ks)
+    return Curves(dataset, source.member, images, values, fits.zero_shot(), distinct, classes)
 
 
 def _numbers(written: Sequence[str | int]) -> list[int]:
@@ -118,33 +109,54 @@ def parts(known: Examples, k: int, seed: int) -> tuple[Examples, Examples]:
     return train, rest.take(torch.from_numpy(sampling.at_most(rest.labels.numpy(), min(k, CHOOSING), seed)))
 
 
-def _cell(source: TrainingSet, test_task: DatasetTask, known: Examples, test, method: str, k: int, seed: int) -> dict:
-    """Measures of one fit, from the cache if they are there."""
-    captioned = heads.METHODS[method].needs_text
-    made_from = {
-        "stage": "kshot",
-        "format": FORMAT,
-        "method": method,
-        "k": k,
-        "seed": seed,
-        "features": chain_features.stage(test_task, source.member).digest,
-        "test_labels": digest_of({"labels": test_task.truth}),
-        "source": source.made_from(captioned),
-    }
-    file = test_task.cache / "cells" / source.member / f"{digest_of(made_from)}.pt"
-    stored = artefacts.load(file, digest_of(made_from))
-    if stored is None:
-        train, validation = parts(known, k, seed)
+@dataclass(frozen=True)
+class Fits:
+    """Single fits on k images of each class, measured on the split of `test_task` and kept."""
+
+    source: TrainingSet
+    test_task: DatasetTask
+
+    @cached_property
+    def test(self) -> Examples:
+        return training_set.examples(self.test_task, self.source.member)
+
+    def zero_shot(self) -> dict[str, float] | None:
+        """Measures of the captions alone; None for a model without a text tower."""
+        captions = self.source.captions
+        return measure.of(seen_unseen.zero_shot(captions), self.test) if captions else None
+
+    def measures(self, method: str, k: int, seed: int) -> dict[str, float]:
+        """Measures of one fit, from the cache if they are there; those kept before `code` was noted stay valid."""
+        before = self._made_from(method, k, seed)
+        code = self.test_task.once(("code", method), lambda: code_of(heads.METHODS[method].__module__))
+        for made_from in (before, before | {"code": code}):
+            file = self.test_task.cache / "cells" / self.source.member / f"{digest_of(made_from)}.pt"
+            stored = artefacts.load(file, digest_of(made_from))
+            if stored:
+                return json.loads(stored["metrics"])
+        found = measure.of(self._head(method, k, seed), self.test)
+        artefacts.save(file, made_from, metrics=json.dumps(found))
+        return found
+
+    def _made_from(self, method: str, k: int, seed: int) -> dict:
+        return {
+            "stage": "kshot",
+            "format": FORMAT,
+            "method": method,
+            "k": k,
+            "seed": seed,
+            "features": chain_features.stage(self.test_task, self.source.member).digest,
+            "test_labels": digest_of({"labels": self.test_task.truth}),
+            "source": self.source.made_from(heads.METHODS[method].needs_text),
+        }
+
+    def _head(self, method: str, k: int, seed: int) -> Head:
+        train, validation = parts(self.source.examples, k, seed)
         choice = Choice(measure.on(validation), ("macro_f1",))
-        data = Data(train, len(source.class_names), source.captions if captioned else None, seed=seed)
+        captions = self.source.captions if heads.METHODS[method].needs_text else None
+        data = Data(train, len(self.source.class_names), captions, seed=seed)
         heads.fit((method, None), data, choice, "kshot")
-        artefacts.save(file, made_from, metrics=json.dumps(measure.of(choice.head(), test())))
-        stored = artefacts.load(file)
-    return json.loads(stored["metrics"])
-
-
-def _zero_shot(captions: Captions | None, test) -> dict[str, float] | None:
-    return measure.of(seen_unseen.zero_shot(captions), test()) if captions else None
+        return choice.head()
 
 
 def _distinct(known: Examples, ks: Sequence[int]) -> dict[int, tuple[int, int, int]]:

@@ -15,8 +15,8 @@ from ..maths.metrics import Interval, Predictions
 from ..maths.stacking import Curve
 from ..models import heads
 from ..models.heads import Examples, Head
+from ..recipes.training import Training
 from . import measure, seen_unseen, training_set
-from .recipe import Training
 from .trained import Trained
 
 SHOWN = {"acc1": "acc1", "macro_f1": "macro F1", "mean_per_class_recall": "recall", "ece": "ECE"}

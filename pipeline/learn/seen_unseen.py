@@ -19,8 +19,8 @@ from ..models import heads
 from ..models.heads import Captions, Data, Examples, Head
 from ..models.heads._choice import Choice
 from ..models.heads.cosine import Head as CosineHead
+from ..recipes.training import Unseen
 from . import measure
-from .recipe import Unseen
 
 TARGETS = ("gzsl", "unseen")
 

@@ -30,13 +30,13 @@ from ..models import heads
 from ..models.heads import Data, Head, _descent, linear_probe
 from ..models.heads._choice import Choice
 from ..recipes import Project
+from ..recipes.training import Training
 from . import measure, reported, seen_unseen, training_set
 from .finetune import settings as finetune_settings
 from .finetune.loop import Images, Judge, Loop
 from .finetune.network import Network, mixed
 from .finetune.settings import Finetune
 from .listener import Bar
-from .recipe import Training
 from .reported import Measured
 from .trained import (
     FOLDER,

@@ -20,8 +20,8 @@ from ..core.files import atomic_file
 from ..models import heads
 from ..models.heads import Data
 from ..recipes import NAME, Project
+from ..recipes.training import Training
 from . import training_set
-from .recipe import Training
 from .training_set import TrainingSet
 
 FOLDER = "trained"

@@ -14,8 +14,8 @@ from ..labelled.task import DatasetTask
 from ..models import has_text
 from ..models.heads import Captions, Examples
 from ..recipes.member import Member
+from ..recipes.training import Training
 from . import sampling
-from .recipe import Training
 
 
 def examples(task: DatasetTask, member: Member) -> Examples:

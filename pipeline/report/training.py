@@ -9,9 +9,9 @@ from ..core.console import say
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..learn import kshot
-from ..learn.recipe import Training
 from ..learn.reported import GZSL_HEADER, Measured, gzsl_rows, unseen_of
 from ..learn.trained import Trained
+from ..recipes import Training
 from . import collect, page, sections
 from .page import Figure, Section, Table, charts, number, percent
 from .result import Result

@@ -16,7 +16,8 @@ from pipeline.chain import text as chain_text
 from pipeline.chain.task import CompetitionTask
 from pipeline.cli import clean_cache
 from pipeline.core.errors import UserError
-from pipeline.labelled import benchmark, prompts_rank
+from pipeline.labelled import benchmark, choosing, prompts_rank
+from pipeline.labelled.prompt_subsets import SubsetScorer
 from pipeline.labelled.task import DatasetTask
 from pipeline.maths.metrics import accuracy
 from pipeline.recipes import Benchmark, Project
@@ -339,7 +340,7 @@ class TestRanking:
         assert "Labels of 'train' were looked at, no test label." in text
 
     def test_leaving_out_equals_a_set_without_it(self, task, root):
-        scorer = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "embedding")
+        scorer = SubsetScorer(task, task.project.member("vit@tiny"), "embedding")
         keep = np.array(task.prompts.templates) != "a photo of a {}."
         rest = [template for template in TEMPLATES if template != "a photo of a {}."]
         write_yaml(root / "prompts" / "rest" / "_shared.yaml", {"templates": rest, "classes": "any"})
@@ -353,16 +354,16 @@ class TestRanking:
         np.testing.assert_allclose(scorer.class_probs(keep), expected, atol=1e-5)
 
     def test_a_class_never_loses_all_its_prompts(self, task):
-        scorer = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "embedding")
+        scorer = SubsetScorer(task, task.project.member("vit@tiny"), "embedding")
         everything = scorer.class_probs(np.ones(12, bool))
         np.testing.assert_allclose(scorer.class_probs(np.zeros(12, bool)), everything)
 
     def test_large_sets_are_ranked_on_a_part(self, task, monkeypatch):
-        whole = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
-        monkeypatch.setattr(prompts_rank, "MOST_IMAGES", 5)
-        part = prompts_rank.Scorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
-        assert prompts_rank.picked(task).tolist() == [0, 5, 11, 17, 23]
-        assert prompts_rank.truth_of(task).tolist() == [0, 0, 1, 2, 2]
+        whole = SubsetScorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
+        monkeypatch.setattr(choosing, "MOST_IMAGES", 5)
+        part = SubsetScorer(task, task.project.member("vit@tiny"), "mean").class_probs(np.ones(12, bool))
+        assert choosing.sampled_rows(task).tolist() == [0, 5, 11, 17, 23]
+        assert choosing.sampled_truth(task).tolist() == [0, 0, 1, 2, 2]
         np.testing.assert_allclose(part, whole[[0, 5, 11, 17, 23]], atol=1e-6)
 
     def test_without_labels_none_is_read(self, root, monkeypatch):

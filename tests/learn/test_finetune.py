@@ -25,11 +25,10 @@ from pipeline.learn.finetune.augment import Augmented
 from pipeline.learn.finetune.loop import Loop
 from pipeline.learn.finetune.network import mixed
 from pipeline.learn.finetune.settings import Finetune
-from pipeline.learn.recipe import Training
 from pipeline.learn.tower import measure_tower, start, train_tower
 from pipeline.learn.training_set import TrainingSet
 from pipeline.models import heads
-from pipeline.recipes import ModelEntry
+from pipeline.recipes import ModelEntry, Training
 from pipeline.report import training as pages
 
 from ..conftest import ROOT, pipeline, write_yaml

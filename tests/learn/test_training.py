@@ -30,10 +30,10 @@ from pipeline.labelled.task import DatasetTask
 from pipeline.learn import head as learn_head
 from pipeline.learn import kshot, reported
 from pipeline.learn.head import train_head
-from pipeline.learn.recipe import Training, check_method, read
+from pipeline.learn.methods import check_method
 from pipeline.learn.trained import Trained, code_of
 from pipeline.models import heads
-from pipeline.recipes import Benchmark, Project
+from pipeline.recipes import Benchmark, Project, Training
 from pipeline.report import collect
 from pipeline.report import training as pages
 
@@ -494,6 +494,6 @@ def test_the_verbs_and_their_pages(root, monkeypatch, capsys):
 def test_the_recipes_that_come_with_the_project():
     project = Project(ROOT)
     for name in project.names("training"):
-        recipe = read(project, name)
+        recipe = project.training(name)
         assert project.member(recipe.model)
         check_method(recipe.method, name)

@@ -22,7 +22,7 @@ from ...core.errors import UserError
 from ...core.files import atomic_file
 from ...core.tables import csv_text, markdown, table
 from ...recipes import Ensemble, Sweep, prompts
-from ..prompts_rank import picked, refuse_test_labels
+from ..choosing import refuse_test_labels, sampled_rows, sampled_truth
 from ..task import DatasetTask
 from .grid import Grid, simplex
 from .in_memory import EnsemblesInMemory
@@ -180,7 +180,7 @@ def varied(base: Ensemble, values: dict) -> dict:
 
 def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, bool]:
     """Labels (K, N) of the candidates as far as it came, the seconds it took, and whether it was interrupted."""
-    rows, trials, found, interrupted = picked(task), EnsemblesInMemory(task), [], False
+    rows, trials, found, interrupted = sampled_rows(task), EnsemblesInMemory(task), [], False
     for member in {member for one in tried for member in one.recipe.members}:
         features.of_member(task, member)
     began = time.perf_counter()
@@ -204,7 +204,7 @@ def _ranked(task: Task, sweep: Sweep, grid: Grid, tried: Sequence[Candidate], la
         return by_stability(labels, grid, [one.place for one in tried[1:]])
     content = [one.recipe.model_dump(mode="json") for one in tried]
     differences = [sum(content[0][key] != own[key] for key in own) for own in content]
-    return by_accuracy(labels, np.array(task.truth)[picked(task)], differences, sweep.resamples)
+    return by_accuracy(labels, sampled_truth(task), differences, sweep.resamples)
 
 
 def _keep(task: Task, name: str, sweep: Sweep, ordering: Ordering, tried: Sequence[Candidate]) -> Path:
@@ -216,7 +216,7 @@ def _keep(task: Task, name: str, sweep: Sweep, ordering: Ordering, tried: Sequen
     print(table(header, rows))
     print(ordering.summary)
     ranked = csv_text(header, ([*ordering.lines[k], tried[k].words] for k in ordering.order))
-    head = f"# Sweep {name} of {sweep.base}\n\n{len(picked(task)):,} images, {task.looked_at}; seed {sweep.seed}."
+    head = f"# Sweep {name} of {sweep.base}\n\n{len(sampled_rows(task)):,} images, {task.looked_at}; seed {sweep.seed}."
     text = "\n\n".join([head, markdown(header, rows), ordering.summary]) + "\n"
     for suffix, content in (("csv", ranked), ("md", text)):
         with atomic_file(task.cache / "sweeps" / f"{name}.{suffix}") as temporary:
