@@ -94,3 +94,12 @@ def test_every_option_of_a_verb_stands_in_its_row(verb):
     options = [action.dest.upper() for action in own._actions if action.dest != "help"]
     assert len(rows) == 1
     assert [name for name in options if not re.search(rf"\b{name}\b", rows[0])] == []
+
+
+def test_promises_name_tests_that_exist():
+    text = (ROOT / "docs" / "RELIABILITY.md").read_text()
+    source = {path.name: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    functions = set(re.findall(r"def (test_\w+)", "".join(source.values())))
+    assert set(re.findall(r"\btest_\w+\.py", text)) - source.keys() == set()
+    for begin in re.findall(r"\b(test_\w+)\b(?!\.py)", text):
+        assert any(name.startswith(begin) for name in functions), begin
