@@ -11,7 +11,7 @@ from ..chain.task import Runtime
 from ..core.console import progress
 from ..core.digests import FORMAT
 from ..models import heads
-from ..models.heads import Data, Head
+from ..models.heads import Head
 from ..models.heads._choice import Choice
 from ..recipes.training import Training
 from . import measure, seen_unseen
@@ -66,8 +66,7 @@ def _fit(source: TrainingSet, where: str, name: str) -> tuple[list[tuple[Head, d
     """([(head, what was chosen)], what both have in common)."""
     recipe, project = source.recipe, source.project
     train, validation = source.parts()
-    captions = source.captions if heads.METHODS[recipe.method[0]].needs_text else None
-    data = Data(train, len(source.class_names), captions, recipe.balance, recipe.seed)
+    data = source.data(train, heads.METHODS[recipe.method[0]].needs_text)
     common = {"base": str(source.member), "classes": classes(source, train, validation)}
     place = f"{where}: method"
     with progress(f"train {name}", "state") as bar:

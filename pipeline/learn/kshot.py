@@ -8,7 +8,7 @@ is reported is only measured. A finished fit is kept and not repeated.
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..core.tables import csv_text, markdown
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval, mean_interval
 from ..models import heads
-from ..models.heads import Data, Examples, Head
+from ..models.heads import Examples, Head
 from ..models.heads._choice import Choice
 from ..recipes.training import Training
 from . import measure, sampling, seen_unseen, training_set
@@ -153,8 +153,7 @@ class Fits:
     def _head(self, method: str, k: int, seed: int) -> Head:
         train, validation = parts(self.source.examples, k, seed)
         choice = Choice(measure.on(validation), ("macro_f1",))
-        captions = self.source.captions if heads.METHODS[method].needs_text else None
-        data = Data(train, len(self.source.class_names), captions, seed=seed)
+        data = replace(self.source.data(train, heads.METHODS[method].needs_text), seed=seed)
         heads.fit((method, None), data, choice, "kshot")
         return choice.head()
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..core.errors import UserError, did_you_mean
 from ..maths import stacking
 from ..models import heads
-from ..models.heads import Captions, Data, Examples, Head
+from ..models.heads import Captions, Examples, Head, TrainingData
 from ..models.heads._choice import Choice
 from ..models.heads.cosine import Head as CosineHead
 from ..recipes.training import Unseen
@@ -100,7 +100,9 @@ def measured_on(validation: Examples, classes: Classes):
     return measures
 
 
-def fit(method, data: Data, validation: Examples, classes: Classes, where: str, tell) -> tuple[dict[str, Head], Choice]:
+def fit(
+    method, data: TrainingData, validation: Examples, classes: Classes, where: str, tell
+) -> tuple[dict[str, Head], Choice]:
     """The heads by target, with their bias in them, and the choice that found their settings.
 
     `data.train` and `validation` are of the training split; images of unseen classes in them are dropped here, before
@@ -141,7 +143,7 @@ def zero_shot(captions: Captions) -> Head:
     return head
 
 
-def zero_shot_bias(data: Data, validation: Examples, classes: Classes) -> float:
+def zero_shot_bias(data: TrainingData, validation: Examples, classes: Classes) -> float:
     """The best bias of the captions alone, chosen on the same validation images as everything else."""
     found = measured_on(judges(data.train, validation, classes), classes)(zero_shot(data.captions))
     return found["bias"]

@@ -27,7 +27,7 @@ from ..core.errors import UserError
 from ..core.extras import need
 from ..labelled.task import DatasetTask
 from ..models import heads
-from ..models.heads import Data, Head, _descent, linear_probe
+from ..models.heads import Head, _descent, linear_probe
 from ..models.heads._choice import Choice
 from ..recipes import Project
 from ..recipes.training import Training
@@ -177,7 +177,7 @@ def start(source: TrainingSet, settings: Finetune, where: str) -> Head:
     if settings.loss == "contrastive":
         return seen_unseen.zero_shot(source.captions)
     known, validation = source.parts()
-    data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
+    data = source.data(known)
     if settings.head == "zero":
         head = linear_probe.Head(data.classes, known.features.shape[1])
         head.bias[data.trained] = 0.0
@@ -199,7 +199,7 @@ def _loop(
     other = source.validation_task
     held_pixels = Pixels.of(made(preprocess.stage(other, pixel_recipe))) if other else pixels
     held = torch.arange(len(validation)) if other else held
-    data = Data(known, len(source.class_names), None, source.recipe.balance, source.recipe.seed)
+    data = source.data(known)
     parts = settings.accumulate * accelerator.num_processes
     if min(len(rows), settings.batch) < 2 * parts:
         raise UserError(

@@ -18,7 +18,7 @@ from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..models import heads
-from ..models.heads import Data
+from ..models.heads import TrainingData
 from ..recipes import NAME, Project
 from ..recipes.training import Training
 from . import training_set
@@ -124,7 +124,7 @@ def classes(source: TrainingSet, train, validation) -> dict[str, dict[str, int]]
     return found
 
 
-def check_classes(recipe: Training, data: Data, names: tuple[str, ...]) -> None:
+def check_classes(recipe: Training, data: TrainingData, names: tuple[str, ...]) -> None:
     absent = [name for name, images in zip(names, data.counts.tolist(), strict=True) if not images]
     if absent and not heads.METHODS[recipe.method[0]].for_unseen:
         warn(f"no training image of {absent[:LISTED]}{' ...' if absent[LISTED:] else ''}: never predicted")

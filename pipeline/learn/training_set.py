@@ -12,7 +12,7 @@ from ..core.digests import digest_of
 from ..core.errors import UserError
 from ..labelled.task import DatasetTask
 from ..models import has_text
-from ..models.heads import Captions, Examples
+from ..models.heads import Captions, Examples, TrainingData
 from ..recipes.member import Member
 from ..recipes.training import Training
 from . import sampling
@@ -102,6 +102,11 @@ class TrainingSet:
         if recipe.shots:
             train = train[sampling.shots(labels[train], recipe.shots, recipe.seed)]
         return torch.from_numpy(train), torch.from_numpy(validation)
+
+    def data(self, train: Examples, captioned: bool = False) -> TrainingData:
+        """What a method learns from, as the recipe says; `captioned`: for a method with text."""
+        captions = self.captions if captioned else None
+        return TrainingData(train, len(self.class_names), captions, self.recipe.balance, self.recipe.seed)
 
     def parts(self) -> tuple[Examples, Examples]:
         """(what is trained on, what only chooses)."""

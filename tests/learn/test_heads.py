@@ -14,7 +14,7 @@ from pipeline.learn import measure, sampling
 from pipeline.maths import stacking
 from pipeline.maths.zeroshot import normalise
 from pipeline.models import heads
-from pipeline.models.heads import Captions, Data, Examples, _descent
+from pipeline.models.heads import Captions, Examples, TrainingData, _descent
 from pipeline.models.heads._choice import Choice
 
 WIDTH, SCALE = 24, 20.0
@@ -39,7 +39,7 @@ def measured_above(choice, right) -> bool:
 def fitted(method, counts=(30, 20, 10), seed=0, balance="none", spread=0.9, **arguments):
     train, captions = clouds(counts, spread=spread)
     validation, _ = clouds([12] * len(counts), seed=1, spread=spread)
-    data = Data(train, len(counts), captions, balance, seed)
+    data = TrainingData(train, len(counts), captions, balance, seed)
     choice = Choice(measure.on(validation), ("macro_f1",))
     heads.fit((method, arguments or None), data, choice, "here")
     return data, validation, choice
@@ -69,7 +69,7 @@ def test_the_refit_of_a_chosen_probe_does_not_collapse():
     """C of 1e-6 was chosen on balanced classes; with the validation images' other frequencies all became one class."""
     data, validation, choice = fitted("linear_probe", (30, 30, 30), spread=3.0)
     more = validation.take(torch.arange(len(validation.labels)) % 12 < 1 + 5 * validation.labels)
-    both = Data(
+    both = TrainingData(
         type(more)(torch.cat([data.train.features, more.features]), torch.cat([data.train.labels, more.labels])),
         3,
         data.captions,
@@ -82,7 +82,7 @@ def test_the_refit_of_a_chosen_probe_does_not_collapse():
 
 def test_a_class_without_an_image_is_never_predicted():
     train, captions = clouds([9, 9, 9])
-    data = Data(train.take(train.labels != 1), 3, captions)
+    data = TrainingData(train.take(train.labels != 1), 3, captions)
     choice = Choice(measure.on(train), ("acc1",))
     heads.fit(("linear_probe", {"C": 1.0}), data, choice, "here")
     assert 1 not in choice.head().probs(train.features).argmax(dim=1)
@@ -177,38 +177,38 @@ def test_columns_by_name():
 def test_unknown_methods_and_arguments():
     train, captions = clouds([3, 3])
     with pytest.raises(UserError, match="unknown method 'tip-adapter'.*Did you mean 'tip_adapter'"):
-        heads.fit(("tip-adapter", None), Data(train, 2), None, "here")
+        heads.fit(("tip-adapter", None), TrainingData(train, 2), None, "here")
     with pytest.raises(UserError, match="mlp has no argument 'epoch'.*Did you mean 'epochs'"):
-        heads.fit(("mlp", {"epoch": 3}), Data(train, 2), None, "here")
+        heads.fit(("mlp", {"epoch": 3}), TrainingData(train, 2), None, "here")
     with pytest.raises(UserError, match="needs a text tower.*linear_probe, mlp"):
-        heads.fit(("tip_adapter", None), Data(train, 2), None, "here")
+        heads.fit(("tip_adapter", None), TrainingData(train, 2), None, "here")
     other = Captions(captions.features[:, :5], 1.0)
     with pytest.raises(UserError, match="captions of another one take cosine"):
-        heads.fit(("tip_adapter", None), Data(train, 2, other), None, "here")
+        heads.fit(("tip_adapter", None), TrainingData(train, 2, other), None, "here")
 
 
 def test_balanced_sampling_really_rebalances():
     train, _ = clouds([900, 90, 10])
     torch.manual_seed(0)
-    rows = _descent.balanced_rows(Data(train, 3, balance="sampling"))
+    rows = _descent.balanced_rows(TrainingData(train, 3, balance="sampling"))
     counts = torch.bincount(train.labels[rows]) / len(rows)
     assert len(rows) == 1000 and counts.min() > 0.29
     assert len(set(rows.tolist())) < len(rows), "with replacement, or it could not"
     torch.manual_seed(0)
-    plain = torch.cat(_descent.batches(Data(train, 3), 64))
+    plain = torch.cat(_descent.batches(TrainingData(train, 3), 64))
     assert sorted(plain.tolist()) == list(range(1000))
 
 
 def test_class_weights_make_classes_count_the_same():
     train, _ = clouds([90, 9, 1])
-    data = Data(train, 4, balance="weights")
+    data = TrainingData(train, 4, balance="weights")
     weights = data.class_weights
     assert weights[3] == 0 and torch.allclose(weights[:3] * data.counts[:3], torch.tensor(100 / 3))
 
 
 def test_no_batch_of_one():
     train, _ = clouds([33, 32])
-    assert [len(rows) for rows in _descent.batches(Data(train, 2), 64)] == [65]
+    assert [len(rows) for rows in _descent.batches(TrainingData(train, 2), 64)] == [65]
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(0, 3))

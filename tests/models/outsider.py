@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 from pipeline.models import _checks
 from pipeline.models._tower import Facts, Tower
 from pipeline.models.family import Family, Wanted
-from pipeline.models.heads import Data, Positive, method
 from pipeline.models.heads import Head as Base
+from pipeline.models.heads import Positive, TrainingData, method
 
 FAMILY = Family(text=False, any_size=True, weights=("colours.safetensors",))
 
@@ -41,7 +41,7 @@ class Head(Base):
 
 
 @method(head=Head, samples=False, in_kshot=9)
-def nearest_mean(data: Data, choice, sharpness: Positive = 10.0) -> None:
+def nearest_mean(data: TrainingData, choice, sharpness: Positive = 10.0) -> None:
     """The class whose mean feature is nearest."""
     head = Head(data.classes, data.train.features.shape[1], sharpness)
     for label in data.trained:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from ...core import artefacts
 from ...core.digests import digest_of
 from ...core.errors import UserError
-from ...models.heads import Data, Examples, Head, _descent
+from ...models.heads import Examples, Head, TrainingData, _descent
 from . import schedule, seed_of
 from .augment import Augmented
 from .layers import groups
@@ -33,7 +33,7 @@ class Images:
 
     pixels: Callable[[int], Tensor]
     rows: Tensor
-    data: Data
+    data: TrainingData
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Captions:
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingData:
     """All that a method may learn from. `classes` is C; labels are below it, but not each one need occur."""
 
     train: Examples
@@ -140,7 +140,7 @@ def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None
         )
 
 
-def fit(method: tuple[str, Any], data: Data, choice, where: str) -> None:
+def fit(method: tuple[str, Any], data: TrainingData, choice, where: str) -> None:
     """Run a method; what it makes is in `choice`. Its random numbers depend on `data.seed` alone."""
     name = method[0]
     function, arguments = METHODS.bind(method, where)
@@ -160,7 +160,7 @@ def fit(method: tuple[str, Any], data: Data, choice, where: str) -> None:
 
 
 def refit(
-    method: tuple[str, Any], data: Data, validation: Examples, settings: list[dict], where: str, tell
+    method: tuple[str, Any], data: TrainingData, validation: Examples, settings: list[dict], where: str, tell
 ) -> list[Head]:
     """The heads of chosen settings, fitted on training and validation images together."""
     from ._choice import Replay

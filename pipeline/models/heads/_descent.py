@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import Data, Head
+from . import Head, TrainingData
 
 
 def descend(
     head: Head,
-    data: Data,
+    data: TrainingData,
     choice,
     optimiser: torch.optim.Optimizer,
     *,
@@ -43,7 +43,7 @@ def descend(
             return
 
 
-def batches(data: Data, size: int, least: int = 2) -> list[Tensor]:
+def batches(data: TrainingData, size: int, least: int = 2) -> list[Tensor]:
     """Rows of one epoch, in a random order; with `balance: sampling` drawn with replacement, each class as often.
 
     A last batch of fewer than `least` rows joins the one before it: batch normalisation needs two.
@@ -55,13 +55,13 @@ def batches(data: Data, size: int, least: int = 2) -> list[Tensor]:
     return parts
 
 
-def balanced_rows(data: Data) -> Tensor:
+def balanced_rows(data: TrainingData) -> Tensor:
     """As many rows as there are images, drawn with replacement: every class with a training image equally likely."""
     weights = 1.0 / data.counts[data.train.labels].double()
     return torch.multinomial(weights, len(data.train), replacement=True)
 
 
-def cross_entropy(head: Head, data: Data) -> Callable[[Tensor, Tensor], Tensor]:
+def cross_entropy(head: Head, data: TrainingData) -> Callable[[Tensor, Tensor], Tensor]:
     """Cross-entropy over the classes trained on; others have no part in it. Class weights as `data` says."""
     trained, weights = data.trained, data.class_weights[data.trained]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, Share, method
+from . import Count, NotNegative, Positive, Share, TrainingData, method
 from . import Head as Base
 from ._descent import descend
 
@@ -30,7 +30,7 @@ class Head(Base):
 
 @method(head=Head, needs_text=True, one_space=True, for_unseen=True, in_kshot=5)
 def clip_adapter(
-    data: Data,
+    data: TrainingData,
     choice,
     ratio: Share = 0.2,
     reduction: Count = 4,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...maths.zeroshot import normalise
-from . import Count, Data, NotNegative, Positive, method
+from . import Count, NotNegative, Positive, TrainingData, method
 from . import Head as Base
 from ._descent import descend
 
@@ -33,7 +33,7 @@ class Head(Base):
 
 @method(head=Head, needs_text=True, for_unseen=True)
 def cosine(
-    data: Data,
+    data: TrainingData,
     choice,
     loss: Literal["cosine", "contrastive"] = "cosine",
     epochs: Count = 100,

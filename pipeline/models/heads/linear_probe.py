@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import Count, Data, Positive, method
+from . import Count, Positive, TrainingData, method
 from . import Head as Base
 
 NEVER = -1e4  # logit of a class without a training image
@@ -33,7 +33,7 @@ class Head(Base):
 
 
 @method(head=Head, samples=False, refit=True, in_kshot=1)
-def linear_probe(data: Data, choice, C: Positive | None = None, iterations: Count = 1000) -> None:  # noqa: N803
+def linear_probe(data: TrainingData, choice, C: Positive | None = None, iterations: Count = 1000) -> None:  # noqa: N803
     """`C` given: no sweep."""
     if choice.settings is not None or C is not None:
         for setting in choice.settings or [{"C": float(C)}]:
@@ -56,7 +56,7 @@ def linear_probe(data: Data, choice, C: Positive | None = None, iterations: Coun
         step /= 2
 
 
-def regression(data: Data, C: float, iterations: int) -> Head:  # noqa: N803
+def regression(data: TrainingData, C: float, iterations: int) -> Head:  # noqa: N803
     """The fitted classifier; two classes are written as two rows, of opposite sign."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

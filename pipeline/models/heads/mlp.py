@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import Count, Data, NotNegative, Positive, Share, method
+from . import Count, NotNegative, Positive, Share, TrainingData, method
 from . import Head as Base
 from ._descent import descend
 
@@ -27,7 +27,7 @@ class Head(Base):
 
 @method(head=Head, in_kshot=2)
 def mlp(
-    data: Data,
+    data: TrainingData,
     choice,
     hidden: list[Count] | None = None,
     dropout: Share = 0.3,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from . import Data, NotNegative, Positive, method
 from . import Head as Base
+from . import NotNegative, Positive, TrainingData, method
 
 # features of some models lie in a narrow cone, where cosines of 0.9 are usual and only a large beta tells them apart
 ALPHAS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0)
@@ -39,7 +39,7 @@ class Head(Base):
         return self
 
 
-def start(data: Data, alpha: float, beta: float) -> Head:
+def start(data: TrainingData, alpha: float, beta: float) -> Head:
     """The cache of the training images; with class weights a class's entries together weigh the same."""
     examples, dimensions = data.train.features.shape
     head = Head(data.classes, dimensions, examples, data.captions.logit_scale, alpha, beta)
@@ -52,7 +52,7 @@ def start(data: Data, alpha: float, beta: float) -> Head:
 
 
 @method(head=Head, needs_text=True, one_space=True, for_unseen=True, samples=False, in_kshot=3)
-def tip_adapter(data: Data, choice, alpha: NotNegative | None = None, beta: Positive | None = None) -> None:
+def tip_adapter(data: TrainingData, choice, alpha: NotNegative | None = None, beta: Positive | None = None) -> None:
     """`alpha`, `beta` given: not searched."""
     search(start(data, 1.0, 5.5), choice, alpha, beta)
 

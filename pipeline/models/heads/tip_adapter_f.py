@@ -8,14 +8,14 @@ import copy
 
 import torch
 
-from . import Count, Data, NotNegative, Positive, method
+from . import Count, NotNegative, Positive, TrainingData, method
 from ._descent import descend
 from .tip_adapter import Head, search, start
 
 
 @method(head=Head, needs_text=True, one_space=True, in_kshot=4)
 def tip_adapter_f(
-    data: Data,
+    data: TrainingData,
     choice,
     alpha: NotNegative = 1.0,
     beta: Positive = 5.5,
