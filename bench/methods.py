@@ -174,7 +174,7 @@ def pooled_first(images: Images) -> torch.Tensor:
     return zeroshot.blend([pooled(images, part) for part in members(images)], [1, 1])
 
 
-def weighed(method: str, images: Images) -> torch.Tensor:
+def weighed(method: Callable, images: Images) -> torch.Tensor:
     """Prompt weights from the unlabelled images, the mean of those of the members."""
     given_P = torch.ones(len(images.templates))
     found = []
@@ -216,8 +216,8 @@ WAYS: dict[str, Callable[[Images], torch.Tensor]] = {
     "one member 10 x too sure": uneven,
     "the same, match: confidence": functools.partial(matched, one_too_sure),
     "blend: classes": pooled_first,
-    "prompt_weights: zpe": functools.partial(weighed, "zpe"),
-    "prompt_weights: carprt": functools.partial(weighed, "carprt"),
+    "prompt_weights: zpe": functools.partial(weighed, prompt_scores.zpe),
+    "prompt_weights: carprt": functools.partial(weighed, prompt_scores.carprt),
 }
 for kind, run in (("unguarded", unguarded), ("guarded", guarded)):
     WAYS |= {f"{name}, {kind}": functools.partial(refined, run, *step) for name, step in REFINEMENTS.items()}

@@ -43,16 +43,16 @@ def uniform(prompts: PromptSet, logits: Logits) -> Weights:
 @weighting(uses="test_set")
 def zpe(prompts: PromptSet, logits: Logits) -> Weights:
     """Zero-shot Prompt Ensembling: one weight per template that all classes share (prompt_scores.zpe)."""
-    return _scored("zpe", prompts, logits)
+    return _scored(prompt_scores.zpe, prompts, logits)
 
 
 @weighting(uses="test_set")
 def carprt(prompts: PromptSet, logits: Logits) -> Weights:
     """Class-aware reweighting: a weight per prompt of each class (prompt_scores.carprt)."""
-    return _scored("carprt", prompts, logits)
+    return _scored(prompt_scores.carprt, prompts, logits)
 
 
-def _scored(method: str, prompts: PromptSet, logits: Logits) -> Weights:
+def _scored(method: Callable, prompts: PromptSet, logits: Logits) -> Weights:
     labels, known = torch.tensor(prompts.prompt_class), torch.tensor(prompts.weights)
     found = prompt_scores.weights(method, logits, labels, prompts.templates, known, len(prompts.class_names))
     return tuple(found.tolist())

@@ -94,18 +94,20 @@ def carprt(chunks: Chunks, columns: Columns) -> Tensor:
     return _softmax_in_class(_filled(sums_P / counts_P, columns), columns)
 
 
-METHODS = {"zpe": zpe, "carprt": carprt}
-
-
 def weights(
-    method: str, chunks: Chunks, prompt_class_P: Tensor, templates: Sequence[str], given_P: Tensor, classes: int
+    method: Callable[[Chunks, Columns], Tensor],
+    chunks: Chunks,
+    prompt_class_P: Tensor,
+    templates: Sequence[str],
+    given_P: Tensor,
+    classes: int,
 ) -> Tensor:
-    """Weights (P,) of a method of METHODS; prompts that are given the weight 0 keep it and count nowhere."""
+    """Weights (P,) by `zpe`, `carprt` or the like; prompts that are given the weight 0 keep it and count nowhere."""
     kept = given_P > 0
     names = [template for template, keep in zip(templates, kept.tolist(), strict=True) if keep]
     columns = Columns.of(prompt_class_P[kept], names, classes)
     found_P = torch.zeros(len(given_P))
-    found_P[kept] = METHODS[method](lambda: (logits[:, kept] for logits in chunks()), columns).float()
+    found_P[kept] = method(lambda: (logits[:, kept] for logits in chunks()), columns).float()
     return found_P
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from accelerate import dispatch_model, infer_auto_device_map
+from accelerate.utils import compute_module_sizes, get_balanced_memory, offload_weight, set_module_tensor_to_device
 from torch import Tensor, nn
 
 from ..core.errors import UserError
@@ -36,12 +38,10 @@ def place(
     where = plan(model, device, whole, max_memory)
     folder = tempfile.TemporaryDirectory(prefix="offload-") if "disk" in where.values() else None
     sizes = _sizes(model, where)
-    _fill(model, weights, where, folder.name if folder else None)
+    _fill(model, weights, where, folder and Path(folder.name))
     if set(where) == {""}:
         model.to(where[""])
         return torch.device(where[""])
-    from accelerate import dispatch_model
-
     dispatch_model(model, where, offload_dir=folder.name if folder else None)
     model.offload_folder = folder  # removed with the model
     print(f"placement  {type(model).__name__}: {_summary(sizes)}", flush=True)
@@ -66,14 +66,7 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
                 f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room[first] / GIB:.1f} GiB "
                 "are free for them; DEVICE=auto spreads them over all devices"
             )
-        max_memory = {**room, "cpu": _host_memory()}
-    return _spread(model, whole, max_memory)
-
-
-def _spread(model: nn.Module, whole: tuple[str, ...], max_memory: dict) -> dict:
-    from accelerate import infer_auto_device_map
-    from accelerate.utils import get_balanced_memory
-
+        max_memory = {**room, "cpu": int(SHARE * _preflight.free_on_host())}
     # balanced: with two GPUs each gets half of the weights, so each keeps room for activations
     limits = get_balanced_memory(model, dict(max_memory), no_split_module_classes=list(whole))
     where = dict(infer_auto_device_map(model, limits, no_split_module_classes=list(whole)))
@@ -98,10 +91,9 @@ def size_of(model: nn.Module) -> int:
 
 def _sizes(model: nn.Module, where: dict) -> dict:
     """{device: bytes} of the weights under a plan."""
-    sizes = dict.fromkeys(where.values(), 0)
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        sizes[_device_of(name, where)] += tensor.nbytes
-    return sizes
+    of_module = compute_module_sizes(model)
+    devices = dict.fromkeys(where.values())
+    return {device: sum(of_module[name] for name, there in where.items() if there == device) for device in devices}
 
 
 def _summary(sizes: dict) -> str:
@@ -110,30 +102,21 @@ def _summary(sizes: dict) -> str:
     return ", ".join(f"{size / GIB:.1f} GiB on {names[device]}" for device, size in sizes.items())
 
 
-def _host_memory() -> int:
-    return int(SHARE * _preflight.free_on_host())
-
-
-def _fill(model: nn.Module, weights: Iterable[tuple[str, Tensor]], where: dict, folder: str | None) -> None:
+def _fill(model: nn.Module, weights: Iterable[tuple[str, Tensor]], where: dict, folder: Path | None) -> None:
     on_disk: dict[str, dict] = {}
     for name, tensor in weights:
         device = _device_of(name, where)
         if device == "disk":
-            _save(tensor, name, folder, on_disk)
+            offload_weight(tensor, name, str(folder), on_disk)
         else:
-            _assign(model, name, tensor.to(device))
+            set_module_tensor_to_device(model, name, device, tensor, clear_cache=False)
     if on_disk:
-        (Path(folder) / "index.json").write_text(json.dumps(on_disk))
+        (folder / "index.json").write_text(json.dumps(on_disk))
     # a tensor that nothing filled raises no error later: it computes garbage once something moves the model
     tensors = [*model.named_parameters(), *model.named_buffers()]
     empty = [name for name, tensor in tensors if tensor.is_meta and name not in on_disk]
     assert not empty, f"left without values: {empty}"
-
-
-def _save(tensor: Tensor, name: str, folder: str, index: dict) -> None:
-    from accelerate.utils import offload_weight
-
-    offload_weight(tensor, name, folder, index)
+    model.requires_grad_(False)
 
 
 def _device_of(name: str, where: dict):
@@ -141,10 +124,3 @@ def _device_of(name: str, where: dict):
     while name not in where and name:
         name = name.rpartition(".")[0]
     return where[name]
-
-
-def _assign(model: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    owner = model.get_submodule(owner)
-    is_parameter = leaf in owner._parameters
-    setattr(owner, leaf, nn.Parameter(tensor, requires_grad=False) if is_parameter else tensor)

@@ -60,7 +60,7 @@ def _read(path) -> str:
 
 
 def _free_on_gpu(device) -> float:
-    import torch
+    import torch  # not at the top: `make models` needs what is here, and no torch
 
     return torch.cuda.mem_get_info(device)[0]
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ..core.errors import UserError
 from . import _checks, _skeleton, open_clip
+from ._tokenizers import SimpleTokenizer, clip_tokenizer
 from ._tower import Facts, Tower
 from .family import Family, Wanted
-from .open_clip import IMAGENET_MEAN, IMAGENET_STD, SimpleTokenizer
+from .open_clip import IMAGENET_MEAN, IMAGENET_STD
 
 FAMILY = Family()
 TRAINING_ONLY = ("projector", "predictor", "nn_replacer", "text_label_predictor")
@@ -37,7 +38,7 @@ def load(wanted: Wanted) -> Tower:
     _skeleton.prepare(wanted, part)
     _skeleton.assign(wanted, part, state)
     clip = SimpleTokenizer(context_length=text["context_length"])
-    tokenizer = open_clip.clip_tokenizer(wanted, clip, text["vocab_size"], MASK_ID) if wanted.tower == "text" else None
+    tokenizer = clip_tokenizer(wanted, clip, text["vocab_size"], MASK_ID) if wanted.tower == "text" else None
     return open_clip.make_tower(wanted, part, facts, state, tokenizer)
 
 

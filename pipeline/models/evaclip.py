@@ -18,10 +18,11 @@ from ..core.errors import UserError, did_you_mean, prefixed
 from . import _checks, _preflight, _skeleton, hub
 from . import _eva_towers as towers
 from ._placement import place, size_of
+from ._tokenizers import SimpleTokenizer, clip_tokenizer
 from ._tower import DTYPES, Facts, Tower
 from ._weights import Shards, some
 from .family import Family, Wanted
-from .open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, SimpleTokenizer, clip_tokenizer
+from .open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 FAMILY = Family(
     weights=("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")

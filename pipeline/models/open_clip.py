@@ -18,12 +18,12 @@ from ..core.files import atomic_file
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
 from ._placement import size_of
+from ._tokenizers import library_tokenizer
 from ._tower import DTYPES, Facts, Tokenizer, Tower
 from .family import Family, Wanted
 
 allow_import()
 import open_clip  # noqa: E402  (needs the line above)
-from open_clip import SimpleTokenizer  # noqa: E402
 from open_clip.constants import IMAGENET_MEAN, IMAGENET_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD  # noqa: E402, F401
 from open_clip.convert import convert_state_dict  # noqa: E402
 from open_clip.model import convert_to_custom_text_state_dict, convert_weights_to_lp, resize_pos_embed  # noqa: E402
@@ -59,7 +59,8 @@ def load(wanted: Wanted) -> Tower:
     """Check the checkpoint against its entry and the library's config, and load one tower of it."""
     source, model = built(wanted)
     facts = _checks.facts(wanted.entry, declared(wanted, source, model), wanted.where)
-    tokenizer = make_tokenizer(wanted, source, facts) if wanted.tower == "text" else None
+    text = source.config["text_cfg"]
+    tokens = wanted.tower == "text" and library_tokenizer(wanted, text, source.tokenizer, facts.context_length)
     # training-time branches become one convolution, which is exact in float32 only
     fused = wanted.tower == "image" and any(hasattr(layer, "reparameterize") for layer in model.visual.modules())
     part = tower_of(model, wanted.tower)
@@ -74,7 +75,7 @@ def load(wanted: Wanted) -> Tower:
         part.visual = reparameterize_model(part.visual, inplace=True)
         lower(part, wanted.dtype)
         _checks.run_in_fp32(part, wanted.entry.fp32_layers, wanted.where)
-    return make_tower(wanted, part, facts, state, tokenizer, fused)
+    return make_tower(wanted, part, facts, state, tokens or None, fused)
 
 
 def export(wanted: Wanted, tower: Tower, folder: Path) -> dict:
@@ -259,44 +260,3 @@ def read(wanted: Wanted, source: Source, model: nn.Module) -> dict[str, Tensor]:
         account, repo, file = (source.training.get("hf_hub", f"{wanted.entry.hub}/") + "/").split("/")[:3]
         path = hub.weights(wanted, f"{account}/{repo}", file)
     return adapted(model, _skeleton.read(wanted, path), wanted.entry.allow)
-
-
-def make_tokenizer(wanted: Wanted, source: Source, facts: Facts) -> Tokenizer:
-    """The checkpoint's own tokenizer, or the entry's `tokenizer` (folder or hub id), checked against its embedding."""
-    entry, text = wanted.entry, source.config["text_cfg"]
-    try:
-        if entry.tokenizer:
-            name = str(wanted.root / entry.tokenizer) if (wanted.root / entry.tokenizer).exists() else entry.tokenizer
-            options = text.get("tokenizer_kwargs") or {}
-            own = open_clip.tokenizer.HFTokenizer(name, facts.context_length, **options)
-        else:
-            own = open_clip.get_tokenizer(source.tokenizer, context_length=facts.context_length)
-    except (OSError, ValueError) as error:
-        missing = text.get("hf_tokenizer_name", entry.tokenizer)
-        raise UserError(
-            f"{wanted.where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
-            f"'tokenizer: path'. {str(error).splitlines()[0]}"
-        ) from None
-    words = getattr(own, "tokenizer", None)
-    rows = text.get("vocab_size", 49408) if "hf_model_name" not in text else None  # a tower of transformers has its own
-    if words is None:
-        return clip_tokenizer(wanted, own, rows)
-    _checks.vocabulary(len(words), rows or len(words), wanted.where, entry.allow)
-
-    def lengths(prompts: list[str]) -> list[int]:
-        ids = words([own.clean_fn(prompt) for prompt in prompts], padding=False, truncation=False).input_ids
-        return [len(row) for row in ids]
-
-    return Tokenizer(lambda prompts: {"text": own(prompts)}, lengths)
-
-
-def clip_tokenizer(wanted: Wanted, clip: SimpleTokenizer, rows: int | None, inserted: int | None = None) -> Tokenizer:
-    """CLIP's own tokenizer for an embedding of `rows`; ids from `inserted` on have moved up by one."""
-    size = clip.vocab_size + (inserted is not None)
-    _checks.vocabulary(size, rows or size, wanted.where, wanted.entry.allow)
-
-    def encode(prompts: list[str]) -> dict[str, Tensor]:
-        ids = clip(prompts)
-        return {"text": ids if inserted is None else torch.where(ids >= inserted, ids + 1, ids)}
-
-    return Tokenizer(encode, lambda prompts: [len(clip.encode(prompt)) + 2 for prompt in prompts])  # start and end

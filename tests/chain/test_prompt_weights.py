@@ -36,10 +36,9 @@ def logits(task, member):
 
 
 def expected(task, method, member):
-    labels = torch.tensor(task.prompts.prompt_class)
-    return prompt_scores.weights(
-        method, lambda: [logits(task, member)], labels, task.prompts.templates, torch.tensor(task.prompts.weights), 3
-    )
+    prompts, found = task.prompts, logits(task, member)
+    labels, given = torch.tensor(prompts.prompt_class), torch.tensor(prompts.weights)
+    return prompt_scores.weights(getattr(prompt_scores, method), lambda: [found], labels, prompts.templates, given, 3)
 
 
 @both
@@ -90,7 +89,7 @@ def test_an_image_without_a_picture_does_not_count(project_root):
     labels, ones = torch.tensor(task.prompts.prompt_class), torch.ones(len(task.prompts.prompts))
     own = logits(task, member)[whole]
     torch.testing.assert_close(
-        found, prompt_scores.weights("zpe", lambda: [own], labels, task.prompts.templates, ones, 3)
+        found, prompt_scores.weights(prompt_scores.zpe, lambda: [own], labels, task.prompts.templates, ones, 3)
     )
 
 
