@@ -6,18 +6,29 @@ at all images together, so it declares what it `uses`; its annotations are what 
 Shape suffixes: N images, C classes, D feature dimensions, K neighbours.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...core.registry import register
+from ...core.registry import Use, register
 from ..zeroshot import TINY
 
 STEPS: dict[str, Callable[..., Tensor]] = {}
-step = functools.partial(register, STEPS)
+
+
+def step(uses: Use, finds_mix: bool = False) -> Callable[[Callable], Callable]:
+    """A decorator that adds a step and its traits: `finds_mix` for one whose classes in effect are a finding.
+
+    Others impose a class mix, or have been seen to spread images over classes that are absent.
+    """
+
+    def add(function: Callable) -> Callable:
+        function.finds_mix = finds_mix
+        return register(STEPS, uses)(function)
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -52,4 +63,10 @@ def histogram(probs_NC: Tensor) -> Tensor:
     return torch.bincount(probs_NC.argmax(dim=1), minlength=probs_NC.shape[1])
 
 
-from . import discriminant, frolic, mixture, prior, propagate  # noqa: E402, F401  (they register themselves)
+def classes_in_effect(probs_NC: Tensor) -> float:
+    """exp of the entropy of the labels' shares, as a share of all classes: 1 where all are equally frequent."""
+    share_C = histogram(probs_NC).double() / len(probs_NC)
+    return float(torch.special.entr(share_C).sum().exp()) / probs_NC.shape[1]
+
+
+from . import discriminant, frolic, mixture, prior, propagate, recommended  # noqa: E402, F401  (they register themselves)

@@ -1,21 +1,32 @@
 """Gaussian discriminant around the unlabelled images, with the text's predictions as its start and anchor."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from . import Evidence, step, unit_rows
+from ..zeroshot import TINY
+from . import Evidence, classes_in_effect, step, unit_rows
 from .mixture import SETTLED, Count, Weight, moved, settled
-from .prior import chunks
+from .prior import chunks, tilted_mean
 
 Ridge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Settle = Annotated[float, Field(gt=0, le=SETTLED)]
+UNEVEN, EVEN = 0.55, 0.75  # classes in effect, as a share of all, at which mix: auto counts fully and not at all
+ROUNDS = 3  # of the inner fixed points, which begin where they ended a round before
 
 
-@step(uses="test_set")
+@step(uses="test_set", finds_mix=True)
 def discriminant(
-    probs_NC: Tensor, evidence: Evidence, text_weight: Weight = 1.0, ridge: Ridge = 1.0, iterations: Count = 50
+    probs_NC: Tensor,
+    evidence: Evidence,
+    text_weight: Weight = 1.0,
+    ridge: Ridge = 1.0,
+    iterations: Count = 50,
+    mix: Weight | Literal["auto"] = 0.0,
+    unbias: bool = False,
+    settle: Settle = SETTLED,
 ) -> Tensor:
     """Classes as Gaussians with one full covariance, fitted by EM to unlabelled images; (N, C) -> (N, C).
 
@@ -24,30 +35,84 @@ def discriminant(
     first and then softmax(text_weight log p + w_k f + b_k), so that the text stays an anchor, as in TransCLIP-ZS
     (Zanella et al. 2024, arXiv 2406.01837). sigma = the mean of (f - mu_k)(f - mu_k)' over images, plus `ridge` times
     its mean variance on the diagonal. Unlike `transclip` it sees correlations of features and no neighbours. A class
-    without images keeps its mean. It ends when a round hardly moves z, or is NotConverged after `iterations`.
-    O(N D^2) once, then O(N C D + D^3) a round.
+    without images keeps its mean.
+
+    So far all classes are taken as equally likely. `mix` adds that many times log pi_k, where pi is the class mix that
+    the Gaussians alone say of the images; `auto` is 1 where the labels tell of few classes and 0 where they tell of
+    most. `unbias` adds class biases to log p that make the text's mean prediction that of z: a text that likes one
+    class too well is no longer held for many images of it.
+
+    It ends when a round moves at most `settle` of z, or is NotConverged if `iterations` leave it moving.
+    O(N D min(N, D)) once, then O(N C D) a round.
     """
-    log_NC = unit_rows(probs_NC).log()
-    features_ND = evidence.image_features_ND.float()
-    features_ND = features_ND - features_ND.mean(dim=0)  # changes no discriminant, and loses fewer digits
-    second_DD = sum((part.T @ part).double() for part in chunks(features_ND))
-    mean_CD = features_ND.new_zeros(log_NC.shape[1], features_ND.shape[1])
-    z_NC = log_NC.exp()
+    text_NC = unit_rows(probs_NC)
+    images_NR, variance_R = principal(evidence.image_features_ND)
+    mean_CR = images_NR.new_zeros(text_NC.shape[1], images_NR.shape[1])
+    mix_weight = evenness_weight(text_NC) if mix == "auto" else mix
+    bias_C = share_C = torch.full((text_NC.shape[1],), 1 / text_NC.shape[1], dtype=torch.float64, device=text_NC.device)
+    z_NC = text_NC
     for _ in range(iterations):
-        before_NC = z_NC
-        size_C1 = z_NC.sum(dim=0)[:, None]
-        mean_CD = torch.where(size_C1 > 1e-6, z_NC.T @ features_ND / size_C1.clamp_min(1e-6), mean_CD)
-        weight_CD = shrunk_solve(second_DD, mean_CD.double(), size_C1.double(), ridge)
-        offset_C = (weight_CD * mean_CD).sum(dim=1) / 2
-        z_NC = (text_weight * log_NC + features_ND @ weight_CD.T - offset_C).softmax(dim=1)
-        if moved(z_NC, before_NC) <= SETTLED:
+        before_NC, size_C1 = z_NC, z_NC.sum(dim=0)[:, None]
+        mean_CR = torch.where(size_C1 > 1e-6, z_NC.T @ images_NR / size_C1.clamp_min(1e-6), mean_CR)
+        shrinkage = ridge, evidence.image_features_ND.shape[1]
+        weight_CR = shrunk_solve(variance_R, mean_CR.double(), size_C1.double() / len(z_NC), *shrinkage)
+        image_NC = images_NR @ weight_CR.T - (weight_CR * mean_CR).sum(dim=1) / 2
+        logits_NC = text_weight * text_NC.log() + image_NC
+        if unbias:
+            bias_C = matching_bias(text_NC, size_C1[:, 0].double() / len(z_NC), bias_C)
+            logits_NC += bias_C.log().float()
+        if mix_weight:
+            share_C = likely_mix(image_NC.softmax(dim=1), share_C)
+            logits_NC += mix_weight * share_C.log().float()
+        z_NC = logits_NC.softmax(dim=1)
+        if moved(z_NC, before_NC) <= settle:
             return z_NC
     return settled(z_NC, before_NC, iterations)
 
 
-def shrunk_solve(second_DD: Tensor, mean_CD: Tensor, size_C1: Tensor, ridge: float) -> Tensor:
-    """sigma^-1 mu_k as float32 (C, D), of features whose products sum to `second_DD`; all features equal give 0."""
-    covariance_DD = (second_DD - mean_CD.T @ (size_C1 * mean_CD)) / size_C1.sum()
-    shrinkage = ridge * covariance_DD.diagonal().mean().clamp_min(1e-12)
-    covariance_DD.diagonal().add_(shrinkage)
-    return torch.linalg.solve(covariance_DD, mean_CD.T).T.float()
+def principal(features_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Centred images (N, R) in the axes of their covariance that have any variance, and these variances (R,)."""
+    centred_ND = features_ND.float() - features_ND.float().mean(dim=0)  # changes no discriminant
+    n, dimensions = centred_ND.shape
+    if n < dimensions:  # the products of images have the same values, and there are fewer
+        values_R, vectors_NR = torch.linalg.eigh((centred_ND @ centred_ND.T).double())
+        kept_R = values_R > 1e-9 * values_R.max()
+        return (vectors_NR * values_R.clamp_min(0).sqrt())[:, kept_R].float(), values_R[kept_R] / n
+    values_R, vectors_DR = torch.linalg.eigh(sum((part.T @ part).double() for part in chunks(centred_ND)))
+    kept_R = values_R > 1e-9 * values_R.max()
+    return centred_ND @ vectors_DR[:, kept_R].float(), values_R[kept_R] / n
+
+
+def shrunk_solve(variance_R: Tensor, mean_CR: Tensor, share_C1: Tensor, ridge: float, dimensions: int) -> Tensor:
+    """sigma^-1 mu_k as float32 (C, R), in the axes of `principal`; all features equal give 0.
+
+    There sigma = diag(v) - sum_k share_k mu_k mu_k' plus the ridge, so its inverse is that of a diagonal and a
+    correction of rank C (Woodbury): O(R C^2 + C^3).
+    """
+    root_CR = mean_CR * share_C1.sqrt()
+    shrinkage = ridge * ((variance_R.sum() - (root_CR**2).sum()) / dimensions).clamp_min(1e-12)
+    diagonal_R = variance_R + shrinkage
+    inner_CC = torch.eye(len(root_CR), dtype=root_CR.dtype, device=root_CR.device) - root_CR / diagonal_R @ root_CR.T
+    first_CR = mean_CR / diagonal_R
+    correction_CC = torch.linalg.solve(inner_CC, root_CR @ first_CR.T).T
+    return (first_CR + correction_CC @ (root_CR / diagonal_R)).float()
+
+
+def matching_bias(text_NC: Tensor, target_C: Tensor, bias_C: Tensor) -> Tensor:
+    """exp of class biases (C,) nearer to those that make the mean of `text_NC` the target: rounds of Sinkhorn."""
+    for _ in range(ROUNDS):
+        bias_C = bias_C * target_C.clamp_min(1e-9) / tilted_mean(text_NC, bias_C).clamp_min(TINY)
+        bias_C = (bias_C / bias_C.max()).clamp_min(TINY)
+    return bias_C
+
+
+def likely_mix(likelihood_NC: Tensor, share_C: Tensor) -> Tensor:
+    """Class shares (C,) of higher likelihood, rows being the likelihoods of classes up to a factor: rounds of EM."""
+    for _ in range(ROUNDS):
+        share_C = tilted_mean(likelihood_NC, share_C).clamp_min(1e-6)
+    return share_C
+
+
+def evenness_weight(text_NC: Tensor) -> float:
+    """How much mix: auto counts the estimated mix: 1 below UNEVEN, 0 above EVEN, a straight line between."""
+    return min(1.0, max(0.0, (EVEN - classes_in_effect(text_NC)) / (EVEN - UNEVEN)))

@@ -1,7 +1,11 @@
-"""Guards around refinement steps: what a step did to the labels, and whether anything speaks against it.
+"""Guards around refinement steps: which changes of label does anything speak for, and is the step kept at all?
 
 A step of the unlabelled images may collapse: a prior that is not true, classes that are absent, neighbours of another
-class. None of the signs below needs a label; their limits were chosen on training folders (bench/methods.py).
+class. Of all signs tried that need no label, one tells helpful from harmful changes best, on every kind of class mix:
+whether the images most similar to a changed one side with its new label or with its old one. bench/guards.py
+measures this, and chose the limits, on training folders.
+
+Shape suffixes: Q images whose label a step changed, R images that neighbours are looked for among.
 """
 
 from collections.abc import Callable
@@ -10,34 +14,62 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import Evidence, NotConverged, histogram
+from . import STEPS, Evidence, NotConverged, classes_in_effect, histogram
 from .neighbours import nearest
 
-LOOKED_AT = 4096  # images whose neighbours are compared; more cost memory and would say the same
+REFERENCE = 16_384  # images that neighbours are looked for among; more cost time and would say the same
+LOOKED_AT = 4096  # images whose agreement is compared before and after
 NEIGHBOURS = 5
-RESAMPLES = 200
-NOISE = 0.05  # quantile of the resampled gain that must be above 0
-ENOUGH_CLASSES = 0.65  # share of classes in effect; the lowest under which no mix of the train folders lost on average
+SIDES_WITH = 0.2  # support from which a single change is kept, where nothing else speaks for the step
+DOUBTED, TRUSTED = 0.8, 0.9  # classes in effect after a step that finds them: share of all
+ENOUGH_CLASSES = 0.65  # classes in effect before any other step: share of all
+ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One step: class counts (C,) before and after, labels it changed, and why it was not kept ('' for kept)."""
+    """One step: class counts (C,) before and after, labels it changed, and why it was not kept ('' for kept).
+
+    `withheld`: how many changes were not kept though the step was.
+    """
 
     step: str
     before: tuple[int, ...]
     after: tuple[int, ...]
     changed: int
     refused: str = ""
+    withheld: int = 0
 
 
 def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Outcome]:
-    """The result (N, C) of a step `run` on `probs_NC`, or these again with the reason in the outcome."""
+    """The result (N, C) of a step `run` on `probs_NC` but for changes that similar images speak against.
+
+    Where they speak against the changes on the whole, `probs_NC` again with the reason in the outcome. Of a step that
+    `finds_mix` the less is asked, the more even the classes are that it finds. Others move whole clusters, whose images
+    then side with each other, so they are also refused where labels tell of few classes, classes collapse, or
+    neighbours agree no better than before.
+    """
     refined_NC, outcome = unguarded(name, run, probs_NC, evidence)
-    against = outcome.changed and (
-        few_classes(probs_NC) or collapse(probs_NC, refined_NC, evidence) or no_gain(probs_NC, refined_NC, evidence)
-    )
-    return (probs_NC, replace(outcome, refused=against)) if against else (refined_NC, outcome)
+    if not outcome.changed:
+        return refined_NC, outcome
+    if len(probs_NC) < 2:
+        return probs_NC, replace(outcome, refused="one image has no neighbours to compare with")
+    support_Q, changed_N = support(probs_NC, refined_NC, evidence)
+    finds_mix = getattr(STEPS.get(name), "finds_mix", False)
+    granted = trust(refined_NC) if finds_mix else 0.0
+    against = ""
+    if not finds_mix:
+        changes = probs_NC, refined_NC, evidence
+        against = few_classes(probs_NC) or collapse(*changes) or no_gain(*changes)
+    if float(support_Q.mean()) < -granted - ROUNDING:
+        against = f"similar images side with the old labels (support of the new ones {float(support_Q.mean()):+.2f})"
+    if against:
+        return probs_NC, replace(outcome, refused=against)
+    withheld_Q = support_Q < SIDES_WITH - (1 + SIDES_WITH) * granted - ROUNDING
+    back_N = changed_N.nonzero()[withheld_Q.nonzero()[:, 0], 0]
+    kept_NC = refined_NC.index_put((back_N,), probs_NC[back_N].to(refined_NC.dtype))
+    after = tuple(histogram(kept_NC).tolist())
+    return kept_NC, replace(outcome, after=after, changed=outcome.changed - len(back_N), withheld=len(back_N))
 
 
 def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Outcome]:
@@ -51,13 +83,17 @@ def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: 
     return refined_NC, Outcome(name, before, tuple(histogram(refined_NC).tolist()), changed)
 
 
+def trust(refined_NC: Tensor) -> float:
+    """0 to 1 by the classes in effect: how much a step is believed without its neighbours' word."""
+    return min(1.0, max(0.0, (classes_in_effect(refined_NC) - DOUBTED) / (TRUSTED - DOUBTED)))
+
+
 def few_classes(probs_NC: Tensor) -> str:
-    """These methods spread images over all classes: do the labels tell of too few? exp(entropy) counts them."""
-    share_C = histogram(probs_NC).double() / len(probs_NC)
-    effective = float(torch.special.entr(share_C).sum().exp())
-    if effective >= ENOUGH_CLASSES * probs_NC.shape[1]:
+    """Most steps spread images over all classes: do the labels tell of too few?"""
+    share = classes_in_effect(probs_NC)
+    if share >= ENOUGH_CLASSES:
         return ""
-    return f"the labels are of {effective:.1f} classes in effect, of {probs_NC.shape[1]}"
+    return f"the labels are of {share * probs_NC.shape[1]:.1f} classes in effect, of {probs_NC.shape[1]}"
 
 
 def collapse(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> str:
@@ -81,27 +117,51 @@ def agreement(probs_NC: Tensor, evidence: Evidence) -> Tensor:
 
 
 def no_gain(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> str:
-    """Do the labels of nearest neighbours agree better than before, by more than the noise of drawing these images?
-
-    Agreement is taken beyond chance (Cohen's kappa with the labels' own mix): labels that all become one do not gain,
-    and labels of one cluster that are split lose. The noise is that of a paired bootstrap over images. Every member's
-    features must say so: labels that follow one member's clusters may leave what another one knew.
-    """
-    chosen_Q = spread(evidence.image_features_ND, LOOKED_AT)
-    before_Q, after_Q = probs_NC[chosen_Q].argmax(dim=1), refined_NC[chosen_Q].argmax(dim=1)
-    if len(chosen_Q) < 2:
-        return "one image has no neighbours to compare with"
-    widths = evidence.widths or (evidence.image_features_ND.shape[1],)
-    for features_QD in evidence.image_features_ND[chosen_Q].split(widths, dim=1):
-        _, near_QK = nearest(features_QD, features_QD, NEIGHBOURS, itself=True)
-        gain_B = kappa_gains(before_Q, after_Q, near_QK)
-        if (least := float(gain_B.quantile(NOISE))) <= 0:
-            which = " in the features of one of the members" if len(widths) > 1 else ""
-            return (
-                f"labels of similar images{which} agree no better ({float(gain_B.mean()):+.3f}, but {least:+.3f} in "
-                f"the worst {NOISE:.0%} of {RESAMPLES:,} samples of these images, where it must be above 0)"
-            )
+    """Do neighbours' labels agree better than before in every member, beyond chance (Cohen's kappa with their mix)?"""
+    chosen_R = spread(evidence.image_features_ND, LOOKED_AT)
+    for features_RD in evidence.image_features_ND[chosen_R].split(widths_of(evidence), dim=1):
+        near_RK = others(features_RD, torch.arange(len(chosen_R)), torch.arange(len(chosen_R)))
+        before, after = (kappa(part_NC[chosen_R].argmax(dim=1), near_RK) for part_NC in (probs_NC, refined_NC))
+        if after <= before:
+            return f"labels of similar images agree no better (kappa {before:.3f}, then {after:.3f})"
     return ""
+
+
+def kappa(label_R: Tensor, near_RK: Tensor) -> float:
+    """How often images and their neighbours have one label, beyond what labels drawn from their mix would."""
+    chance = float((torch.bincount(label_R) / len(label_R)).square().sum())
+    return (float((label_R[:, None] == label_R[near_RK]).float().mean()) - chance) / max(1 - chance, 1e-6)
+
+
+def support(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
+    """For each changed label, what share of the image's neighbours have its new label less the share with its old one.
+
+    (Q,) of -1 to 1, and which images these are, (N,). All labels are those after the step. The least of the members
+    counts: labels that follow one member's clusters may leave what another one knew.
+    """
+    old_N, new_N = probs_NC.argmax(dim=1), refined_NC.argmax(dim=1)
+    changed_N = old_N != new_N
+    reference_R = spread(evidence.image_features_ND, REFERENCE)
+    found = []
+    for features_ND in evidence.image_features_ND.split(widths_of(evidence), dim=1):
+        label_QK = new_N[others(features_ND, changed_N.nonzero()[:, 0], reference_R)]
+        for_Q = (label_QK == new_N[changed_N][:, None]).float().mean(dim=1)
+        against_Q = (label_QK == old_N[changed_N][:, None]).float().mean(dim=1)
+        found.append(for_Q - against_Q)
+    return torch.stack(found).amin(dim=0), changed_N
+
+
+def widths_of(evidence: Evidence) -> tuple[int, ...]:
+    return evidence.widths or (evidence.image_features_ND.shape[1],)
+
+
+def others(features_ND: Tensor, asked_Q: Tensor, reference_R: Tensor) -> Tensor:
+    """Row numbers (Q, K) of the neighbours of some images among `reference_R`, none being its own."""
+    _, place_QK = nearest(features_ND[asked_Q], features_ND[reference_R], NEIGHBOURS + 1)
+    row_QK = reference_R[place_QK]
+    dropped_QK = row_QK == asked_Q[:, None]
+    dropped_QK[:, -1] |= ~dropped_QK.any(dim=1)
+    return row_QK[~dropped_QK].view(len(asked_Q), -1)
 
 
 def spread(features_ND: Tensor, most: int) -> Tensor:
@@ -110,19 +170,3 @@ def spread(features_ND: Tensor, most: int) -> Tensor:
     if len(order_N) <= most:
         return order_N
     return order_N[torch.linspace(0, len(order_N) - 1, most, device=order_N.device).round().long()]
-
-
-def kappa_gains(before_Q: Tensor, after_Q: Tensor, near_QK: Tensor) -> Tensor:
-    """Gain of the neighbours' kappa in each of RESAMPLES bootstraps over images, (B,); seeded."""
-    draw = torch.Generator().manual_seed(0)
-    n, classes = len(before_Q), int(torch.stack([before_Q, after_Q]).max()) + 1
-    drawn_BQ = torch.randint(n, (RESAMPLES, n), generator=draw).to(before_Q.device)
-    weight_BQ = torch.zeros(RESAMPLES, n, device=before_Q.device)
-    weight_BQ.scatter_add_(1, drawn_BQ, torch.full_like(weight_BQ, 1 / n))
-
-    def kappa(label_Q: Tensor) -> Tensor:
-        alike_Q = (label_Q[:, None] == label_Q[near_QK]).float().mean(dim=1)
-        chance_B = ((weight_BQ @ torch.nn.functional.one_hot(label_Q, classes).float()) ** 2).sum(dim=1)
-        return (weight_BQ @ alike_Q - chance_B) / (1 - chance_B).clamp_min(1e-6)
-
-    return kappa(after_Q) - kappa(before_Q)
