@@ -1,9 +1,9 @@
-"""Calibration of the guards around refinement: which sign, without labels, tells a step that helps from one that harms?
+"""Calibration of guards around refinement: which sign, without labels, tells a step that helps from one that harms?
 
-Thousands of class mixes are drawn from the train folders of two labelled sets (../shared) and from one of them degraded,
-with the encoder as it is, weaker by noise, and stronger by a pull of the images towards the text of their class. What
-is chosen here is then measured by bench/methods.py on the test folders. The demo's rendered scenes are a third kind
-of images that takes no part in the choice: `python bench/guards.py demo` measures them.
+Thousands of class mixes are drawn from the train folders of two labelled sets (../shared) and from one of them
+degraded, with the encoder as it is, weaker by noise, and stronger by a pull of images towards the text of their class.
+What is chosen here is then measured by bench/methods.py on the test folders. The demo's rendered scenes are a third
+kind of images that takes no part in the choice: `python bench/guards.py demo` measures them.
 """
 
 import contextlib
@@ -101,10 +101,9 @@ def signs(probs_NC: torch.Tensor, refined_NC: torch.Tensor, evidence: Evidence) 
     before_N, after_N = probs_NC.argmax(dim=1), refined_NC.argmax(dim=1)
     changed = int((before_N != after_N).sum())
     again = functools.partial(STEPS["discriminant"], probs_NC, evidence, ridge=4.0, unbias=True, iterations=200)
+    support = float(guards.support(probs_NC, refined_NC, evidence)[0].mean()) if changed else 0.0
     return {
-        "support of the changed labels by neighbours": float(guards.support(probs_NC, refined_NC, evidence)[0].mean())
-        if changed
-        else 0.0,
+        "support of the changed labels by neighbours": support,
         "gain of the neighbours' agreement, all images": agreement_gain(before_N, after_N, evidence),
         "classes in effect before": classes_in_effect(probs_NC),
         "classes in effect after": classes_in_effect(refined_NC),
@@ -184,15 +183,11 @@ def roc_area(sign_K: np.ndarray, lost_K: np.ndarray) -> float:
 
 def signs_table(found: list[Case]) -> list[str]:
     lost_K = np.array([one.gain["recommended, unguarded"] < -1 for one in found])
+    images_K = np.array([one.images for one in found])
     lines = ["| sign | area under its ROC curve, by set | all |", "|---|---|---|"]
     for sign in found[0].sign:
         sign_K = np.array([one.sign[sign] for one in found])
-        each = [
-            roc_area(sign_K[at], lost_K[at])
-            for at in (
-                np.array([one.images == name for one in found]) for name in dict.fromkeys(c.images for c in found)
-            )
-        ]
+        each = [roc_area(sign_K[images_K == name], lost_K[images_K == name]) for name in dict.fromkeys(images_K)]
         lines.append(f"| {sign} | {', '.join(f'{area:.2f}' for area in each)} | {roc_area(sign_K, lost_K):.2f} |")
     return lines
 
@@ -217,8 +212,8 @@ def summary(found: list[Case]) -> str:
     big = [one for one in found if one.number >= BIG]
     worse = {way: sum(one.gain[way] < -2 for one in big) for way in (guarded, plain)}
     return (
-        f"Over the mixes {', '.join(AIM)} the guarded chain gains {kept:.0%} of what the unguarded discriminant does. Of "
-        f"{len(big)} mixes of {BIG} images or more, {worse[guarded]} lose more than 2 points, of the unguarded "
+        f"Over the mixes {', '.join(AIM)} the guarded chain gains {kept:.0%} of what the unguarded discriminant does. "
+        f"Of {len(big)} mixes of {BIG} images or more, {worse[guarded]} lose more than 2 points, of the unguarded "
         f"discriminant {worse[plain]}; the worst loses {-min(one.gain[guarded] for one in big):.1f}."
     )
 

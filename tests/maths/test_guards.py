@@ -113,6 +113,7 @@ def test_support_written_out():
 def test_an_even_finding_is_trusted_and_an_uneven_one_is_not():
     even = torch.eye(4).repeat(5, 1)
     assert guards.trust(even) == 1.0 and guards.trust(even[even[:, 0] == 1]) == 0.0
+    assert guards.trust(even.repeat(4, 1)) == 0.0  # of many images neighbours know better
     assert refine.classes_in_effect(even) == pytest.approx(1.0)
     assert refine.classes_in_effect(even[even[:, 0] + even[:, 1] == 1]) == pytest.approx(0.5)
 

@@ -21,7 +21,8 @@ REFERENCE = 16_384  # images that neighbours are looked for among; more cost tim
 LOOKED_AT = 4096  # images whose agreement is compared before and after
 NEIGHBOURS = 5
 SIDES_WITH = 0.2  # support from which a single change is kept, where nothing else speaks for the step
-DOUBTED, TRUSTED = 0.8, 0.9  # classes in effect after a step that finds them: share of all
+UNEVEN, EVEN = 0.75, 0.85  # classes in effect after a step that finds them: share of all
+FEW, MANY = 10, 16  # images per class: among few, five neighbours reach beyond their class and say little
 ENOUGH_CLASSES = 0.65  # classes in effect before any other step: share of all
 ROUNDING = 1e-3
 
@@ -45,9 +46,8 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
     """The result (N, C) of a step `run` on `probs_NC` but for changes that similar images speak against.
 
     Where they speak against the changes on the whole, `probs_NC` again with the reason in the outcome. Of a step that
-    `finds_mix` the less is asked, the more even the classes are that it finds. Others move whole clusters, whose images
-    then side with each other, so they are also refused where labels tell of few classes, classes collapse, or
-    neighbours agree no better than before.
+    `finds_mix` less is asked where `trust` says so. Others move whole clusters, whose images then side with each other,
+    so they are also refused where labels tell of few classes, classes collapse, or neighbours agree no better.
     """
     refined_NC, outcome = unguarded(name, run, probs_NC, evidence)
     if not outcome.changed:
@@ -84,8 +84,14 @@ def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: 
 
 
 def trust(refined_NC: Tensor) -> float:
-    """0 to 1 by the classes in effect: how much a step is believed without its neighbours' word."""
-    return min(1.0, max(0.0, (classes_in_effect(refined_NC) - DOUBTED) / (TRUSTED - DOUBTED)))
+    """0 to 1: how much a step that found these classes is believed without its neighbours' word.
+
+    1 for even classes of few images, which wrong steps were hardly seen to end at; 0 for uneven ones, and for many
+    images, where neighbours know better.
+    """
+    even = (classes_in_effect(refined_NC) - UNEVEN) / (EVEN - UNEVEN)
+    few = (MANY - len(refined_NC) / refined_NC.shape[1]) / (MANY - FEW)
+    return min(1.0, max(0.0, even)) * min(1.0, max(0.0, few))
 
 
 def few_classes(probs_NC: Tensor) -> str:
