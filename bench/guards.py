@@ -20,8 +20,9 @@ from labelled import ROOT
 from methods import FOLDER, SETS, Images, class_texts, load, some, with_evidence
 from scipy.stats import rankdata
 
-from pipeline.chain import decide
-from pipeline.chain.task import Task
+from pipeline.chain import classes, ensemble
+from pipeline.chain.stage import made
+from pipeline.chain.task import CompetitionTask
 from pipeline.maths.refine import STEPS, Evidence, classes_in_effect, guards
 from pipeline.maths.zeroshot import normalise
 from pipeline.recipes import Project
@@ -167,9 +168,10 @@ def drawn(where: str, probs_NC: torch.Tensor, evidence: Evidence, truth_N: torch
 
 def demo() -> list[Case]:
     """The demo's two models on its rendered scenes."""
-    project = Project(ROOT)
-    task, recipe = Task("demo", project, dtype_name="fp32"), project.ensemble("demo")
-    pooled_NC, evidence = decide.run(task, "demo").pooled, decide.evidence(task, recipe)
+    task = CompetitionTask(Project(ROOT), "demo", dtype_name="fp32")
+    recipe = task.project.ensemble("demo")
+    pooled_NC = classes.decide(task, "demo").pooled
+    evidence = classes.evidence(task, recipe, lambda member: made(ensemble.part(task, recipe, member)))
     labels = (ROOT / "demo" / "solution.csv").read_text().split()[1:]
     truth_N = torch.tensor([int(line.split(",")[1]) for line in labels])
     return drawn("demo", pooled_NC, evidence, truth_N, others=True)

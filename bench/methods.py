@@ -88,9 +88,7 @@ def project(folder: Path) -> Project:
 
 def load(folder: Path, dataset: str, split: str) -> Images:
     """One split of a data set, encoded once."""
-    task = DatasetTask.of(
-        CompetitionTask(project(folder), "demo", dtype_name="fp32"), asked_split=dataset, asked_prompts=split
-    )
+    task = DatasetTask.of(CompetitionTask(project(folder), "demo", dtype_name="fp32"), dataset, asked_split=split)
     with contextlib.redirect_stdout(io.StringIO()):
         members = {name: chain_features.of_member(task, task.project.member(f"lit@{name}"))[0] for name in PREPROCESS}
         text, _ = chain_text.of_prompts(task, "lit", task.prompts)

@@ -19,14 +19,21 @@ BENCHMARKS = (
     "image_side",
     "labelled",
     "methods",
+    "guards",
     "training",
     "finetune",
 )
-OUTSIDE_THE_TIME_LIMIT = ("labelled", "methods", "training", "finetune")  # up to half an hour each; run them by name
+OUTSIDE_THE_TIME_LIMIT = (
+    "labelled",
+    "methods",
+    "guards",
+    "training",
+    "finetune",
+)  # up to half an hour each; run them by name
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods training finetune` takes
+Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards training finetune` takes
 longer and runs by name. Ratios are of runs side by side on one machine; seconds depend on it."""
 
 

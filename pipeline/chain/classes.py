@@ -63,6 +63,7 @@ def _say(task: Task, name: str, outcome: Outcome) -> None:
     mix = ", ".join(f"{class_name} {before} -> {after}" for class_name, before, after in moved[:MIX_SHOWN])
     mix += f", and {len(moved) - MIX_SHOWN} more classes" if len(moved) > MIX_SHOWN else ""
     did = f"{outcome.changed} labels changed{f'; {mix}' if mix else ''}"
+    did += f"; {outcome.withheld} changes held back, as similar images object" if outcome.withheld else ""
     if outcome.refused:
         warn(
             f"REFINEMENT NOT KEPT, the labels are those without it. {name}: {outcome.step}: {outcome.refused} "

@@ -9,7 +9,7 @@ import torch
 
 from pipeline.core.errors import UserError
 from pipeline.maths import refine
-from pipeline.maths.refine import STEPS, Evidence, NotConverged
+from pipeline.maths.refine import STEPS, Evidence, NotConverged, discriminant
 from pipeline.maths.refine import frolic as frolic_module
 from pipeline.maths.refine.neighbours import affinity, nearest
 from pipeline.maths.zeroshot import normalise
@@ -24,6 +24,8 @@ CASES = [
     ("propagate", {}),
     ("frolic", {}),
     ("discriminant", {}),
+    ("discriminant", {"mix": 1.0, "unbias": True}),
+    ("recommended", {}),
 ]
 
 
@@ -80,7 +82,9 @@ def test_any_number_of_images_and_classes(name, n, classes):
     try:
         found = STEPS[name](probs, given)
     except NotConverged:
-        assert name in ("transclip", "discriminant") and n < classes  # too few images to tell classes apart
+        assert (
+            name in ("transclip", "discriminant", "recommended") and n < classes
+        )  # too few images to tell classes apart
         return
     assert found.shape == (n, classes) and torch.isfinite(found).all()
 
@@ -279,6 +283,76 @@ def test_discriminant_equals_its_formulas():
             z[i] = np.exp(score - max(score)) / np.exp(score - max(score)).sum()
         moved = np.abs(z - before).sum(axis=1).mean() / 2
     torch.testing.assert_close(STEPS["discriminant"](probs, given), torch.from_numpy(z).float(), atol=1e-3, rtol=0)
+
+
+def test_the_discriminant_with_fewer_images_than_dimensions_is_the_same():
+    """Then the axes come from the products of images; more dimensions that are all 0 must change nothing but ridge."""
+    probs, given, _ = evidence(24, 3, dimensions=5)
+    wide = torch.cat([given.image_features_ND, torch.zeros(24, 25)], dim=1)
+    padded = STEPS["discriminant"](probs, Evidence(wide, given.text_features_CD), ridge=6.0)  # of the mean variance
+    torch.testing.assert_close(padded, STEPS["discriminant"](probs, given, ridge=1.0), atol=1e-4, rtol=0)
+
+
+def uneven(n_of=(160, 20, 20)):
+    """Three clusters of uneven size that overlap, and texts that like the last class too well."""
+    draw = torch.Generator().manual_seed(4)
+    centres = torch.randn(3, 8, generator=draw)
+    label_N = torch.repeat_interleave(torch.arange(3), torch.tensor(n_of))
+    images = normalise(centres[label_N] + 1.0 * torch.randn(len(label_N), 8, generator=draw))
+    texts = normalise(centres)
+    probs = (3 * images @ texts.T + torch.tensor([0.0, 0.0, 0.5])).softmax(dim=1)
+    return probs, Evidence(images, texts, (probs,)), label_N
+
+
+def test_an_estimated_mix_helps_where_classes_are_uneven():
+    probs, given, label_N = uneven()
+    right = [
+        float((STEPS["discriminant"](probs, given, **more).argmax(dim=1) == label_N).float().mean())
+        for more in ({}, {"mix": 1.0, "unbias": True})
+    ]
+    assert right[1] > right[0] + 0.02
+
+
+def test_mix_auto_is_full_where_labels_are_of_few_classes_and_none_where_of_all():
+    labels = torch.eye(4)
+    assert discriminant.evenness_weight(labels) == 0.0 and discriminant.evenness_weight(labels[[0, 0, 1]]) == 1.0
+    probs, given, _ = evidence(60, 4)
+    even = STEPS["discriminant"](probs, given, mix=0.0)
+    assert torch.equal(STEPS["discriminant"](probs, given, mix="auto"), even)
+
+
+def test_the_mix_is_the_likeliest_one():
+    """Against scipy's optimiser: shares that maximise the likelihood of rows that are likelihoods of classes."""
+    from scipy.optimize import minimize
+
+    likelihood = (torch.randn(50, 3, generator=torch.Generator().manual_seed(2)) * 2).softmax(dim=1)
+    share = torch.full((3,), 1 / 3, dtype=torch.float64)
+    for _ in range(300):
+        share = discriminant.likely_mix(likelihood, share)
+    loss = lambda free: -np.log(likelihood.numpy() @ (np.exp(free) / np.exp(free).sum())).sum()  # noqa: E731
+    best = np.exp(minimize(loss, np.zeros(3)).x)
+    np.testing.assert_allclose(share.numpy(), best / best.sum(), atol=1e-3)
+
+
+def test_the_bias_makes_the_texts_mean_the_target():
+    probs, _, _ = evidence(80, 3)
+    target, bias = torch.tensor([0.2, 0.3, 0.5]).double(), torch.full((3,), 1 / 3, dtype=torch.float64)
+    for _ in range(100):
+        bias = discriminant.matching_bias(probs, target, bias)
+    mean = (probs * bias / (probs * bias).sum(dim=1, keepdim=True)).mean(dim=0)
+    torch.testing.assert_close(mean, target, atol=1e-4, rtol=0)
+
+
+def test_recommended_is_what_two_fits_agree_on_and_a_version_is_for_good():
+    probs, given, _ = uneven()
+    settings = {"ridge": 2.0, "unbias": True, "settle": 0.005, "iterations": 200}
+    even = STEPS["discriminant"](probs, given, **settings)
+    found = STEPS["discriminant"](probs, given, mix="auto", **settings)
+    same = even.argmax(dim=1) == found.argmax(dim=1)
+    result = STEPS["recommended"](probs, given, version=1)
+    assert 0 < int(same.sum()) < len(same)
+    assert torch.equal(result[same], found[same]) and torch.equal(result[~same], probs[~same])
+    assert torch.equal(STEPS["recommended"](probs, given), result)
 
 
 def test_frolic_of_classes_that_never_mix_is_no_traceback():
