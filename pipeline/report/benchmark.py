@@ -60,20 +60,20 @@ def table(cells: Sequence[Measurement]) -> Section:
         against = number(1.0, "best") if p is None else number(p, f"{p:.2g}")
         rows.append(
             (
-                f"{cell.dataset}, {cell.split}",
-                number(cell.images),
                 cell.member,
-                cell.prompts,
-                cell.pooling,
                 *(_interval(cell.metrics[key]) for key in SHOWN),
                 against,
+                f"{cell.dataset}, {cell.split}",
+                cell.prompts,
+                cell.pooling,
+                number(cell.images),
             )
         )
     note = (
         "In percent, below it the 95 % bootstrap interval over images. ECE: expected calibration error. "
         "p: McNemar's exact test against the best cell of the data set."
     )
-    columns = ("data set, split", "images", "member", "prompts", "pooling", *SHOWN.values(), "p")
+    columns = ("member", *SHOWN.values(), "p", "data set, split", "prompts", "pooling", "images")
     return Section("All cells", note, [Table(columns, rows)])
 
 
@@ -83,15 +83,21 @@ def _interval(value: Interval) -> Text:
 
 
 def chart(cells: Sequence[Measurement]) -> Section:
-    """A drawing per data set, the best cell on top."""
+    """A drawing per data set; the cells of a member stand together, the best member's on top."""
     figures = []
     for best in benchmark.best(cells).values():
         own = [cell for cell in cells if (cell.dataset, cell.split) == (best.dataset, best.split)]
-        own = sorted(own, key=lambda cell: -cell.metrics["acc1"].value)
+        own = sorted(own, key=_accuracy, reverse=True)
+        order = {member: place for place, member in enumerate(dict.fromkeys(cell.member for cell in own))}
+        own = sorted(own, key=lambda cell: order[cell.member])  # of each the best first still
         values = [cell.metrics["acc1"] for cell in own]
         svg = charts.intervals(list(map(_name, own)), values, "acc1")
         figures.append(Figure(svg, f"{best.dataset}, {best.images:,} images of {best.split}", width=540))
-    return Section("Accuracy", "acc1 with its 95 % interval, the best cell of a data set on top.", figures)
+    return Section("Accuracy", "acc1 with its 95 % interval, the best member of a data set on top.", figures)
+
+
+def _accuracy(cell: Measurement) -> float:
+    return cell.metrics["acc1"].value
 
 
 def _name(cell: Measurement) -> str:

@@ -1,5 +1,6 @@
 """Pages of training: a head's choice, its images per class, what it gets right; curves over k."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..learn.reported import GZSL_HEADER, Measured, gzsl_rows, unseen_of
 from ..learn.trained import Trained
 from ..recipes import Training
 from . import collect, page, sections
-from .page import Figure, Section, Table, charts, number, percent
+from .page import Details, Figure, Section, Table, charts, number, percent
 from .result import Result
 
 CURVES = {
@@ -35,6 +36,7 @@ def write_training(path: Path, recipe: Training, trained: list[Trained], measure
     if recipe.unseen:
         parts.append(_seen_unseen(measured, unseen_of(first)))
     parts += filter(None, (make(result) for make in (sections.confusion, sections.mistakes, sections.reliability)))
+    parts.append(_provenance(recipe, first))
     learner = first.record.get("from", first.record["base"])
     page.write(
         path,
@@ -78,8 +80,27 @@ def _choice(trained: Trained) -> Section:
         ]
         return Section("Learning curves", note, figures)
     columns = list(history[0])
-    rows = [[number(state[key], f"{state[key]:.4g}") for key in columns] for state in history]
-    return Section("Search", note, [Table(columns, rows)])
+    rows = [
+        [*(number(state[key], f"{state[key]:.4g}") for key in columns), "chosen" if _same(state, setting) else ""]
+        for state in history
+    ]
+    return Section("Search", note, [Table([*columns, "choice"], rows)])
+
+
+def _same(state: dict, setting: dict) -> bool:
+    """Whether a state of the search is the one that was chosen."""
+    known = state.keys() & setting.keys()
+    return bool(known) and all(state[key] == setting[key] for key in known)
+
+
+def _provenance(recipe: Training, trained: Trained) -> Section:
+    """How it was trained: the recipe, and what is recorded besides its history."""
+    facts = {key: value for key, value in trained.record.items() if key not in ("history", "averages", "classes")}
+    made = {"recipe": recipe.model_dump(mode="json"), "record": facts}
+    rows = [(key, str(value)) for key, value in facts.items() if isinstance(value, (str, int, float))]
+    text = json.dumps(made, indent=1, ensure_ascii=False, default=str)
+    blocks = [Table(("what", "value"), rows)] if rows else []
+    return Section("Provenance", "How this was trained.", [*blocks, Details("The whole recipe and record", text)])
 
 
 def _averages(trained: Trained) -> Section:
@@ -108,7 +129,7 @@ def _classes(recipe: Training, trained: Trained, result: Result) -> Section:
         f"Macro F1 and mean recall count every class the same. A class with fewer than {recipe.small} training "
         "images is marked."
     )
-    return Section("Classes", note, [Table(("class", "training", "validation", "test", "recall", ""), rows)])
+    return Section("Classes", note, [Table(("class", "training", "validation", "test", "recall", "remark"), rows)])
 
 
 def _seen_unseen(measured: list[Measured], unseen: np.ndarray) -> Section:
@@ -140,12 +161,18 @@ def kshot_plot(result, standalone: bool = False, name: str = "acc1") -> str:
     return charts.standalone(svg) if standalone else svg
 
 
+def seeds(result: kshot.Curves) -> int:
+    """How many samples of each k there are."""
+    return max(len(measured) for by_k in result.values.values() for measured in by_k.values())
+
+
 def _kshot_page(path: Path, result: kshot.Curves) -> None:
     """The page of k-shot curves."""
     blocks = [
         Figure(
             kshot_plot(result),
-            f"acc1 on {result.images:,} images of {result.dataset}, mean over seeds with its 95 % interval",
+            f"acc1 on {result.images:,} images of {result.dataset}, mean over {seeds(result)} seeds with its 95 % "
+            "interval",
             width=640,
         )
     ]

@@ -33,13 +33,14 @@ def result_of(root, cell, measured=()):
 def test_the_table_is_the_cells(root):
     measured = benchmark.measure(fresh(root), recipe(), "b")
     (table,) = benchmark_page.table(measured).blocks
-    at = table.columns.index("acc1")
+    at, named = table.columns.index("acc1"), dict(zip(table.columns, range(20), strict=False))
     for row, cell, p in zip(table.rows, measured, benchmark.p_values(measured), strict=True):
-        assert row[2:5] == (cell.member, cell.prompts, cell.pooling)
-        assert [one.value for one in row[at:-1]] == [cell.metrics[key].value for key in benchmark.SHOWN]
+        said = row[0], row[named["prompts"]], row[named["pooling"]], row[named["images"]].value
+        assert said == (cell.member, cell.prompts, cell.pooling, cell.images)
+        assert [one.value for one in row[at : named["p"]]] == [cell.metrics[key].value for key in benchmark.SHOWN]
         middle, low, high = (100 * value for value in cell.metrics["acc1"])
         assert row[at].text == f"{middle:.1f}\n{low:.1f}–{high:.1f}"
-        assert row[-1].text == ("best" if p is None else f"{p:.2g}")
+        assert row[named["p"]].text == ("best" if p is None else f"{p:.2g}")
 
 
 def test_the_details_are_of_the_cell(root):

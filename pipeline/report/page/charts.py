@@ -139,6 +139,8 @@ def curves(
         for name, level in (levels or {}).items():
             axes.axhline(level, color=SOFT, linewidth=1.2, linestyle=(0, (3, 3)), label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
+        if all(isinstance(value, int) for x, _ in lines.values() for value in x):
+            axes.xaxis.get_major_locator().set_params(integer=True)  # no ticks at 1.2 epochs
         if doubling:
             ticks = sorted({value for x, _ in lines.values() for value in x})
             axes.set_xscale("log", base=2)

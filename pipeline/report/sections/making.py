@@ -37,12 +37,16 @@ def advice(result: Result) -> Section | None:
         shades = table / max(1, table.max()) * 0.8
         blocks.append(Matrix(names, names, texts, shades.tolist(), corner="label ↓ a member says →"))
     top = result.doubtful[:TILES]
-    details = [f"lead {result.margin[row]:.0%}, {result.dissent[row]:.0%} dissent" for row in top]
+    several = len(result.members) > 1
+    dissent = [f", {result.dissent[row]:.0%} dissent" if several else "" for row in top]
+    details = [f"lead {result.margin[row]:.0%}{said}" for row, said in zip(top, dissent, strict=True)]
     note = (
         f"No label was looked at. Expected: {result.expectation}. Off: standard errors of a random sample; "
         f"{result.moved_by_prior:,} labels at least would have to change. Fragile: images whose label changes when "
-        "some one prompt is left out. The matrix: images that a member labels otherwise. Below, the smallest "
-        "leads, those that members dispute first."
+        "some one prompt is left out. "
+        + "The matrix: images that a member labels otherwise. " * several
+        + "Below, the smallest leads"
+        + (", those that members dispute first." if several else ".")
     )
     return Section("Advice", note, [*blocks, grid(result, top, details)])
 
@@ -67,7 +71,9 @@ def members(result: Result) -> Section | None:
         scale = max(apart.max(), 1e-9)
         blocks.append(Matrix(letters, letters, texts, (apart / scale * 0.8).tolist(), corner="differ"))
         blocks += _disputed(result, letters)
-    note = "Each member's own labels. The matrix: share of images that two label differently; below, some of those."
+    note = "Each member's own labels."
+    if len(letters) > 1:
+        note += " The matrix: share of images that two label differently; below, some of those."
     return Section("Members", note, blocks)
 
 
