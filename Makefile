@@ -19,7 +19,7 @@ unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
 OTHERS := N A B PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS POOLINGS \
-          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV
+          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
 $(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
@@ -91,6 +91,11 @@ log: $(READY) ## the submissions so far
 score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE=0.91111
 	$(call need,N,N=12 PUBLIC=0.92024)
 	$(PIPELINE) score $(GIVEN)
+
+.PHONY: note
+note: $(READY) ## something to remember about a submission, shown in the log: N=12 TEXT="other prompts for ice"
+	$(call need,N,N=12 TEXT="...")
+	$(PIPELINE) note $(GIVEN)
 
 .PHONY: diff
 diff: $(READY) ## which labels changed, with the images, and can the board see it: A=11 B=12, else the newest two

@@ -3,6 +3,7 @@
 submissions/<competition>/001-<recipe>.csv    what is uploaded
 submissions/<competition>/001-<recipe>.json   how it was made
 submissions/<competition>/log.csv             one line each, with the leaderboard's answer
+submissions/<competition>/notes.csv           what was noted of them
 """
 
 import csv
@@ -23,6 +24,7 @@ from ..core.tables import csv_text
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
 LOG_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
+REMARK_COLUMNS = ["number", "note"]
 NUMBERED = re.compile(r"(\d{3,9})-.+\.(?:csv|json)", re.ASCII)
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path in it may be no UTF-8
 WHOLE = re.compile(r"\d{1,9}", re.ASCII)
@@ -136,6 +138,24 @@ class Ledger:
     def write_log(self, lines: list[dict]) -> None:
         with atomic_file(self.log_path) as temporary:
             temporary.write_bytes(csv_text(LOG_COLUMNS, [[line[c] for c in LOG_COLUMNS] for line in lines]).encode())
+
+    @property
+    def _remarks_path(self) -> Path:
+        return self.folder / "notes.csv"
+
+    def remarks(self) -> dict[int, str]:
+        """What was noted of submissions, by number."""
+        if not self._remarks_path.exists():
+            return {}
+        header, rows = read_csv(self._remarks_path)
+        if header != REMARK_COLUMNS or not all(WHOLE.fullmatch(number) for number, _ in rows):
+            raise UserError(f"{self._remarks_path}: must have lines 'number,note' below that header")
+        return {int(number): text for number, text in rows}
+
+    def write_remarks(self, remarks: dict[int, str]) -> None:
+        rows = [(number, text) for number, text in sorted(remarks.items()) if text]
+        with atomic_file(self._remarks_path) as temporary:
+            temporary.write_bytes(csv_text(REMARK_COLUMNS, rows).encode())
 
     def files(self) -> list[Path]:
         """All CSVs, by number."""

@@ -1,36 +1,81 @@
 """What was submitted, what the leaderboard said, and whether it means anything."""
 
+import contextlib
 import math
+from pathlib import Path
 
 from ..core.console import say
 from ..core.errors import UserError
 from ..core.tables import table
 from ..maths import metrics
 from .csv_format import CsvFormat
-from .ledger import Ledger, number_of
+from .ledger import Ledger, number_of, read_predictions
 from .task import CompetitionTask
 
+RECIPE = 18  # characters of a recipe's name in the log
 IDS = 32  # characters of the images' ids in a line
 
 
 def show_log(task: CompetitionTask) -> None:
-    """Print the log of a competition."""
+    """Print the log of a competition: a line of at most 80 columns each, and below it what else there is to say."""
     submissions = CsvFormat(task).ledger
     lines = submissions.log()
     if not lines:
         say("log", task.name, "no submissions yet; make submit writes the first")
         return
-    best = submissions.best()
-    header = ("no", "time", "recipe", "digest", "flipped", "vs best", "public", "private", "uses", "")
-    best_path = submissions.find(int(best["number"])) if best else None
+    best, known = submissions.best(), {number_of(path): path for path in submissions.files()}
+    best_path = known.get(int(best["number"])) if best else None
     if best_path:  # scores arrive after the uploads, so what was the best then is not what is best now
         of_best = submissions.read(best_path)
-        known = {number_of(path): path for path in submissions.files()}
         for line in lines:
             line["flipped_best"] = submissions.flipped(known.get(int(line["number"])), of_best)
-    marks = ["<- best public" if best and line["number"] == best["number"] else "" for line in lines]
-    uses = [", ".join(submissions.made(int(line["number"])).get("uses", [])) for line in lines]
-    print(table(header, [[*row.values(), *more] for row, *more in zip(lines, uses, marks, strict=True)]))
+    accuracy = _accuracies(task, known)
+    header = ("no", "time", "recipe", "flipped", "vs best", *["accuracy"] * bool(accuracy), "public", "private")
+    rows = []
+    for line in lines:
+        when, own = line["time"][5:16].replace("T", " "), [accuracy.get(int(line["number"]), "")] * bool(accuracy)
+        flips = line["flipped_previous"], line["flipped_best"]
+        rows.append((line["number"], when, _short(line["recipe"]), *flips, *own, line["public"], line["private"]))
+    first, *told = table(header, rows).splitlines()
+    print(first)
+    remarks = submissions.remarks()
+    for line, text in zip(lines, told, strict=True):
+        print(text)
+        number = int(line["number"])
+        if best and line["number"] == best["number"]:
+            print("    <- best public")
+        uses = submissions.made(number).get("uses", [])
+        if set(uses) - {"image"}:
+            print(f"    uses {', '.join(uses)}")
+        if number in remarks:
+            print(f"    {remarks[number]}")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= RECIPE else f"{name[: RECIPE - 3]}..."
+
+
+def _accuracies(task: CompetitionTask, files: dict[int, Path]) -> dict[int, str]:
+    """By number, where the competition has a solution; nothing of a submission that does not fit it."""
+    if not task.recipe.solution:
+        return {}
+    form, found = CsvFormat(task), {}
+    truth = read_predictions(task.project.root / task.recipe.solution, form.columns)
+    for number, path in files.items():
+        with contextlib.suppress(UserError):
+            said = form.ledger.read(path)
+            if said and said.keys() <= truth.keys():
+                found[number] = f"{sum(truth[i] == label for i, label in said.items()) / len(said):.4f}"
+    return found
+
+
+def remark(task: CompetitionTask, number: int, text: str) -> None:
+    """Write down something about a submission, which `make log` shows; an empty text removes it."""
+    submissions = CsvFormat(task).ledger
+    with submissions.locked():
+        submissions.path(number)
+        submissions.write_remarks({**submissions.remarks(), number: " ".join(text.split())})
+    say("note", f"{number}", " ".join(text.split()) or "removed")
 
 
 def record(task: CompetitionTask, number: int, public: float | None, private: float | None) -> None:

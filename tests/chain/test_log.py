@@ -1,7 +1,10 @@
 """Numbering, log.csv, scores and differences."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +16,8 @@ from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of, parse_csv
 from pipeline.core.errors import UserError
 from pipeline.core.tables import csv_text
 
-from ..conftest import IMAGES, fresh, pipeline
+from ..conftest import IMAGES, ROOT, fresh, pipeline
+from .test_submit import competition
 
 
 def add(task, labels, recipe="both"):
@@ -253,3 +257,31 @@ def test_random_actions_never_lose_a_line(project_root, capsys):
 @pytest.mark.faults
 def test_many_random_actions_never_lose_a_line(project_root, capsys):
     settings(max_examples=1500)(random_actions(project_root))()
+
+
+def test_the_log_is_narrow_and_shows_notes_and_accuracy(task, capsys):
+    add(task, labels())
+    add(task, labels(1, 2), "a-recipe-with-a-rather-long-name")
+    scores.record(task, 2, 0.92024, 0.91111)
+    scores.remark(task, 1, "the  baseline, \n with commas")
+    root = task.project.root
+    (root / "solution.csv").write_text((root / "submissions" / "tiny" / "001-both.csv").read_text())
+    competition(root, solution="solution.csv")
+    capsys.readouterr()
+    scores.show_log(fresh(root))
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "the baseline, with commas" in said and "1.0000" in said
+    assert f"{1 - 2 / IMAGES:.4f}" in said
+    scores.remark(task, 1, "")
+    scores.show_log(fresh(root))
+    assert "baseline" not in capsys.readouterr().out
+    with pytest.raises(UserError, match="no submission 9"):
+        scores.remark(task, 9, "x")
+
+
+def test_the_log_needs_no_torch(project_root):
+    code = "import sys; from pipeline.__main__ import main; main(['log', '--competition', 'tiny']); "
+    code += "sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=project_root, env=environment).returncode == 0

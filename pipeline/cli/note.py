@@ -1,0 +1,19 @@
+"""Verb note: something to remember about a submission."""
+
+from argparse import ArgumentParser
+
+from ..chain import scores
+from ..chain.task import Runtime
+from ._options import Arguments, competition, positive
+
+HELP = "something to remember about a submission, shown in the log"
+USES = ("competition",)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--n", type=positive, required=True, help="number of the submission")
+    parser.add_argument("--text", default="", help="the note (empty: it is removed)")
+
+
+def run(runtime: Runtime, args: Arguments) -> None:
+    scores.remark(competition(runtime, args), args.n, args.text)
