@@ -12,7 +12,7 @@ from .csv_format import CsvFormat
 from .ledger import Ledger, number_of, read_predictions
 from .task import CompetitionTask
 
-RECIPE = 18  # characters of a recipe's name in the log
+RECIPE = 16  # characters of a recipe's name in the log
 IDS = 32  # characters of the images' ids in a line
 
 

@@ -112,7 +112,7 @@ def test_flips_against_the_best_are_those_against_what_is_best_now(task, capsys)
     scores.record(task, 2, 0.9, None)
     capsys.readouterr()
     scores.show_log(task)
-    lines = capsys.readouterr().out.splitlines()[1:]
+    lines = [line for line in capsys.readouterr().out.splitlines()[1:] if not line.startswith("    ")]
     assert [line.split()[4:6] for line in lines] == [["1", "0.5"], ["1", "0"], ["2", "2"]]
 
 
