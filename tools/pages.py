@@ -27,6 +27,7 @@ from pipeline.learn.finetune.settings import Finetune  # noqa: E402
 from pipeline.maths.refine import STEPS  # noqa: E402
 from pipeline.maths.zeroshot import SPACES  # noqa: E402
 from pipeline.models import heads  # noqa: E402
+from pipeline.models.family import CHECKS  # noqa: E402
 from pipeline.recipes import (  # noqa: E402
     Benchmark,
     Competition,
@@ -71,8 +72,14 @@ FUNCTIONS: dict[str, tuple[dict[str, Callable], int]] = {
     "readers": (READERS, 1),
     "augmentations": (AUGMENTATIONS, 1),
 }
-NAMED = {"space": SPACES, "match": MATCHES, "prompt_weights": WEIGHTINGS}  # keys of an ensemble that name a function
 BY_MODULE = ("heads", "readers")  # one file each, whose docstring says what it is
+# keys whose values are registered names
+REGISTERED = {
+    (Ensemble, "space"): SPACES,
+    (Ensemble, "match"): MATCHES,
+    (Ensemble, "prompt_weights"): WEIGHTINGS,
+    (ModelEntry, "allow"): CHECKS,
+}
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -105,7 +112,7 @@ def _keys(schema) -> Iterable[tuple[str, str, str]]:
     told = described(schema)
     for name, field in schema.model_fields.items():
         default = "needed" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-        choices = NAMED[name] if schema is Ensemble and name in NAMED else _choices(field.annotation)
+        choices = REGISTERED.get((schema, name)) or _choices(field.annotation)
         others = [_shown(value) for value in choices if _shown(value) != default]
         value = f"{default}; or {', '.join(others)}" if others and default else ", ".join(others) or default
         yield f"`{field.alias or name}`", value, told.get(name, "")

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..core.console import say, warn
 from ..core.errors import UserError
-from ..core.registry import bind, find
 from ..maths import zeroshot
 from ..maths.refine import STEPS, Evidence
 from ..maths.refine.guards import Outcome, guarded, unguarded
@@ -96,12 +95,7 @@ def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
 
 def steps(recipe: Ensemble, where: str) -> list[tuple[Callable, dict]]:
     """The recipe's refinement steps with their arguments; UserError, naming `where` it is, for unknown ones."""
-    found = []
-    for number, (name, argument) in enumerate(recipe.refine):
-        at = f"{where}: refine.{number}"
-        function = find(STEPS, "step", name, at)
-        found.append((function, bind(function, 2, name, argument, at)))
-    return found
+    return [STEPS.bind(named, f"{where}: refine.{number}") for number, named in enumerate(recipe.refine)]
 
 
 def refine(

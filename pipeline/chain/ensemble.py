@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..core.errors import prefixed
 from ..maths import zeroshot
 from ..recipes import Ensemble
 from ..recipes.member import Member
@@ -83,7 +84,8 @@ def stage(task: Task, name: str) -> Stage:
     """`probs` float32 (N, P) of the recipe's blend; with 'blend: classes' (N, C)."""
     recipe = task.project.ensemble(name)
     weights = members(recipe)
-    parts = {member: part(task, recipe, member) for member in weights}
+    with prefixed(f"ensembles/{name}.yaml"):
+        parts = {member: part(task, recipe, member) for member in weights}
     digests = [[parts[member].digest, weight] for member, weight in weights.items()]
     return declare(
         task,
@@ -126,7 +128,7 @@ class Blend:
     @cached_property
     def temperatures(self) -> dict[Member, float]:
         """The temperature at which each member is blended."""
-        return MATCHES[self.recipe.match](self.recipe, members(self.recipe), self._confidence)
+        return MATCHES.find(self.recipe.match, "match")(self.recipe, members(self.recipe), self._confidence)
 
     def rows(self, key: str, start: int, stop: int) -> Tensor:
         """As Artefact.rows."""

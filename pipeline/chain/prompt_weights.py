@@ -21,6 +21,7 @@ from . import damage, features, text
 from .probs import CHUNK
 from .task import Task
 
+WEIGHTED = ("mean", "embedding")  # poolings in which prompts can count more or less
 Weights = tuple[float, ...]
 Logits = Callable[[], Iterable]  # each call yields the logits (n, P) of all images anew, some at a time
 
@@ -68,10 +69,12 @@ def prompts_of(task: Task, recipe: Ensemble, member: Member | None = None) -> Pr
     name = use.prompts if use and use.prompts else task.prompts_name
     prompts = task.prompts_of(name)
     function = WEIGHTINGS.find(recipe.prompt_weights, "prompt_weights")
+    if function.uses != "image" and recipe.pooling not in WEIGHTED:
+        raise UserError(f"prompt_weights: {recipe.prompt_weights} needs pooling 'mean' or 'embedding'")
     if function.uses != "image":
         return replace(prompts, weighting=recipe.prompt_weights)
     weights = function(prompts, tuple)
-    if recipe.pooling in ("median", "max") and len(set(weights) - {0.0}) > 1:
+    if recipe.pooling not in WEIGHTED and len(set(weights) - {0.0}) > 1:
         raise UserError(
             f"prompts/{name}: prompt weights need pooling 'mean' or 'embedding', not {recipe.pooling!r}; "
             "or write 'prompt_weights: uniform' in the ensemble"

@@ -4,13 +4,13 @@ Every op, view, space, match, prompt weighting and refinement step declares it i
 labelled data declare it in their entry.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
 from ..core.errors import UserError
-from ..core.registry import Use, find
+from ..core.registry import Registry, Use
 from ..images.ops import OPS
 from ..images.views import VIEWS
 from ..maths.refine import STEPS
@@ -43,11 +43,11 @@ class Usage:
 
 def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iterator[Usage]:
     """All of an ensemble recipe that is written in `path`, `within` some key; UserError for what is not registered."""
-    yield _usage(SPACES, "space", recipe.space, path, *within, "space")
-    yield _usage(MATCHES, "match", recipe.match, path, *within, "match")
-    yield _usage(WEIGHTINGS, "prompt weighting", recipe.prompt_weights, path, *within, "prompt_weights")
+    yield _usage(SPACES, recipe.space, path, *within, "space")
+    yield _usage(MATCHES, recipe.match, path, *within, "match")
+    yield _usage(WEIGHTINGS, recipe.prompt_weights, path, *within, "prompt_weights")
     for number, (step, _) in enumerate(recipe.refine):
-        yield _usage(STEPS, "step", step, path, *within, "refine", number)
+        yield _usage(STEPS, step, path, *within, "refine", number)
     for member in members(recipe):
         yield from _of_member(project, member)
 
@@ -56,16 +56,16 @@ def _of_member(project: Project, member: Member) -> Iterator[Usage]:
     name, model = member.preprocess, member.model
     recipe, path = project.preprocess(name), project.path("preprocess", name)
     for number, (op, _) in enumerate(recipe.ops):
-        yield _usage(OPS, "op", op, path, "ops", number)
+        yield _usage(OPS, op, path, "ops", number)
     for number, (view, _) in enumerate(recipe.views):
-        yield _usage(VIEWS, "view", view, path, "views", number)
+        yield _usage(VIEWS, view, path, "views", number)
     if project.model(model).trained_on:
         yield Usage("labels", member, project.model_file(model), (model, "trained_on"))
 
 
-def _usage(registry: dict[str, Callable], kind: str, name: str, path: Path, *keys: str | int) -> Usage:
+def _usage(registry: Registry, name: str, path: Path, *keys: str | int) -> Usage:
     where = ".".join(map(str, keys))
-    return Usage(find(registry, kind, name, f"{path}: {where}").uses, name, path, keys)
+    return Usage(registry.find(name, f"{path}: {where}").uses, name, path, keys)
 
 
 def uses(project: Project, name: str) -> list[Use]:

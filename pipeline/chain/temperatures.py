@@ -15,6 +15,7 @@ from ..recipes.member import Member
 # (member, temperature) -> mean of the largest probability of each image, when that member is blended so tempered
 Confidence = Callable[[Member, float], float]
 
+# functions (recipe, {member: weight}, Confidence) -> {member: temperature}
 MATCHES = Registry("match", given=3, uses=None)
 match = MATCHES.register
 

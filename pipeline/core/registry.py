@@ -55,18 +55,6 @@ class Registry(dict[str, Callable]):
         return function, bind(function, self.given, *named, where)
 
 
-def register(registry: dict[str, Callable], uses: Use) -> Callable[[Callable], Callable]:
-    """A decorator that adds a function under its name and notes what it uses; to be replaced by `Registry`."""
-    assert uses in get_args(Use), uses
-
-    def add(function: Callable) -> Callable:
-        function.uses = uses
-        registry[function.__name__] = function
-        return function
-
-    return add
-
-
 def import_modules(package: str) -> None:
     """Import every module of a package, so that what is in them is registered; to be called at its end."""
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):

@@ -55,6 +55,18 @@ class Wanted:
         return self.root / self.entry.weights if self.entry.weights else None
 
 
+# the self-checks of a checkpoint (_checks.py, and those of one family) that an entry may silence by name
+CHECKS = {
+    "activation": "QuickGELU or GELU",
+    "mean": "of the pixels",
+    "position_embedding": "positions for another number of pixels, interpolated",
+    "prompts_cut": "prompts that are longer than the context",
+    "resize_mode": "how images that are not square are resized",
+    "size": "pixels a side",
+    "std": "of the pixels",
+    "unexpected_keys": "weights that the model has no place for",
+    "vocabulary": "a tokenizer with fewer tokens than the embedding has rows",
+}
 FAMILIES: dict[str, str] = {}  # {name: dotted path of its module}
 
 
@@ -65,6 +77,8 @@ def register(module: str, name: str | None = None) -> None:
 
 def traits(name: str, entry: ModelEntry) -> Family:
     """Those of the entry's family; UserError when there is no such family, or the entry is none for it."""
+    for check in entry.allow:
+        find(CHECKS, "check", check, f"models.yaml: {name}: allow")
     found = _declared(find(FAMILIES, "family", entry.family, f"models.yaml: {name}"))
     if "size" in entry.allow and not found.any_size:
         raise UserError(

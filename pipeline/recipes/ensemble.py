@@ -3,12 +3,11 @@
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
-from .schema import Finite, Recipe, Temperature, Text, list_of_named, listed
+from .schema import Finite, ListOfNamed, Recipe, Temperature, Text
 
 Pooling = Literal["mean", "median", "max", "embedding"]
-KNOWN_WEIGHTS = ("given", "uniform")  # of prompts; all others are found from the images
 
 
 class MemberUse(Recipe):
@@ -57,11 +56,7 @@ class Ensemble(Recipe):
     template that all classes share separates the test images (a class's own sentences are scored by their class
     alone); `carprt`: the same for each class by itself. The last two use the test set, and need pooling by `mean`
     or `embedding`"""
-    refine: Annotated[
-        tuple[tuple[str, Any], ...],
-        BeforeValidator(lambda values: () if values == [] else list_of_named(values)),
-        PlainSerializer(listed),
-    ] = ()
+    refine: ListOfNamed = ()
     """steps over the class probabilities, in order: `[name, {name: {argument: value}}]`; see
     [refinement](ensembles.md#refinement)"""
     guards: bool = True
@@ -91,8 +86,6 @@ class Ensemble(Recipe):
             )
         if self.blend == "classes" and self.threshold:
             raise ValueError("threshold: is for prompt probabilities and needs 'blend: prompts'")
-        if self.prompt_weights not in KNOWN_WEIGHTS and self.pooling not in ("mean", "embedding"):
-            raise ValueError(f"prompt_weights: {self.prompt_weights} needs pooling 'mean' or 'embedding'")
         unused = [name for name, member in self.members.items() if member.temperature]
         if unused and self.match != "temperature":
             raise ValueError(f"members.{unused[0]}.temperature: needs 'match: temperature'")

@@ -2,24 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from .schema import Finite, Names, Recipe, Scalar, Temperature, Text, Triple
 
 HEAD = "head"  # the family of what is trained on another member's image features; its columns are classes
 ResizeMode = Literal["squash", "shortest", "longest"]
-# the self-checks of a checkpoint that an entry may silence by name (pipeline/models/_checks.py)
-Check = Literal[
-    "activation",
-    "mean",
-    "position_embedding",
-    "prompts_cut",
-    "resize_mode",
-    "size",
-    "std",
-    "unexpected_keys",
-    "vocabulary",
-]
 
 
 class ModelEntry(Recipe):
@@ -83,7 +71,7 @@ class ModelEntry(Recipe):
     """scalars for timm, e.g. `{pad_type: same}`"""
     fp32_layers: Names = ()
     """layer classes kept in fp32, e.g. `[Linear]`"""
-    allow: Annotated[tuple[Check, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)] = ()
+    allow: Names = ()
     """checks to silence by name; `position_embedding` interpolates (open_clip's ViTs), `size` is for timm only"""
 
     @model_validator(mode="after")

@@ -120,7 +120,7 @@ def _named(value: Any) -> tuple[str, Any]:
 
 
 def list_of_named(values: Any) -> tuple[tuple[str, Any], ...]:
-    if not isinstance(values, list) or not values:
+    if not isinstance(values, list):
         raise ValueError("must be a list such as [name, {name: argument}]")
     return tuple(_named(value) for value in values)
 

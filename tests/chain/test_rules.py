@@ -11,7 +11,7 @@ from pipeline.chain.main_job import submit
 from pipeline.chain.prompt_weights import WEIGHTINGS
 from pipeline.chain.temperatures import MATCHES
 from pipeline.core.errors import UserError
-from pipeline.core.registry import register
+from pipeline.core.registry import Registry
 from pipeline.images.ops import OPS
 from pipeline.images.views import VIEWS
 from pipeline.labelled.task import DatasetTask
@@ -32,7 +32,7 @@ def flip():
         seen.append(evidence)
         return probs_NC.roll(by, dims=1)
 
-    register(refine.STEPS, uses="test_set")(flip)
+    refine.STEPS.register(flip, uses="test_set")
     yield seen
     del refine.STEPS["flip"]
 
@@ -57,8 +57,9 @@ def test_everything_registered_says_what_it_uses():
         "confidence": "test_set",
     }
     assert WEIGHTINGS["given"].uses == WEIGHTINGS["uniform"].uses == "image"
-    with pytest.raises(AssertionError):
-        register({}, uses="everything")
+    for wrong in ({"uses": "everything"}, {}, {"uses": "image", "needs": "a licence"}):
+        with pytest.raises(AssertionError):
+            Registry("thing", given=0, uses=None).register(recipe, **wrong)
 
 
 def recipe(root, kind: str) -> str:

@@ -64,8 +64,9 @@ def test_an_allowed_mean_is_used(folder):
 
 
 def test_an_unknown_check_cannot_be_allowed():
-    with pytest.raises(UserError, match="allow"):
-        ModelEntry.parse({"family": "open_clip", "tag": "t", "preprocess": "x", "allow": ["everything"]}, "m")
+    entry = ModelEntry.parse({"family": "open_clip", "tag": "t", "preprocess": "x", "allow": ["sizes"]}, "m")
+    with pytest.raises(UserError, match="models.yaml: m: allow: unknown check 'sizes'. Did you mean 'size'?"):
+        models.identity("m", entry, Path())
 
 
 def test_another_size_is_for_convolutions_only():

@@ -6,29 +6,18 @@ at all images together, so it declares what it `uses`; its annotations are what 
 Shape suffixes: N images, C classes, D feature dimensions, K neighbours.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...core.registry import Use, register
+from ...core.registry import Registry, import_modules
 from ..zeroshot import TINY
 
-STEPS: dict[str, Callable[..., Tensor]] = {}
-
-
-def step(uses: Use, finds_mix: bool = False) -> Callable[[Callable], Callable]:
-    """A decorator that adds a step and its traits: `finds_mix` for one whose classes in effect are a finding.
-
-    Others impose a class mix, or have been seen to spread images over classes that are absent.
-    """
-
-    def add(function: Callable) -> Callable:
-        function.finds_mix = finds_mix
-        return register(STEPS, uses)(function)
-
-    return add
+# `finds_mix`: the classes in effect are a finding of the step; others impose a class mix, or have been seen to spread
+# images over classes that are absent
+STEPS = Registry("step", given=2, uses=None, finds_mix=False)
+step = STEPS.register
 
 
 @dataclass(frozen=True)
@@ -69,4 +58,4 @@ def classes_in_effect(probs_NC: Tensor) -> float:
     return float(torch.special.entr(share_C).sum().exp()) / probs_NC.shape[1]
 
 
-from . import discriminant, frolic, mixture, prior, propagate, recommended  # noqa: E402, F401  (they register themselves)
+import_modules(__name__)  # the steps register themselves
