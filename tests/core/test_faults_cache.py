@@ -36,8 +36,8 @@ def nothing_is_executed(tmp_path, monkeypatch):
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """All shards by their path, but for records of damaged images, which are none here (test_problems.py)."""
-    paths = (path for path in (root / "cache").rglob("*.pt") if "problems" not in path.parts)
+    """All shards by their path, without records of damaged images (test_problems.py) and of canaries."""
+    paths = (path for path in (root / "cache").rglob("*.pt") if not {"problems", "canaries"} & set(path.parts))
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
