@@ -182,8 +182,10 @@ clean-cache: $(READY) ## list and remove what no current recipe uses (DRY=1 only
 ##@ The project
 
 .PHONY: test
-test: $(DEV_READY) ## lint and run the default tests
-	@$(VENV)/bin/ruff check .
+test: $(DEV_READY) ## lint, check types and run the default tests
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --check --quiet .
+	@$(VENV)/bin/mypy --no-error-summary
 	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest --numprocesses auto
 
 .PHONY: test-slow

@@ -6,7 +6,7 @@ Python part refuses to import without two of them. Nothing here calls them, so d
 
 import torch
 
-_declared = []
+_declared: list[torch.library.Library] = []
 
 
 def allow_import() -> None:

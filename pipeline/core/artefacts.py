@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .digests import digest_of, is_settled, stamp_of
 from .errors import UserError
@@ -27,7 +28,7 @@ from .files import atomic_file, try_lock
 SHARD_NAME = re.compile(r"(\d+)-(\d+)\.pt")
 
 
-def save(path: Path, made_from: dict, **values) -> None:
+def save(path: Path, made_from: dict, **values: Any) -> None:
     """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
     import torch
 
@@ -137,13 +138,13 @@ class Artefact:
             status = None
         if status and _seen_whole.get(file) == stamp_of(status):
             return True
-        settled = status and is_settled(status)
+        settled = status is not None and is_settled(status)
         shard = load_or_discard(file, self.digest)
         if shard is None or not self._is_of(shard, start, stop):
             if shard:
                 discard(file)
             return False
-        if settled:
+        if status and settled:
             _seen_whole[file] = stamp_of(status)
         return True
 
@@ -191,7 +192,7 @@ class Artefact:
     def _file(self, start: int, stop: int) -> Path:
         return self.path / f"{start:08d}-{stop:08d}.pt"
 
-    def save(self, start: int, stop: int, **values) -> None:
+    def save(self, start: int, stop: int, **values: Any) -> None:
         """Write rows start..stop."""
         save(self._file(start, stop), self.made_from, ids=list(self.ids[start:stop]), **values)
 
@@ -202,7 +203,7 @@ class Artefact:
             raise UserError(f"{file} was damaged or removed while it was in use; run the same command again")
         return shard
 
-    def rows(self, key: str, start: int, stop: int):
+    def rows(self, key: str, start: int, stop: int) -> Any:
         """Tensor `key` of rows start..stop, put together from the shards that hold them.
 
         UserError when one was damaged or removed since it was found usable.

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 
 def rank() -> int:
@@ -14,7 +15,7 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def progress(text: str, unit: str, total: int | None = None, hidden: bool = False):
+def progress(text: str, unit: str, total: int | None = None, hidden: bool = False) -> Any:
     """A bar with rate and time left; silent when not on a terminal, and in all processes but the first."""
     from tqdm import tqdm
 

@@ -4,7 +4,7 @@ Without torch: they are needed where it would take longer to import. Shape suffi
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -155,7 +155,7 @@ def scores(predictions: Predictions, counts: np.ndarray | None = None) -> dict[s
     }
 
 
-def resamples(rows: int, number: int, seed: int = 0):
+def resamples(rows: int, number: int, seed: int = 0) -> Iterator[np.ndarray]:
     """Yield how often each of `rows` images is drawn in each of `number` bootstrap resamples."""
     random = np.random.default_rng(seed)
     for _ in range(number):

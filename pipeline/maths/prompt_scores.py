@@ -65,7 +65,7 @@ def zpe(chunks: Chunks, columns: Columns) -> Tensor:
     have; it is moved by what the two differ for the templates of its class. Reads the logits twice; O(N P).
     """
     mean_P, images = _mean_logits(chunks)
-    top_T, sums_P, counts_P = 0.0, torch.zeros_like(mean_P), torch.zeros_like(mean_P)
+    top_T, sums_P, counts_P = torch.zeros(()), torch.zeros_like(mean_P), torch.zeros_like(mean_P)
     for logits_NP in chunks():
         centred_NP = logits_NP.double() - mean_P
         if columns.shared.any():
@@ -119,7 +119,7 @@ def _means(values_NP: Tensor, group_P: Tensor, groups: int) -> Tensor:
 
 def _mean_logits(chunks: Chunks) -> tuple[Tensor, int]:
     """Mean over images of each column (P,) float64, and how many images there are."""
-    total_P, images = 0.0, 0
+    total_P, images = torch.zeros(()), 0
     for logits_NP in chunks():
         total_P, images = total_P + logits_NP.sum(dim=0, dtype=torch.float64), images + len(logits_NP)
     return total_P / images, images

@@ -7,12 +7,13 @@ means over classes. Shape suffixes: N images, C classes, M values of the bias.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def harmonic_mean(a, b):
+def harmonic_mean(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """2ab / (a + b), elementwise; 0 where both are 0."""
     total = np.asarray(a) + np.asarray(b)
-    return np.divide(2 * np.asarray(a) * b, total, out=np.zeros_like(total, dtype=float), where=total > 0)
+    return np.divide(2 * np.asarray(a) * np.asarray(b), total, out=np.zeros_like(total, dtype=float), where=total > 0)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """benchmarks/<name>.yaml: which models are measured on which labelled images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from .schema import Names, Recipe, Text, unique
 
@@ -31,11 +31,11 @@ class Benchmark(Recipe):
 
     @field_validator("datasets", "models", "prompts", "poolings")
     @classmethod
-    def _once(cls, names: tuple[str, ...], info) -> tuple[str, ...]:
-        return unique(names, info.field_name)
+    def _once(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        return unique(names, str(info.field_name))
 
     @model_validator(mode="after")
-    def _not_empty(self):
+    def _not_empty(self) -> Self:
         for key in ("datasets", "models", "prompts", "poolings"):
             if not getattr(self, key):
                 raise ValueError(f"no {key} given")

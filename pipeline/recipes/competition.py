@@ -1,14 +1,15 @@
 """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from .schema import MAX_PIXELS, Location, Names, Recipe, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
-ID_VALUES = ("position", "stem", "file_name")
-LABEL_VALUES = ("label", "class_name")
+IdValue = Literal["position", "stem", "file_name"]
+LabelValue = Literal["label", "class_name"]
+ID_VALUES, LABEL_VALUES = get_args(IdValue), get_args(LabelValue)
 
 
 def _shares(value: Any) -> Any:
@@ -54,7 +55,7 @@ class Competition(Recipe):
     """prompt set, a folder of `prompts/` (default: the competition's name)"""
     ensemble: str | None = None
     """the recipe that `make submit` uses by default"""
-    columns: dict[str, Literal[ID_VALUES + LABEL_VALUES]] = {"id": "file_name", "label": "label"}
+    columns: dict[str, Literal[IdValue, LabelValue]] = {"id": "file_name", "label": "label"}
     """CSV columns in order, and what each holds: `position` (0, 1, ... in natural order), `stem` or `file_name` for
     the image; `label` (index) or `class_name` for the prediction"""
     sample_submission: Location | None = None

@@ -1,6 +1,6 @@
 """datasets/<name>.yaml: labelled images, in the form they have on disk."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class Dataset(Recipe):
     """as of a competition"""
 
     @model_validator(mode="after")
-    def _dev_is_not_test(self):
+    def _dev_is_not_test(self) -> Self:
         if self.dev == self.split:
             raise ValueError("dev and split are the same; a development split is what is not reported")
         return self

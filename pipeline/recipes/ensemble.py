@@ -1,7 +1,8 @@
 """ensembles/<name>.yaml: how the probabilities of several models become classes."""
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_serializer, model_validator
 
@@ -21,7 +22,7 @@ class MemberUse(Recipe):
     """for `match: temperature` (default: that of its `models.yaml` entry)"""
 
     @model_serializer(mode="wrap")
-    def _as_written(self, dump) -> Any:
+    def _as_written(self, dump: Callable[[Any], dict]) -> Any:
         content = {key: value for key, value in dump(self).items() if value is not None}
         return content if len(content) > 1 else self.weight
 
@@ -77,7 +78,7 @@ class Ensemble(Recipe):
         return members
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Self:
         sets = {member.prompts for member in self.members.values() if member.weight}
         if self.blend == "prompts" and len(sets) > 1:
             raise ValueError(

@@ -1,5 +1,7 @@
 """A member of an ensemble: a model together with the preprocess recipe that makes its pixels."""
 
+from typing import Self
+
 
 class Member(str):
     """'model@preprocess', both known. A trained head has a `base`, whose image features it takes.
@@ -11,7 +13,7 @@ class Member(str):
     preprocess: str
     base: "Member | None"
 
-    def __new__(cls, model: str, preprocess: str, base: "Member | None" = None):
+    def __new__(cls, model: str, preprocess: str, base: "Member | None" = None) -> Self:
         made = super().__new__(cls, f"{model}@{preprocess}")
         made.model, made.preprocess, made.base = model, preprocess, base
         return made

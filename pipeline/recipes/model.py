@@ -1,6 +1,6 @@
 """models.yaml, an entry each: where a checkpoint is, what is known of it, and how it likes its images."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -75,13 +75,13 @@ class ModelEntry(Recipe):
     """checks to silence by name; `position_embedding` interpolates (open_clip's ViTs), `size` is for timm only"""
 
     @model_validator(mode="after")
-    def _has_a_source(self):
+    def _has_a_source(self) -> Self:
         if not (self.weights or self.tag or self.hub):
             raise ValueError("no checkpoint: give 'weights' (a local file or folder), 'tag' or 'hub'")
         return self
 
     @model_validator(mode="after")
-    def _head_has_a_base(self):
+    def _head_has_a_base(self) -> Self:
         if (self.family == HEAD) != (self.base is not None):
             raise ValueError(
                 f"base: the member whose features a trained head takes; family {HEAD} needs it, and others have none"

@@ -1,6 +1,6 @@
 """preprocess/<name>.yaml: how an image becomes the pixels that a model sees."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,7 +24,7 @@ class Preprocess(Recipe):
     """how many views are the surest, with `confident`"""
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Self:
         if self.view_pooling != "mean" and not self.views:
             raise ValueError("view_pooling needs views")
         if self.keep_views and self.view_pooling != "confident":

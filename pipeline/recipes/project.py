@@ -1,7 +1,7 @@
 """`Project`: the recipes below one folder, each read once and checked against the others."""
 
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -186,7 +186,7 @@ class Project:
     def _members(self, recipe: Ensemble, path: Path | str) -> dict[Member, MemberUse]:
         members: dict[Member, MemberUse] = {}
         for text, use in recipe.members.items():
-            member = self._told(path, lambda text=text: self.member(text))
+            member = self._told(path, partial(self.member, text))
             if member in members:
                 raise UserError(f"{path}: member {member} is there twice")
             if use.prompts is not None:
@@ -227,7 +227,7 @@ class Project:
         if entry.base is None:
             return Member(model, preprocess)
         file = self.model_file(model)
-        base = self._told(file, lambda: self.member(entry.base, preprocess))
+        base = self._told(file, partial(self.member, entry.base, preprocess))
         if base.is_head:
             raise UserError(f"{file}: base: {entry.base} is a head itself; give the model below it")
         return Member(model, preprocess, base)

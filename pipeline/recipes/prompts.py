@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, field_validator
@@ -94,7 +94,7 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """Of all that decides the columns; of weights that are found from images it is how, not what was found."""
-        content = {
+        content: dict[str, Any] = {
             "class_names": self.class_names,
             "prompts": self.prompts,
             "prompt_class": self.prompt_class,
@@ -149,7 +149,7 @@ def _files_of_classes(
         if path.name == "_shared.yaml":
             continue
         recipe = ClassPrompts.read(path)
-        name = recipe.class_name or by_stem.get(path.stem.lower())
+        name = recipe.class_name or by_stem.get(path.stem.lower(), "")
         if name not in class_names:
             missing = [file_stem(n) for n in class_names if not (folder / f"{file_stem(n)}.yaml").is_file()]
             near = did_you_mean(recipe.class_name or path.stem, missing or class_names)

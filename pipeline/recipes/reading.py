@@ -18,7 +18,7 @@ NUMBER = re.compile(r"[-+.0-9][-+._:0-9a-fA-FxX]*")
 class _Loader(yaml.CSafeLoader):
     """Safe YAML without duplicate keys (plain YAML keeps the last one silently)."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":

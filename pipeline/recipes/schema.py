@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -25,7 +26,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     @classmethod
-    def parse(cls, content: Any, where: str):
+    def parse(cls, content: Any, where: str) -> Self:
         """`content` as this recipe, or a UserError that starts with `where`."""
         if content is None:
             content = {}
@@ -37,11 +38,11 @@ class Recipe(BaseModel):
             raise UserError("\n".join(f"{where}: {_explain(cls, e)}" for e in error.errors())) from None
 
     @classmethod
-    def read(cls, path: Path):
+    def read(cls, path: Path) -> Self:
         return cls.parse(read_yaml(path), str(path))
 
 
-def _explain(recipe: type[BaseModel], error: dict) -> str:
+def _explain(recipe: type[BaseModel], error: Mapping) -> str:
     key, found = ".".join(str(part) for part in error["loc"]), _short(error["input"])
     match error["type"]:
         case "extra_forbidden" if len(error["loc"]) > 1:

@@ -1,6 +1,6 @@
 """sweeps/<name>.yaml: what is varied of an ensemble recipe."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -46,7 +46,7 @@ class Vary(Recipe):
     """values of that key: a list of lists of steps"""
 
     @model_validator(mode="after")
-    def _something_once(self):
+    def _something_once(self) -> Self:
         if not self.model_fields_set:
             raise ValueError("nothing is varied")
         if self.weights and self.weight_steps:
@@ -77,7 +77,7 @@ class Sweep(Recipe):
     """of the bootstrap"""
 
     @model_validator(mode="after")
-    def _one_source(self):
+    def _one_source(self) -> Self:
         if (self.dataset is None) == (self.competition is None):
             raise ValueError("give 'dataset:' (compared by accuracy on its dev split) or 'competition:' (by stability)")
         if self.split and not self.dataset:

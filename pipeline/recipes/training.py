@@ -1,6 +1,6 @@
 """training/<name>.yaml: what is trained on which labelled images, and how the result is chosen."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class Unseen(Recipe):
     """how many of the seen classes are held out as well while epochs, settings and the bias are chosen"""
 
     @model_validator(mode="after")
-    def _one_of_both(self):
+    def _one_of_both(self) -> Self:
         if (self.number is None) == (self.file is None):
             raise ValueError("give either 'number' (drawn with 'seed') or 'file' (a class name per line)")
         return self

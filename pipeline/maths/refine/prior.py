@@ -1,7 +1,7 @@
 """Prior matching: the mean of the predictions is made a given class mix."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -46,7 +46,7 @@ def prior(
     return biased(probs_NC, sinkhorn(probs_NC, target_C, tolerance, iterations))
 
 
-def mix(probs_NC: Tensor, evidence: Evidence, to, gamma: float) -> Tensor:
+def mix(probs_NC: Tensor, evidence: Evidence, to: Any, gamma: float) -> Tensor:
     """The target shares (C,); UserError for shares that do not fit the classes."""
     classes = probs_NC.shape[1]
     if isinstance(to, dict):
@@ -63,14 +63,15 @@ def mix(probs_NC: Tensor, evidence: Evidence, to, gamma: float) -> Tensor:
     return target_C / target_C.sum()
 
 
-def chunks(probs_NC: Tensor):
+def chunks(probs_NC: Tensor) -> tuple[Tensor, ...]:
     """Row slices of a bounded number of values, so that no second (N, C) is made."""
     return probs_NC.split(max(1, CHUNK_VALUES // probs_NC.shape[1]))
 
 
 def mean_of(probs_NC: Tensor) -> Tensor:
     """Mean of the rows made to sum to 1, (C,)."""
-    return sum(unit_rows(part).sum(dim=0, dtype=torch.float64) for part in chunks(probs_NC)).float() / len(probs_NC)
+    sums = (unit_rows(part).sum(dim=0, dtype=torch.float64) for part in chunks(probs_NC))
+    return sum(sums, torch.zeros(())).float() / len(probs_NC)
 
 
 def sinkhorn(probs_NC: Tensor, target_C: Tensor, tolerance: float, iterations: int) -> Tensor:

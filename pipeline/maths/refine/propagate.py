@@ -1,6 +1,6 @@
 """Label propagation on a graph of images and class texts."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -34,20 +34,20 @@ def propagate(
     classes = probs_NC.shape[1]
     graph = laplacian(evidence.image_features_ND, evidence.text_features_CD, neighbours, gamma)
     system = (identity(graph.shape[0], format="csr") - alpha * graph).tocsr()
-    scores_NC = np.empty((len(probs_NC), classes))
+    solved_NC = np.empty((len(probs_NC), classes))
     for label in range(classes):
         source = np.zeros(graph.shape[0])
         source[label] = 1.0
         solution, failed = cg(system, source, rtol=1e-8, atol=0.0, maxiter=1000)
         if failed:
             raise NotConverged(f"class {label}: conjugate gradients, {failed} iterations")
-        scores_NC[:, label] = solution[classes:]
-    scores_NC = torch.from_numpy(scores_NC).float().to(probs_NC.device).clamp_min(0)
+        solved_NC[:, label] = solution[classes:]
+    scores_NC = torch.from_numpy(solved_NC).float().to(probs_NC.device).clamp_min(0)
     reached_N1 = scores_NC.sum(dim=1, keepdim=True) > 0
     return torch.where(reached_N1, unit_rows(scores_NC), unit_rows(probs_NC))
 
 
-def laplacian(image_features_ND: Tensor, text_features_CD: Tensor, k: int, gamma: float):
+def laplacian(image_features_ND: Tensor, text_features_CD: Tensor, k: int, gamma: float) -> Any:
     """D^-1/2 (W + W^T) D^-1/2 as a scipy CSR matrix (C + N, C + N); a node without edges has a row of zeros."""
     from scipy.sparse import coo_array, diags_array
 
