@@ -1,6 +1,6 @@
 """The chain that measurements on the training folders found best, under one name and a version."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from torch import Tensor
 from . import Evidence, step
 from .discriminant import discriminant
 
-VERSIONS = {1: {"ridge": 2.0, "unbias": True, "settle": 0.005, "iterations": 200}}
+VERSIONS: dict[int, dict[str, Any]] = {1: {"ridge": 2.0, "unbias": True, "settle": 0.005, "iterations": 200}}
 
 
 @step(uses="test_set", finds_mix=True)
-def recommended(probs_NC: Tensor, evidence: Evidence, version: Literal[1] = max(VERSIONS)) -> Tensor:
+def recommended(probs_NC: Tensor, evidence: Evidence, version: Literal[1] = 1) -> Tensor:
     """The labels that two fits of `discriminant` (after arXiv 2402.04087) agree on; (N, C) -> (N, C).
 
     One takes all classes as equally likely, the other estimates the class mix where the given labels are uneven. An
