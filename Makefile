@@ -18,8 +18,8 @@ VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKE
 unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
-OTHERS := N A B PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS POOLINGS \
-          POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT
+OTHERS := N A B UPLOAD PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS \
+          POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
 $(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
@@ -32,17 +32,19 @@ quote = '$(subst ','\'',$(1))'
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
-DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale dev)
+DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale kaggle dev)
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed
   REPORT_READY := $(VENV)/.installed-report
   TRAIN_READY := $(VENV)/.installed-report $(VENV)/.installed-train
+  KAGGLE_READY := $(VENV)/.installed-kaggle
 else
   RUN := $(PYTHON)
   READY := environment
   REPORT_READY := environment
   TRAIN_READY := environment
+  KAGGLE_READY := environment
 endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
@@ -70,7 +72,7 @@ threshold: $(READY) ## low probabilities of the blend become zero
 	$(PIPELINE) threshold $(GIVEN)
 
 .PHONY: submit
-submit: $(READY) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv
+submit: $(READY) $(if $(UPLOAD),$(KAGGLE_READY)) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv [UPLOAD=1]
 	$(PIPELINE) submit $(GIVEN)
 
 .PHONY: plan
@@ -86,6 +88,14 @@ advise: $(READY) ## before a submission is spent: disagreement, prompts, images 
 .PHONY: log
 log: $(READY) ## the submissions so far
 	$(PIPELINE) log $(GIVEN)
+
+.PHONY: upload
+upload: $(KAGGLE_READY) ## send a submission (N=12, else the newest) to the competition's service, and wait for its score
+	$(PIPELINE) upload $(GIVEN)
+
+.PHONY: scores
+scores: $(KAGGLE_READY) ## fetch the scores of all that was uploaded
+	$(PIPELINE) scores $(GIVEN)
 
 .PHONY: score
 score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE=0.91111

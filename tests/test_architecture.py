@@ -13,7 +13,7 @@ FLOORS = [
     ["recipes", "maths"],
     ["images", "models"],
     ["chain"],
-    ["classifier", "labelled"],
+    ["classifier", "labelled", "leaderboard"],
     ["learn"],
     ["report"],
     ["cli"],

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..core.console import warn
 from ..core.errors import UserError, did_you_mean
-from ..core.tables import csv_text
+from ..core.tables import csv_text, parse_csv, read_csv
 from ..recipes import unsafe
-from .ledger import Ledger, formulas, parse_csv, predictions, read_csv, read_predictions
+from .ledger import Ledger, formulas, predictions, read_predictions
 from .task import CompetitionTask
 
 ID_OF = {

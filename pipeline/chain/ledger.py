@@ -6,13 +6,11 @@ submissions/<competition>/log.csv             one line each, with the leaderboar
 submissions/<competition>/notes.csv           what was noted of them
 """
 
-import csv
 import hashlib
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +18,12 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..core.files import atomic_file, lock
-from ..core.tables import csv_text
+from ..core.tables import csv_text, read_csv
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
-LOG_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
+FIRST_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
+# what a service calls it, when it was sent there, when the service was done with it; logs without them are read as well
+LOG_COLUMNS = (*FIRST_COLUMNS, "service_id", "uploaded", "scored")
 REMARK_COLUMNS = ["number", "note"]
 NUMBERED = re.compile(r"(\d{3,9})-.+\.(?:csv|json)", re.ASCII)
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path in it may be no UTF-8
@@ -40,29 +40,6 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV; UserError when it is no table."""
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as error:
-        raise UserError(f"{where}: not a CSV file: {error}") from None
-    if not lines:
-        raise UserError(f"{where}: is empty")
-    if any(len(line) != len(lines[0]) for line in lines):
-        raise UserError(f"{where}: not a table; every line needs the header's columns")
-    return lines[0], lines[1:]
-
-
-def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file; UserError when it is absent or no table."""
-    try:
-        return parse_csv(path.read_bytes().decode("utf-8-sig"), str(path))
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"no file {path}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error.reason}") from None
 
 
 def predictions(header: list[str], rows: list[list[str]], columns: tuple[str, str], where: str) -> dict[str, str]:
@@ -84,6 +61,43 @@ def read_predictions(path: Path, columns: tuple[str, str]) -> dict[str, str]:
 
 def _is_score(text: str) -> bool:
     return not text or _is_number(text)
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return not text or bool(datetime.fromisoformat(text))
+    except ValueError:
+        return False
+
+
+CHECKED: tuple[tuple[str, Callable[[str], object], str], ...] = (
+    ("number", WHOLE.fullmatch, "number"),
+    ("public", _is_score, "number"),
+    ("private", _is_score, "number"),
+    ("uploaded", _is_time, "time"),
+    ("scored", _is_time, "time"),
+)
+
+
+def now() -> str:
+    """The time as the log has it, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def upload_state(line: dict[str, str]) -> str:
+    """'' for what was never sent to a service, else 'unanswered', 'pending', 'scored' or 'rejected'."""
+    if not line["uploaded"]:
+        return ""
+    if line["public"] or line["private"]:
+        return "scored"
+    if line["scored"]:
+        return "rejected"
+    return "pending" if line["service_id"] else "unanswered"
+
+
+def content_digest(content: bytes) -> str:
+    """12 hex digits of a CSV's bytes, as the log has them."""
+    return hashlib.blake2b(content, digest_size=6).hexdigest()
 
 
 def number_of(path: Path) -> int:
@@ -118,22 +132,33 @@ class Ledger:
         if not self.log_path.exists():
             return []
         header, rows = read_csv(self.log_path)
-        if tuple(header) != LOG_COLUMNS:
+        if tuple(header) not in (LOG_COLUMNS, FIRST_COLUMNS):
             raise UserError(f"{self.log_path}: the columns must be {','.join(LOG_COLUMNS)}")
-        lines = [dict(zip(header, row, strict=True)) for row in rows]
+        lines = [dict.fromkeys(LOG_COLUMNS, "") | dict(zip(header, row, strict=True)) for row in rows]
         self._check_log(lines)
         return lines
 
     def _check_log(self, lines: list[dict[str, str]]) -> None:
         seen = set()
         for line in lines:
-            for column, is_good in (("number", WHOLE.fullmatch), ("public", _is_score), ("private", _is_score)):
+            for column, is_good, what in CHECKED:
                 if not is_good(line[column]):
-                    raise UserError(f"{self.log_path}: {column} {line[column]!r} is no number; mend or remove the line")
+                    raise UserError(f"{self.log_path}: {column} {line[column]!r} is no {what}; mend or remove the line")
             number = int(line["number"])
             if number in seen:
                 raise UserError(f"{self.log_path}: submission {number} is there twice; remove one of the lines")
             seen.add(number)
+
+    def line(self, number: int) -> dict[str, str]:
+        """The log line of a number; UserError when there is none."""
+        found = next((line for line in self.log() if int(line["number"]) == number), None)
+        if found is None:
+            raise UserError(f"submission {number} is not in {self.log_path}")
+        return found
+
+    def change(self, line: dict[str, str]) -> None:
+        """Write a line in the place of the one with its number; call under `locked()`."""
+        self.write_log([line if other["number"] == line["number"] else other for other in self.log()])
 
     def write_log(self, lines: list[dict]) -> None:
         with atomic_file(self.log_path) as temporary:
@@ -246,15 +271,13 @@ class Ledger:
         best_path = self.find(int(best["number"])) if best else None
         values = self.read(path)
         earlier = [file for file in self.files() if number_of(file) < number]
-        line = {
-            "number": number,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        line = dict.fromkeys(LOG_COLUMNS, "") | {
+            "number": str(number),
+            "time": now(),
             "recipe": path.stem.partition("-")[2],
-            "digest": hashlib.blake2b(content, digest_size=6).hexdigest(),
+            "digest": content_digest(content),
             "flipped_previous": self.flipped(earlier[-1] if earlier else None, values),
             "flipped_best": self.flipped(best_path, values),
-            "public": "",
-            "private": "",
         }
         self.write_log([*lines, line])
         return line

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.console import say
@@ -9,7 +10,7 @@ from ..core.errors import UserError
 from ..core.tables import table
 from ..maths import metrics
 from .csv_format import CsvFormat
-from .ledger import Ledger, number_of, read_predictions
+from .ledger import Ledger, number_of, read_predictions, upload_state
 from .task import CompetitionTask
 
 RECIPE = 16  # characters of a recipe's name in the log
@@ -41,14 +42,30 @@ def show_log(task: CompetitionTask) -> None:
     remarks = submissions.remarks()
     for line, text in zip(lines, told, strict=True):
         print(text)
-        number = int(line["number"])
+        number, state = int(line["number"]), upload_state(line)
         if best and line["number"] == best["number"]:
             print("    <- best public")
+        if state not in ("", "scored"):
+            print(f"    upload {state}")
         uses = submissions.made(number).get("uses", [])
         if set(uses) - {"image"}:
             print(f"    uses {', '.join(uses)}")
         if number in remarks:
             print(f"    {remarks[number]}")
+    if any(line["uploaded"] for line in lines):
+        print(f"uploads: {uploads(lines)}")
+
+
+def uploads(lines: Sequence[dict[str, str]]) -> str:
+    """How many of the log's submissions were uploaded and came how far; 'none', when none was."""
+    found: dict[str, list[str]] = {"scored": [], "pending": [], "unanswered": [], "rejected": []}
+    for line in lines:
+        if state := upload_state(line):
+            found[state].append(line["number"])
+    words = [f"{len(numbers)} {state}" for state, numbers in found.items() if numbers]
+    waiting = [*found["pending"], *found["unanswered"]]
+    asked = f"; 'make scores' asks for {', '.join(waiting)}" if waiting else ""
+    return f"{', '.join(words) or 'none'}{asked}"
 
 
 def _short(name: str) -> str:
@@ -89,13 +106,10 @@ def record(task: CompetitionTask, number: int, public: float | None, private: fl
     submissions = CsvFormat(task).ledger
     with submissions.locked():
         submissions.path(number)
-        lines = submissions.log()
-        line = next((line for line in lines if int(line["number"]) == number), None)
-        if line is None:
-            raise UserError(f"submission {number} is not in {submissions.log_path}")
+        line = submissions.line(number)
         replaced = [f"{k} was {line[k]}" for k, v in given.items() if v is not None and line[k] not in ("", str(v))]
         line.update({name: str(value) for name, value in given.items() if value is not None})
-        submissions.write_log(lines)
+        submissions.change(line)
     now = ", ".join(f"{name} {line[name]}" for name in given if line[name])
     say("score", f"{number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
 
@@ -135,6 +149,21 @@ def public_board(task: CompetitionTask, images: int) -> tuple[int, str]:
     board = task.recipe.public_board or images
     stated = "" if task.recipe.public_board else f" (all; give public_board in {task.where} if it shows fewer)"
     return board, f"On {board} public images{stated}"
+
+
+def board_sees(flipped: int, images: int, board: int) -> str:
+    """What a board of `board` images sees of a change of `flipped` labels of all `images`, in words."""
+    if not flipped:
+        return "no label differs, the board would show the same"
+    share = metrics.share_to_see(flipped, images, board)
+    text = f"{flipped:,} labels differ, about {round(flipped * board / images):,} of the {board:,} on the public board"
+    if share > 1:
+        return f"{text}: too few to be seen through its noise, whatever they are"
+    noise = metrics.difference_noise(flipped, images, board)
+    return (
+        f"{text}: seen through its noise (2 standard errors, {2 * noise:.5f}) only if at least {share:.0%} of them "
+        "are for the better"
+    )
 
 
 def noise_in_words(noise: float, board: int) -> str:

@@ -1,9 +1,13 @@
-"""Tables: for the terminal, for Markdown, and as CSV that a leaderboard reads."""
+"""Tables: for the terminal, for Markdown, and as CSV that a leaderboard reads; and CSV as users write it."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
+
+from .errors import UserError
 
 NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
@@ -35,3 +39,26 @@ def csv_lines(rows: Iterable[Sequence]) -> str:
     # a field with a lone CR is quoted only where CR is in the line end
     csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
     return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV; UserError when it is no table."""
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+    except csv.Error as error:
+        raise UserError(f"{where}: not a CSV file: {error}") from None
+    if not lines:
+        raise UserError(f"{where}: is empty")
+    if any(len(line) != len(lines[0]) for line in lines):
+        raise UserError(f"{where}: not a table; every line needs the header's columns")
+    return lines[0], lines[1:]
+
+
+def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file; UserError when it is absent or no table."""
+    try:
+        return parse_csv(path.read_bytes().decode("utf-8-sig"), str(path))
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"no file {path}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text: {error.reason}") from None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from .schema import MAX_PIXELS, Location, Names, Recipe, unsafe
+from .schema import MAX_PIXELS, Location, Names, Recipe, Text, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
 IdValue = Literal["position", "stem", "file_name"]
@@ -73,6 +73,9 @@ class Competition(Recipe):
     """see [images](images.md#damaged-ones)"""
     max_pixels: Annotated[int, Field(gt=0)] = MAX_PIXELS
     """larger images are refused before they are decoded (default: Pillow's own limit)"""
+    leaderboard: Annotated[dict[Text, Text], Field(min_length=1, max_length=1)] | None = None
+    """where submissions are scored, and what the competition is called there: `{kaggle: its-short-name}`; see
+    [leaderboard](leaderboard.md)"""
 
     @field_validator("columns")
     @classmethod

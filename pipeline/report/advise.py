@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from ..chain.csv_format import CsvFormat
+from ..chain.scores import uploads
 from ..chain.task import Task
 from ..core.console import say
 from ..core.tables import table
@@ -15,7 +17,7 @@ WIDE = 6  # more classes than this are listed by pairs
 def advise(task: Task, name: str) -> Result:
     """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
     result = collect.of_ensemble(task, name, features=False)
-    print("\n\n".join(block for block in blocks(result) if block))
+    print("\n\n".join(block for block in [*blocks(result), _uploads(task)] if block))
     say(
         "advise",
         name,
@@ -85,6 +87,11 @@ def _classes(result: Result) -> str:
 def _images(result: Result) -> str:
     top = result.doubtful[: 2 * FEW]
     return f"look at: {', '.join(str(result.ids[row]) for row in top)}"
+
+
+def _uploads(task: Task) -> str:
+    lines = CsvFormat(task).ledger.log()
+    return f"uploads: {uploads(lines)}" if any(line["uploaded"] for line in lines) else ""
 
 
 def _changes(result: Result) -> str:

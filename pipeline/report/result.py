@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from ..chain.scores import board_sees
 from ..maths import metrics
 from ..maths.metrics import ByClass, Calibration
 from .prompt_use import PromptUse
@@ -68,19 +69,7 @@ class Change:
     @property
     def seen(self) -> str:
         """What the board can see of it, in words."""
-        if not self.flipped:
-            return "no label differs, the board would show the same"
-        on_board, share = (
-            round(self.flipped * self.board / self.images),
-            metrics.share_to_see(self.flipped, self.images, self.board),
-        )
-        text = f"{self.flipped:,} labels differ, about {on_board:,} of the {self.board:,} on the public board"
-        if share > 1:
-            return f"{text}: too few to be seen through its noise, whatever they are"
-        return (
-            f"{text}: seen through its noise (2 standard errors, {2 * self.noise:.5f}) only if at least "
-            f"{share:.0%} of them are for the better"
-        )
+        return board_sees(self.flipped, self.images, self.board)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from pipeline.chain import scores
 from pipeline.chain.csv_format import CsvFormat
-from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of, parse_csv
+from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of
 from pipeline.core.errors import UserError
-from pipeline.core.tables import csv_text
+from pipeline.core.tables import csv_text, parse_csv
 
 from ..conftest import IMAGES, ROOT, fresh, pipeline
 from .test_submit import competition
@@ -146,7 +146,7 @@ def test_a_log_of_another_form_is_refused(task):
 cell = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-@given(st.lists(st.lists(cell, min_size=8, max_size=8), max_size=5))
+@given(st.lists(st.lists(cell, min_size=len(LOG_COLUMNS), max_size=len(LOG_COLUMNS)), max_size=5))
 def test_any_cells_come_back_as_written(lines):
     assert parse_csv(csv_text(LOG_COLUMNS, lines), "log") == (list(LOG_COLUMNS), lines)
 
@@ -157,7 +157,10 @@ score = st.one_of(st.just(""), st.floats(0, 1).map(str))
 @given(st.lists(st.tuples(st.integers(1, 10**6), cell, score, score), unique_by=lambda line: line[0], max_size=5))
 def test_the_log_comes_back_as_written(tmp_path_factory, lines):
     submissions = Ledger(tmp_path_factory.mktemp("log"), ("id", "label"))
-    written = [dict(zip(LOG_COLUMNS, (str(n), "", text, "", "", "", *both), strict=True)) for n, text, *both in lines]
+    written = [
+        dict.fromkeys(LOG_COLUMNS, "") | {"number": str(n), "recipe": text, "public": public, "private": private}
+        for n, text, public, private in lines
+    ]
     submissions.write_log(written)
     assert submissions.log() == written
 

@@ -147,8 +147,7 @@ NAMES = st.lists(st.text(min_size=1, max_size=8).filter(str.isprintable), min_si
 
 @given(NAMES)
 def test_any_class_names_come_back_from_the_csv(tmp_path_factory, names):
-    from pipeline.chain.ledger import parse_csv
-    from pipeline.core.tables import csv_text
+    from pipeline.core.tables import csv_text, parse_csv
 
     text = csv_text(["id", "label"], [[str(n), name] for n, name in enumerate(names)])
     assert parse_csv(text, "x") == (["id", "label"], [[str(n), name] for n, name in enumerate(names)])
