@@ -41,7 +41,11 @@ def load_classifier(
     batch: int | None = None,
 ) -> "Classifier":
     """A classifier with an entry of models.yaml, its images prepared by `preprocess` (None: the model's own)."""
-    return Classifier(Runtime(Project(root), device_name=device, dtype_name=dtype, batch_size=batch), model, preprocess)
+    try:
+        project = Project(root)
+    except UserError as error:
+        raise UserError(f"{error}, or give that folder: load_classifier(..., root='path')") from None
+    return Classifier(Runtime(project, device_name=device, dtype_name=dtype, batch_size=batch), model, preprocess)
 
 
 class Classifier:

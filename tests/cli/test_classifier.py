@@ -169,3 +169,9 @@ def test_a_model_and_a_recipe_of_different_sizes(project_root, folder):
 def test_importing_the_package_imports_no_torch():
     code = "import sys, pipeline; assert 'torch' not in sys.modules; assert pipeline.load_classifier"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_outside_a_project_root_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no competitions/ folder in .*root='path'"):
+        load_classifier("vit")
