@@ -163,7 +163,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_no_image_is_lost(project_root, 
     )
     assert encoded == IMAGES
     torch.testing.assert_close(result.rows("features", 0, IMAGES), whole, atol=2e-3, rtol=0)
-    assert limited == [10, 5, 5, 5, 5, 3], "a shard of 10 does not fit, 5 is kept for all further ones"
+    assert limited == [1, 10, 5, 5, 5, 5, 3], "the canary; a shard of 10 does not fit, 5 is kept for all further ones"
     assert "out of memory, going on with batches of 5" in capsys.readouterr().out
 
 
