@@ -1,10 +1,16 @@
 """preprocess/<name>.yaml: how an image becomes the pixels that a model sees."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from .schema import ListOfNamed, Recipe
+
+
+def _not_empty(values: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    if not values:
+        raise ValueError("must be a list such as [name, {name: argument}], and not empty")
+    return values
 
 
 class Preprocess(Recipe):
@@ -16,7 +22,7 @@ class Preprocess(Recipe):
     """steps in order, `[name, {name: argument}]`: see [ops](images.md#ops)"""
     draft: bool = False
     """JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as twice `size` remains"""
-    views: ListOfNamed = ()
+    views: Annotated[ListOfNamed, AfterValidator(_not_empty)] = ()
     """test-time views, `[name, {name: argument}]`: see [views](images.md#test-time-views)"""
     view_pooling: Literal["mean", "confident"] = "mean"
     """`mean` of normalised features, or of the probabilities of the surest views"""

@@ -49,7 +49,7 @@ def test_the_demo_is_far_from_perfect_and_far_from_chance(recipes):
         labels = chain_classes.decide(trial, "trial").labels
         return sum(a == b for a, b in zip(labels, truth, strict=True)) / len(truth)
 
-    members = Project(recipes).ensemble("demo").model_dump()["members"]
+    members = Project(recipes).ensemble("demo").model_dump(mode="json")["members"]
     single = [accuracy({member: 1}) for member in members]
     both = accuracy(members, threshold=0.002)
     assert f"accuracy {both:.4f}" in result.stdout
