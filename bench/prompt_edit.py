@@ -19,15 +19,16 @@ ROUNDS = 5
 NOTEBOOK = """
 import sys
 from pathlib import Path
-from pipeline._torchvision import allow_import
+from pipeline.core._torchvision import allow_import
 allow_import()
 import open_clip, torch
 from natsort import natsorted
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
-from pipeline.task import Task
-prompts = list(Task("bench").prompts.prompts)
+from pipeline.chain.task import CompetitionTask
+from pipeline.recipes import Project
+prompts = list(CompetitionTask(Project("."), "bench").prompts.prompts)
 
 class Folder(Dataset):
     def __init__(self, transform):

@@ -24,7 +24,7 @@ from ..conftest import ROOT, fresh, pipeline, write_images
 
 IMAGES = 300
 DYING = """import os, pathlib, runpy, signal, time
-from pipeline.cache import Artefact
+from pipeline.core.artefacts import Artefact
 
 saved, save, died = [], Artefact.save, pathlib.Path("died")
 def dying_save(self, *arguments, **values):

@@ -466,10 +466,10 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from pipeline import submit
-from pipeline.task import Task
+from pipeline.chain.main_job import submit
+from pipeline.chain.task import CompetitionTask
 from pipeline.recipes import Project
-import pipeline.infer, pipeline.models, pipeline.models.open_clip
+import pipeline.models, pipeline.models.open_clip
 
 root, kills = Path(sys.argv[1]), int(sys.argv[2])
 rng, counts = random.Random(0), {"killed": 0, "finished": 0}

@@ -80,7 +80,7 @@ def test_the_competitions_8100_images(recipes):
     assert table[0] == ["id_idx", "label"]
     assert [row[0] for row in table[1:]] == [str(n) for n in range(8100)]
     assert {row[1] for row in table[1:]} == set("012345")
-    task = CompetitionTask(Project(recipes), "scene", "images")
+    task = CompetitionTask(Project(recipes), "scene", data="images")
     assert task.images.ids == tuple(f"{n}.jpg" for n in range(8100))
     assert len(task.images.left_out) == 2
     assert len(task.images.ids) - sum(Image.open(path).size == (224, 224) for path in task.images.paths()) == 20
