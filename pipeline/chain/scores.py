@@ -37,7 +37,7 @@ def show_log(task: CompetitionTask) -> None:
         when, own = line["time"][5:16].replace("T", " "), [accuracy.get(int(line["number"]), "")] * bool(accuracy)
         flips = line["flipped_previous"], line["flipped_best"]
         rows.append((line["number"], when, _short(line["recipe"]), *flips, *own, line["public"], line["private"]))
-    first, *told = table(header, rows).splitlines()
+    first, *told = table(header, rows).split("\n")
     print(first)
     remarks = submissions.remarks()
     for line, text in zip(lines, told, strict=True):

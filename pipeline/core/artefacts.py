@@ -54,14 +54,15 @@ def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | 
     import torch
 
     try:
-        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):  # odd files are refused below
-            with zipfile.ZipFile(file) as archive:
-                if any(record.compress_type for record in archive.infolist()) or archive.testzip():
-                    return None
-            file.seek(0)
-            artefact = torch.load(path if mapped else file, weights_only=True, map_location="cpu", mmap=mapped)
+        with zipfile.ZipFile(path) as archive:
+            if any(record.compress_type for record in archive.infolist()) or archive.testzip():
+                return None
+        with warnings.catch_warnings(action="ignore"):  # what torch finds odd in a foreign file is refused below
+            artefact = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         if not isinstance(artefact, dict):
             return None
+        if not mapped:
+            artefact = {key: value.clone() if torch.is_tensor(value) else value for key, value in artefact.items()}
         made = digest_of(json.loads(artefact["made_from"]))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None

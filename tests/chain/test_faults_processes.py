@@ -85,7 +85,7 @@ def start_over(root: Path, aside: Path) -> None:
 
 def everything(root: Path, processes) -> None:
     """All that any target makes, one after another."""
-    for target in [["submit", "--ensemble", name] for name in RECIPES] + [["infer", "--model", "vit2"]]:
+    for target in [["submit", *JOB, "--ensemble", name] for name in RECIPES] + [["infer", *JOB, "--model", "vit2"]]:
         finish(root, [start(root, processes, target)])
 
 
