@@ -6,7 +6,6 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Self
 
 from .files import atomic_file
 
@@ -56,7 +55,7 @@ def content_digest(content: bytes) -> str:
 
 
 class FileDigests:
-    """Content digests of files, remembered by size and times in `memo` so that each is read once; used in a `with`.
+    """Content digests of files, remembered by size and times in `memo` so that each is read once.
 
     A file is read again when its size, modification or change time differs, or when it was so young at the
     last reading that a later write could have left those unchanged. `touch` and `git checkout` therefore cost
@@ -81,11 +80,8 @@ class FileDigests:
             self.changed = True
         return content
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Write what was learnt, also where something went wrong later."""
+    def remember(self) -> None:
+        """Write what was learnt."""
         if self.changed:
             write_memo(self.memo, self.known)
             self.changed = False

@@ -105,8 +105,10 @@ class TestFileDigests:
         return path
 
     def digest(self, tmp_path, path) -> str:
-        with FileDigests(tmp_path / "memo.json") as known:
-            return known.of(path)
+        digests = FileDigests(tmp_path / "memo.json")
+        value = digests.of(path)
+        digests.remember()
+        return value
 
     def test_touch_changes_nothing_and_a_write_does(self, tmp_path):
         path = self.old_file(tmp_path)
