@@ -144,8 +144,9 @@ def check_mutations(task: Task, counts: Counter):
 
 def test_a_mutated_submission_is_refused_or_still_valid(task):
     counts = Counter()
+    another_label = CsvFormat(task).text([0, *(n % 3 for n in range(1, IMAGES))])
+    CsvFormat(task).check(another_label)  # what is still valid is accepted; whether a mutation is so is chance
     settings(SHORT, max_examples=300)(check_mutations(task, counts))()
-    assert counts["accepted"] >= 1, counts
     assert counts["refused"] > 100, counts
 
 
