@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.chain import suspicions, threshold
@@ -128,6 +128,7 @@ def check_mutations(task: Task, counts: Counter):
     assert flaw(valid.encode(), ["id_idx", "label"], ids, known) is None
 
     @given(edits, moves)
+    @example([(valid.index("5,2\n"), 4, "5,1\n")], [])  # still valid; whether another is so is chance
     def run(edits, moves):
         text = mutated(valid, edits, moves)
         wrong = flaw(text.encode(), ["id_idx", "label"], ids, known)
@@ -144,9 +145,8 @@ def check_mutations(task: Task, counts: Counter):
 
 def test_a_mutated_submission_is_refused_or_still_valid(task):
     counts = Counter()
-    another_label = CsvFormat(task).text([0, *(n % 3 for n in range(1, IMAGES))])
-    CsvFormat(task).check(another_label)  # what is still valid is accepted; whether a mutation is so is chance
     settings(SHORT, max_examples=300)(check_mutations(task, counts))()
+    assert counts["accepted"] >= 1, counts
     assert counts["refused"] > 100, counts
 
 
