@@ -41,11 +41,7 @@ def load_classifier(
     batch: int | None = None,
 ) -> "Classifier":
     """A classifier with an entry of models.yaml, its images prepared by `preprocess` (None: the model's own)."""
-    try:
-        project = Project(root)
-    except UserError as error:
-        raise UserError(f"{error}, or give that folder: load_classifier(..., root='path')") from None
-    return Classifier(Runtime(project, device_name=device, dtype_name=dtype, batch_size=batch), model, preprocess)
+    return Classifier(Runtime(Project(root), device_name=device, dtype_name=dtype, batch_size=batch), model, preprocess)
 
 
 class Classifier:
@@ -56,7 +52,7 @@ class Classifier:
         self.member = runtime.project.member(model, preprocess)
         recipe = self.member.preprocess
         self._recipe = runtime.project.preprocess(recipe)
-        self._prepare = compile_recipe(self._recipe, f"preprocess/{recipe}.yaml", runtime.place)
+        self._prepare = compile_recipe(self._recipe, runtime.project.where("preprocess", recipe), runtime.place)
         self._tower = functools.cache(self._load)
         self._text = functools.lru_cache(maxsize=64)(self._encode_labels)
 

@@ -43,7 +43,7 @@ class Decision:
 def decide(task: Task, name: str) -> Decision:
     """Decide by a recipe, computing what is not cached. UserError for a recipe that the task's rules forbid."""
     rules.check(task, name)
-    recipe, where = task.project.ensemble(name), f"ensembles/{name}.yaml"
+    recipe, where = task.project.ensemble(name), str(task.project.ensemble_path(name))
     steps(recipe, where)  # mistakes are told before anything is computed
     probs = made(threshold.stage(task, name))
     pooled_NC = pool(task, probs, Columns.read(probs), ensemble.pooling(recipe))

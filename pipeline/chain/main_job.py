@@ -40,7 +40,9 @@ def submit(task: CompetitionTask, name: str) -> Path:
     decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
     say_what_is_left_out(task)
     if not decision.refined.isfinite().all():
-        raise UserError(f"ensembles/{name}.yaml: refine: class probabilities are not finite; nothing is written")
+        raise UserError(
+            f"{task.project.ensemble_path(name)}: refine: class probabilities are not finite; nothing is written"
+        )
     text, counts = form.text(decision.labels), histogram(task, decision.labels)
     form.check(text)
     if len(counts) <= FEW_CLASSES:

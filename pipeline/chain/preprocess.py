@@ -22,7 +22,7 @@ from .task import Task
 
 def stage(task: Task, name: str) -> Stage:
     """`pixels` uint8 (N, 3, S, S) of the images, with V views (N, V, 3, S, S); shards are as large as without views."""
-    recipe, where = task.project.preprocess(name), f"preprocess/{name}.yaml"
+    recipe, where = task.project.preprocess(name), task.project.where("preprocess", name)
     made_from = {"preprocess": recipe.content(), "images": task.images_digest(), "decode": task.policy.content()}
     if networks := files(recipe, task.project.root, where):
         made_from["networks"] = _contents(task, networks)
@@ -50,10 +50,8 @@ def _memo(task: Task) -> Path:
 
 def _contents(task: Task, networks: list[Path]) -> list[str]:
     """Content digests of the networks that a recipe runs: other weights give other pixels."""
-    digests = FileDigests(task.project.root / "cache" / "weights.json")
-    found = [digests.of(path) for path in networks]
-    digests.remember()
-    return found
+    with FileDigests(task.project.root / "cache" / "weights.json") as digests:
+        return [digests.of(path) for path in networks]
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def batches(task: Task, name: str, start: int, stop: int) -> Iterator[Tensor]:
 
 def _decoded(task: Task, name: str, result: Artefact, start: int, stop: int) -> Iterator[Tensor]:
     recipe, made, found, at = task.project.preprocess(name), [], [], start
-    apply = compile_recipe(recipe, f"preprocess/{name}.yaml", task.place)
+    apply = compile_recipe(recipe, task.project.where("preprocess", name), task.place)
     pool = ThreadPoolExecutor(task.threads)
 
     def pixels(row: int) -> tuple[Tensor | UserError, list]:

@@ -138,7 +138,7 @@ def head_probs(task: Task, member: Member) -> OfFeatures:
 
     def probs(images: Tensor) -> Tensor:
         if images.ndim != 2:
-            recipe = f"preprocess/{member.preprocess}.yaml"
+            recipe = task.project.where("preprocess", member.preprocess)
             raise UserError(f"{where}: {recipe} gives several features per image; a head takes one")
         return head.probs(images)[:, columns]
 

@@ -140,7 +140,7 @@ class Task(Runtime):
     @property
     def where(self) -> str:
         """The file of its recipe, for errors."""
-        return f"{self.kind}/{self.name}.yaml"
+        return self.project.where(self.kind, self.name)
 
     @property
     def looked_at(self) -> str:
@@ -180,12 +180,9 @@ class Task(Runtime):
         return self.once(("contents", self.identity), self._contents)
 
     def _contents(self) -> list[str]:
-        digests = FileDigests(self.cache / "files.json")
         self._remember_source()
-        try:
+        with FileDigests(self.cache / "files.json") as digests:
             return self.images.contents(digests)
-        finally:
-            digests.remember()
 
     def images_digest(self) -> str:
         """Digest of the ordered ids and the contents of all images."""

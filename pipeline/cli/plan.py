@@ -106,7 +106,7 @@ class Plan:
         project, member = self.task.project, stage.subject
         entry, recipe = project.model(member.model), project.preprocess(member.preprocess)
         check_recipe(project, member, entry.size, entry.resize_mode)
-        seen = views.count(recipe, f"preprocess/{member.preprocess}.yaml")  # of each image
+        seen = views.count(recipe, project.where("preprocess", member.preprocess))  # of each image
         state, per_image, dimensions = weights_state(entry, project), None, DIMENSIONS
         loading = 0.0
         if todo and state == "on disk":
@@ -153,7 +153,7 @@ def _row(stage: Stage, todo: dict, what: str = "", seconds: float = 0.0) -> Row:
 def _seconds_per_decode(task: Task, recipe_name: str) -> float:
     """Of one image, with all threads at work."""
     recipe = task.project.preprocess(recipe_name)
-    apply = compile_recipe(recipe, f"preprocess/{recipe_name}.yaml", task.place)
+    apply = compile_recipe(recipe, task.project.where("preprocess", recipe_name), task.place)
     rows = range(len(task.images.ids))
     sample = rows[:: max(1, len(rows) // SAMPLE)][:SAMPLE]
     began = time.perf_counter()

@@ -24,7 +24,7 @@ def run(runtime: Runtime, args: Arguments) -> None:
         raise UserError(f"RECIPE={args.recipe}: recipes lie in training/, e.g. RECIPE=training/{path.name}")
     name = path.stem if path.suffix == ".yaml" else args.recipe
     need("report", "make train")
-    train(runtime, runtime.project.training(name), name, f"training/{name}.yaml")
+    train(runtime, runtime.project.training(name), name, runtime.project.where("training", name))
 
 
 def train(runtime: Runtime, recipe, name: str, where: str) -> None:

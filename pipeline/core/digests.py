@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Self
 
 from .files import atomic_file
 
@@ -55,7 +56,7 @@ def content_digest(content: bytes) -> str:
 
 
 class FileDigests:
-    """Content digests of files, remembered by size and times in `memo` so that each is read once.
+    """Content digests of files, remembered by size and times in `memo` so that each is read once; used in a `with`.
 
     A file is read again when its size, modification or change time differs, or when it was so young at the
     last reading that a later write could have left those unchanged. `touch` and `git checkout` therefore cost
@@ -80,8 +81,11 @@ class FileDigests:
             self.changed = True
         return content
 
-    def remember(self) -> None:
-        """Write what was learnt."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Write what was learnt, also where something went wrong later."""
         if self.changed:
             write_memo(self.memo, self.known)
             self.changed = False

@@ -68,7 +68,7 @@ def measure_curves(
     """
     content = {"model": model, "dataset": dataset, "method": "linear_probe", "prompts": prompts}
     recipe = Training.parse(content, "kshot")
-    recipe.check(runtime.project.dataset(dataset), f"datasets/{dataset}.yaml")
+    recipe.check(runtime.project.dataset(dataset), runtime.project.where("datasets", dataset))
     if not 1 <= seeds <= MOST_SEEDS:
         raise UserError(f"SEEDS={seeds}: give 1 to {MOST_SEEDS}")
     ks = _numbers(shots or KS)

@@ -99,13 +99,11 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     source |= {"tag": entry.tag} if entry.tag else {}
     path = root / entry.weights
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    digests = FileDigests(root / "cache" / "weights.json")
-    try:
-        contents = {p.relative_to(path).as_posix(): digests.of(p) for p in files}
-    except FileNotFoundError:
-        raise UserError(f"models.yaml: {name}: no weights at {entry.weights}") from None
-    finally:
-        digests.remember()
+    with FileDigests(root / "cache" / "weights.json") as digests:
+        try:
+            contents = {p.relative_to(path).as_posix(): digests.of(p) for p in files}
+        except FileNotFoundError:
+            raise UserError(f"models.yaml: {name}: no weights at {entry.weights}") from None
     return {**source, "contents": contents}
 
 

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .schema import Names, Recipe, Text, unique
+from .schema import ListOf, Names, Recipe, Text, unique
 
 BenchmarkPooling = Literal["embedding", "mean", "median", "max", "logit_mean", "logit_median", "logit_max"]
 
@@ -18,9 +18,7 @@ class Benchmark(Recipe):
     """names of models, or `model@preprocess`"""
     prompts: Names = ("own",)
     """prompt sets; `own` is the data set's"""
-    poolings: Annotated[
-        tuple[BenchmarkPooling, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = ("embedding",)
+    poolings: ListOf[BenchmarkPooling] = ("embedding",)
     """P prompts to C classes: `embedding`, or the mean, median or maximum of probabilities or of logits"""
     split: Text | None = None
     """what is measured (default: each data set's)"""

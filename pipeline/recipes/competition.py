@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from ..core.errors import UserError, did_you_mean
 from .schema import MAX_PIXELS, Location, Names, Recipe, Text, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -96,3 +97,19 @@ class Competition(Recipe):
     @property
     def label_column(self) -> str:
         return next(column for column, value in self.columns.items() if value in LABEL_VALUES)
+
+    def shares(self, names: tuple[str, ...]) -> tuple[float, ...] | None:
+        """The stated prior in label order; UserError when it is not one share for each of these classes."""
+        given = self.prior
+        if isinstance(given, dict):
+            unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
+            if unknown:
+                raise UserError(f"{unknown[0]!r} is no class.{did_you_mean(str(unknown[0]), names)}")
+            if missing:
+                raise UserError(f"no share for {missing}")
+            given = [given[n] for n in names]
+        if given is None:
+            return None
+        if len(given) != len(names):
+            raise UserError(f"{len(given)} shares for {len(names)} classes")
+        return tuple(float(share) for share in given)

@@ -1,10 +1,13 @@
 """models.yaml, an entry each: where a checkpoint is, what is known of it, and how it likes its images."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .schema import Finite, Names, Recipe, Scalar, Temperature, Text, Triple
+from ..core.errors import UserError
+from .reading import read_yaml
+from .schema import NAME, Finite, Names, Recipe, Scalar, Temperature, Text, Triple
 
 HEAD = "head"  # the family of what is trained on another member's image features; its columns are classes
 ResizeMode = Literal["squash", "shortest", "longest"]
@@ -87,3 +90,16 @@ class ModelEntry(Recipe):
                 f"base: the member whose features a trained head takes; family {HEAD} needs it, and others have none"
             )
         return self
+
+
+def read_entries(path: Path) -> dict[str, ModelEntry]:
+    """{name: entry} of a file, nothing where there is none; a trained model's has one entry, called as its folder."""
+    content = (read_yaml(path) if path.is_file() else None) or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected 'name: entry' lines")
+    if path.name == "model.yaml" and list(content) != [path.parent.name]:
+        raise UserError(f"{path}: must hold one entry, called {path.parent.name!r} as its folder")
+    for name in content:
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise UserError(f"{path}: {name!r} is no model name: letters, digits, '.', '_' and '-' only")
+    return {name: ModelEntry.parse(entry, f"{path}: {name}") for name, entry in content.items()}

@@ -18,7 +18,7 @@ class Preprocess(Recipe):
 
     size: Annotated[int, Field(gt=0, le=4096)]
     """pixels a side of the result"""
-    ops: Annotated[ListOfNamed, Field(min_length=1)]
+    ops: Annotated[ListOfNamed, AfterValidator(_not_empty)]
     """steps in order, `[name, {name: argument}]`: see [ops](images.md#ops)"""
     draft: bool = False
     """JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as twice `size` remains"""

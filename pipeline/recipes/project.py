@@ -1,26 +1,42 @@
 """`Project`: the recipes below one folder, each read once and checked against the others."""
 
-from collections.abc import Callable
-from functools import cache, cached_property, partial
+import copy
+import functools
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import UserError, did_you_mean, prefixed
 from .benchmark import Benchmark
 from .competition import Competition
 from .dataset import Dataset
 from .ensemble import Ensemble, MemberUse
 from .member import Member
-from .model import ModelEntry
+from .model import ModelEntry, read_entries
 from .preprocess import Preprocess
-from .reading import read_json, read_yaml
-from .schema import NAME, Recipe, checked_class_names, checked_name
+from .reading import read_json
+from .schema import Recipe, checked_class_names, checked_name
 from .sweep import Sweep
 from .training import Training
 
 BUILTIN = Path(__file__).parents[1] / "builtin"  # what an installed package brings; in a checkout it lies beside it
 R = TypeVar("R", bound=Recipe)
+Method = TypeVar("Method", bound=Callable[..., Any])
 RESERVED = ("text", "datasets", "benchmarks", "canaries")  # folders in cache/ that belong to no competition
+
+
+def once(method: Method) -> Method:
+    """A method of a project that is asked once for each argument; the project keeps the answers."""
+
+    @functools.wraps(method)
+    def asked(self: "Project", *arguments: str) -> Any:
+        key = (method.__name__, *arguments)
+        if key not in self.known:
+            self.known[key] = method(self, *arguments)
+        return self.known[key]
+
+    return asked  # type: ignore[return-value]
 
 
 class Project:
@@ -33,18 +49,26 @@ class Project:
     def __init__(self, root: Path | str = "."):
         self.root = Path(root)
         self.roots = (self.root, BUILTIN) if BUILTIN.is_dir() else (self.root,)
-        self.made_prompts: dict[str, Path] = {}  # prompt sets that a run wrote elsewhere: {name: folder}
-        if not self.find("competitions").is_dir():
-            raise UserError(f"no competitions/ folder in {self.root.absolute()}; run from the project's folder")
+        self.known: dict[tuple[str, ...], Any] = {}
+
+    def over(self, folder: Path) -> "Project":
+        """The same project, in which recipes and prompt sets below `folder` go before all others."""
+        other = copy.copy(self)
+        other.roots = (folder, *self.roots)
+        return other
 
     def find(self, name: str) -> Path:
         """The file or folder of a relative name: below `root`, or else what comes with the package."""
         return next((root / name for root in self.roots if (root / name).exists()), self.root / name)
 
+    def where(self, kind: str, name: str) -> str:
+        """The file of a recipe, for messages: from `root`, where it lies below that."""
+        path = self.find(f"{kind}/{name}.yaml")
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
     def _placed(self, recipe: R, *keys: str) -> R:
         """A recipe with the absolute paths of those files that only the package has."""
-        named = {key: value for key in keys if isinstance(value := getattr(recipe, key), str)}
-        found = {key: self.find(value) for key, value in named.items()}
+        found = {key: self.find(value) for key in keys if isinstance(value := getattr(recipe, key), str)}
         return recipe.model_copy(update={key: str(path) for key, path in found.items() if BUILTIN in path.parents})
 
     def names(self, kind: str) -> list[str]:
@@ -52,70 +76,62 @@ class Project:
         return sorted({path.stem for root in self.roots for path in (root / kind).glob("*.yaml")})
 
     def path(self, kind: str, name: str) -> Path:
-        hint = did_you_mean(Path(name).name.removesuffix(".yaml"), self.names(kind))
-        file = f"{kind}/{checked_name(name, 'recipe', hint)}.yaml"
-        if not self.find(file).is_file():
-            raise UserError(f"no {file}.{hint}")
-        return self.find(file)
+        """The file of a recipe, which is there."""
+        hint = self._hint(Path(name).name.removesuffix(".yaml"), self.names(kind))
+        path = self.find(f"{kind}/{checked_name(name, 'recipe', hint)}.yaml")
+        if not path.is_file():
+            raise UserError(f"no {kind}/{name}.yaml.{hint}")
+        return path
+
+    def _hint(self, name: str, known: Iterable[str]) -> str:
+        nothing = (
+            f" There is none in {self.root.absolute()}; run from the project's folder, or give that folder: root=path"
+        )
+        return did_you_mean(name, known) or nothing
 
     def prompts_folder(self, name: str) -> Path:
         """Where the prompt set of a name lies."""
-        return self.made_prompts.get(name) or self.find(f"prompts/{checked_name(name, 'prompt set')}")
+        return self.find(f"prompts/{checked_name(name, 'prompt set')}")
 
-    @cache
+    @once
     def dataset(self, name: str) -> Dataset:
         return self._placed(Dataset.read(self.path("datasets", name)), "path")
 
-    @cache
+    @once
     def benchmark(self, name: str) -> Benchmark:
         return Benchmark.read(self.path("benchmarks", name))
 
-    @cache
+    @once
     def sweep(self, name: str) -> Sweep:
         return Sweep.read(self.path("sweeps", name))
 
-    @cache
+    @once
     def training(self, name: str) -> Training:
         path = self.path("training", name)
         recipe = Training.read(path)
         recipe.check(self.dataset(recipe.dataset), str(path))
         return recipe
 
-    @cache
+    @once
     def competition(self, name: str) -> Competition:
         if name in RESERVED:
             raise UserError(f"no competition can be called {name!r}: cache/{name} has another meaning")
         recipe = Competition.read(self.path("competitions", name))
         return self._placed(recipe, "images", "classes", "sample_submission", "solution")
 
-    @cache
+    @once
     def class_names(self, name: str) -> tuple[str, ...]:
         """The classes of a competition in label order; from its list or the JSON file it names."""
         classes = self.competition(name).classes
-        if not isinstance(classes, str):
-            return checked_class_names(classes, f"competitions/{name}.yaml: classes")
-        try:
-            return checked_class_names(read_json(self.root / classes), classes)
-        except UserError as error:
-            raise UserError(f"competitions/{name}.yaml: classes: {error}") from None
+        with prefixed(f"{self.where('competitions', name)}: classes"):
+            if isinstance(classes, str):
+                return checked_class_names(read_json(self.root / classes), classes)
+            return checked_class_names(classes)
 
-    @cache
     def prior(self, name: str) -> tuple[float, ...] | None:
         """The class shares that a competition states, in label order; None when it states none."""
-        given, names = self.competition(name).prior, self.class_names(name)
-        if given is None:
-            return None
-        where = f"competitions/{name}.yaml: prior"
-        if isinstance(given, dict):
-            unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
-            if unknown:
-                raise UserError(f"{where}: {unknown[0]!r} is no class.{did_you_mean(str(unknown[0]), names)}")
-            if missing:
-                raise UserError(f"{where}: no share for {missing}")
-            given = [given[n] for n in names]
-        if len(given) != len(names):
-            raise UserError(f"{where}: {len(given)} shares for {len(names)} classes")
-        return tuple(float(share) for share in given)
+        with prefixed(f"{self.where('competitions', name)}: prior"):
+            return self.competition(name).shares(self.class_names(name))
 
     @cached_property
     def models(self) -> dict[str, ModelEntry]:
@@ -131,35 +147,23 @@ class Project:
         entries: dict[str, tuple[Path, ModelEntry]] = {}
         files = [*(root / "models.yaml" for root in reversed(self.roots)), self.root / "models.local.yaml"]
         for path in [*files, *sorted((self.root / "trained").glob("*/model.yaml"))]:
-            for name, content in self._model_file(path).items():
-                if not isinstance(name, str) or not NAME.fullmatch(name):
-                    raise UserError(f"{path}: {name!r} is no model name: letters, digits, '.', '_' and '-' only")
+            for name, entry in read_entries(path).items():
                 if name in entries and entries[name][0].parent != BUILTIN:
                     other = entries[name][0].relative_to(self.root)
                     raise UserError(f"{path}: {name!r} is already in {other}; choose another name")
-                entries[name] = path, self._placed(ModelEntry.parse(content, f"{path}: {name}"), "weights")
+                entries[name] = path, self._placed(entry, "weights")
         return entries
-
-    @staticmethod
-    def _model_file(path: Path) -> dict:
-        """{name: entry as written}; a trained model's file has one entry, called as its folder."""
-        content = (read_yaml(path) if path.is_file() else None) or {}
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: expected 'name: entry' lines")
-        if path.name == "model.yaml" and list(content) != [path.parent.name]:
-            raise UserError(f"{path}: must hold one entry, called {path.parent.name!r} as its folder")
-        return content
 
     def model(self, name: str) -> ModelEntry:
         if name not in self.models:
-            raise UserError(f"no model {name!r} in models.yaml.{did_you_mean(name, self.models)}")
+            raise UserError(f"no model {name!r} in models.yaml.{self._hint(name, self.models)}")
         return self.models[name]
 
-    @cache
+    @once
     def preprocess(self, name: str) -> Preprocess:
         return Preprocess.read(self.path("preprocess", name))
 
-    @cache
+    @once
     def ensemble(self, name: str) -> Ensemble:
         """The recipe, its members written out as model@preprocess and all of them known.
 
@@ -186,7 +190,8 @@ class Project:
     def _members(self, recipe: Ensemble, path: Path | str) -> dict[Member, MemberUse]:
         members: dict[Member, MemberUse] = {}
         for text, use in recipe.members.items():
-            member = self._told(path, partial(self.member, text))
+            with prefixed(str(path)):
+                member = self.member(text)
             if member in members:
                 raise UserError(f"{path}: member {member} is there twice")
             if use.prompts is not None:
@@ -197,7 +202,7 @@ class Project:
         return members
 
     def _check_prompts(self, name: str, where: str) -> None:
-        known = [*self.made_prompts, *(path.name for root in self.roots for path in (root / "prompts").glob("*/"))]
+        known = {path.name for root in self.roots for path in (root / "prompts").glob("*/")}
         if name not in known:
             raise UserError(f"{where}: no prompt set {name!r}.{did_you_mean(name, known)}")
 
@@ -211,13 +216,6 @@ class Project:
             )
         return temperature
 
-    @staticmethod
-    def _told(path: Path | str, get: Callable[[], Member]) -> Member:
-        try:
-            return get()
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-
     def member(self, text: str, preprocess: str | None = None) -> Member:
         """'model' or 'model@preprocess' as a Member; pixels by `preprocess`, by that of the text, or by the model's."""
         model, _, named = text.partition("@")
@@ -227,7 +225,8 @@ class Project:
         if entry.base is None:
             return Member(model, preprocess)
         file = self.model_file(model)
-        base = self._told(file, partial(self.member, entry.base, preprocess))
-        if base.is_head:
-            raise UserError(f"{file}: base: {entry.base} is a head itself; give the model below it")
+        with prefixed(str(file)):
+            base = self.member(entry.base, preprocess)
+            if base.is_head:
+                raise UserError(f"base: {entry.base} is a head itself; give the model below it")
         return Member(model, preprocess, base)

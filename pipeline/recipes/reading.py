@@ -21,25 +21,25 @@ class _Loader(yaml.CSafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    None, None, "merge keys (<<) are not used in recipes", key_node.start_mark
-                )
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, (str, int, float)):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be plain text; put it in quotes", key_node.start_mark
-                )
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
+            merge = key_node.tag == "tag:yaml.org,2002:merge"
+            key = "<<" if merge else self.construct_object(key_node, deep=True)
+            if merge:
+                wrong = "merge keys (<<) are not used in recipes"
+            elif not isinstance(key, (str, int, float)):
+                wrong = "a key must be plain text; put it in quotes"
+            elif key in seen:
+                wrong = f"duplicate key {key!r}"
+            else:
+                seen.add(key)
+                continue
+            raise yaml.constructor.ConstructorError(None, None, wrong, key_node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file, as plain dicts, lists and scalars; UserError names file and line."""
+    text = _text(path)
     try:
-        text = _text(path)
         _refuse_what_recipes_do_not_use(text, path)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -49,19 +49,18 @@ def read_yaml(path: Path) -> Any:
         if "'\\t'" in str(what) or "cannot start any token" in str(what):
             what = "a tab; indent with spaces" if mark and "\t" in text.splitlines()[mark.line] else what
         raise UserError(f"{path}:{line} {what}") from None
+    except UserError:
+        raise
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> Any:
     """The content of a JSON file; UserError names it."""
+    text = _text(path)
     try:
-        return json.loads(_text(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: not JSON: {error}") from None
 
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -78,8 +78,10 @@ def _location(path: str) -> str:
 
 
 Location = Annotated[Text, AfterValidator(_location)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
-Triple = Annotated[tuple[Finite, Finite, Finite], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)]
+Item = TypeVar("Item")
+ListOf = Annotated[tuple[Item, ...], Field(strict=False)]  # a list in YAML
+Names = ListOf[str]
+Triple = Annotated[tuple[Finite, Finite, Finite], Field(strict=False)]
 Scalar = bool | int | Finite | str
 Temperature = Annotated[Finite, Field(gt=0)]
 
@@ -96,19 +98,20 @@ def unsafe(text: str) -> bool:
     return any(unicodedata.category(char) in UNSAFE for char in text)
 
 
-def checked_class_names(names: Any, where: str) -> tuple[str, ...]:
+def checked_class_names(names: Any, where: str = "") -> tuple[str, ...]:
     """At least two different names that a CSV can hold; UserError, starting with `where`, for anything else."""
+    at = f"{where}: " if where else ""
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name.strip() for name in names):
-        raise UserError(f"{where}: must be a list of class names")
+        raise UserError(f"{at}must be a list of class names")
     if len(names) < 2:
-        raise UserError(f"{where}: needs at least two classes")
+        raise UserError(f"{at}needs at least two classes")
     broken = [name for name in names if unsafe(name)]
     if broken:
-        raise UserError(f"{where}: line breaks or control characters in {broken}; a CSV cannot hold them safely")
+        raise UserError(f"{at}line breaks or control characters in {broken}; a CSV cannot hold them safely")
     try:
         return unique(tuple(names), "class names")
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise UserError(f"{at}{error}") from None
 
 
 def _named(value: Any) -> tuple[str, Any]:
@@ -132,14 +135,6 @@ def listed(values: tuple[tuple[str, Any], ...]) -> list:
 
 Named = Annotated[tuple[str, Any], BeforeValidator(_named)]  # a registered function and its argument
 ListOfNamed = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(list_of_named), PlainSerializer(listed)]
-
-
-def tuple_of_tuples(value: Any) -> Any:
-    return tuple(tuple(row) if isinstance(row, list) else row for row in value) if isinstance(value, list) else value
-
-
-def as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def checked_name(name: str, kind: str, hint: str = "") -> str:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from .schema import NAME, Finite, Names, Recipe, Text, as_tuple, tuple_of_tuples
+from .schema import NAME, Finite, ListOf, Names, Recipe, Text
 
 
 class Subsets(Recipe):
@@ -22,7 +22,7 @@ class Vary(Recipe):
     Member weights are in the order of the base's members, or all multiples of 1/weight_steps that sum to 1.
     """
 
-    weights: Annotated[tuple[tuple[Finite, ...], ...], BeforeValidator(tuple_of_tuples)] = ()
+    weights: ListOf[ListOf[Finite]] = ()
     """member weights, a list per candidate, in the order of the members"""
     weight_steps: Annotated[int, Field(ge=1, le=100)] | None = None
     """`10`: all multiples of 1/10 that sum to 1, instead of `weights`"""
@@ -36,13 +36,13 @@ class Vary(Recipe):
     """values of that key"""
     space: Names = ()
     """values of that key"""
-    threshold: Annotated[tuple[Finite, ...], BeforeValidator(as_tuple)] = ()
+    threshold: ListOf[Finite] = ()
     """values of that key"""
     pooling: Names = ()
     """values of that key"""
     prompt_weights: Names = ()
     """values of that key"""
-    refine: Annotated[tuple[list, ...], BeforeValidator(as_tuple)] = ()
+    refine: ListOf[list] = ()
     """values of that key: a list of lists of steps"""
 
     @model_validator(mode="after")

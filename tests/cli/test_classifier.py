@@ -173,5 +173,8 @@ def test_importing_the_package_imports_no_torch():
 
 def test_outside_a_project_root_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no competitions/ folder in .*root='path'"):
+    with pytest.raises(
+        UserError,
+        match=r"no model 'vit' in models.yaml. There is none in .*; run from the project's folder, or give .*root=",
+    ):
         load_classifier("vit")

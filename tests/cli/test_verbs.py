@@ -186,7 +186,8 @@ def test_mistakes_are_one_line_and_exit_code_1(project_root, arguments, message)
 
 def test_outside_a_project(tmp_path):
     result = pipeline(tmp_path, "submit")
-    assert (result.returncode, "no competitions/ folder" in result.stderr) == (1, True)
+    message = f"no competitions/demo.yaml. There is none in {tmp_path}; run from the project's folder, or"
+    assert (result.returncode, message in result.stderr) == (1, True)
 
 
 def test_a_model_that_is_not_on_disk_says_what_would_be_downloaded(project_root, command, monkeypatch):

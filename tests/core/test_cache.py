@@ -105,10 +105,8 @@ class TestFileDigests:
         return path
 
     def digest(self, tmp_path, path) -> str:
-        digests = FileDigests(tmp_path / "memo.json")
-        value = digests.of(path)
-        digests.remember()
-        return value
+        with FileDigests(tmp_path / "memo.json") as known:
+            return known.of(path)
 
     def test_touch_changes_nothing_and_a_write_does(self, tmp_path):
         path = self.old_file(tmp_path)

@@ -7,6 +7,7 @@ stability: how many labels change when something else changes a little.
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def sweep(runtime: Runtime, name: str, test_labels: bool = False, overwrite: boo
     task = _looked_at(runtime, sweep, test_labels)
     if sweep.out:
         _refuse_overwriting(task, sweep, overwrite)
-    grid = grid_of(task, sweep, task.cache / "sweeps" / name)
+    folder = task.cache / "sweeps" / name
+    task = replace(task, project=task.project.over(folder))  # with the prompt sets that are written there
+    grid = grid_of(task, sweep, folder)
     tried = candidates(task, name, sweep, grid)
     labels, seconds, interrupted = _labels(task, tried)
     tried = tried[: len(labels)]
@@ -120,8 +123,8 @@ def _write_out(task: Task, name: str, sweep: Sweep, best: Candidate, ordering: O
     if not sweep.out:
         return
     root, content = task.project.root, best.recipe.model_dump(mode="json", exclude_defaults=True)
-    subset = task.project.made_prompts.get(best.values.get("prompts"))
-    if subset:
+    subset = task.project.prompts_folder(best.values["prompts"]) if "prompts" in best.values else root
+    if task.cache in subset.parents:
         shutil.rmtree(root / "prompts" / sweep.out, ignore_errors=True)
         shutil.copytree(subset, root / "prompts" / sweep.out)
         for use in content["members"].values():

@@ -74,7 +74,6 @@ def _subsets(task: Task, name: str, sweep: Sweep, folder: Path) -> list[str]:
         keep = generator.sample(templates, max(1, round(sweep.vary.templates.share * len(templates))))
         kept.append(f"{name}.subset-{number + 1:03d}")
         prompts.write_subset(source, folder / kept[-1], task.class_names, keep)
-        task.project.made_prompts[kept[-1]] = folder / kept[-1]
     return kept
 
 
