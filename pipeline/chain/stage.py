@@ -25,7 +25,7 @@ class Work(Protocol):
         """The values to save of images start..stop; None when they were saved on the way."""
 
     def told(self, rows: int, seconds: float) -> str:
-        """The line about `rows` computed in so many seconds; '' for none."""
+        """The line about `rows` computed in so many seconds; '' for none. 0 rows: other processes did them meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,8 @@ def make(stage: Stage) -> int:
             if values is not None:
                 stage.save(start, stop, **values)
             done += stop - start
-    message = work.told(done, time.perf_counter() - began) if done else stage.reused  # others may have done it all
+    # others may have done it all; what this process did above is told even then
+    message = work.told(done, time.perf_counter() - began) if done or above else stage.reused
     if message:
         console.say(stage.verb, stage.subject, message)
     return done

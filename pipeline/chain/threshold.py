@@ -40,5 +40,7 @@ class Zeroing:
         return {"probs": probs, **self.columns}
 
     def told(self, rows: int, seconds: float) -> str:
+        if not rows:
+            return ""
         done = f"{self.zeroed / self.values:.1%} of the values are not above {self.limit:g} and become 0"
         return f"{done}; {len(self.blend.ids)} images in {time.perf_counter() - self.began:.2f} s"
