@@ -34,7 +34,8 @@ def tokenizer_files(folder: Path, limit: int = 16) -> int:
 
 def preprocessor_file(folder: Path, size: int, **more) -> None:
     """preprocessor_config.json of a model trained on squashed images."""
-    config = {"do_resize": True, "size": {"height": size, "width": size}, "image_mean": MEAN, "image_std": STD, **more}
+    size = {"height": size, "width": size}
+    config = {"do_resize": True, "size": size, "do_center_crop": False, "image_mean": MEAN, "image_std": STD, **more}
     (folder / "preprocessor_config.json").write_text(json.dumps(config))
 
 

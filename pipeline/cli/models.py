@@ -46,11 +46,6 @@ def weights_state(entry: ModelEntry, project: Project) -> str:
         return "on disk" if (project.root / entry.weights).exists() else f"bring {entry.weights}"
     if entry.hub and hub.cached(entry):
         return "on disk"
-    size = download_gb(entry)
+    size = hub.download_gb(entry)
     about = "" if entry.download_gb else "~"
     return TO_DOWNLOAD + (f" {about}{size:.4g} GB" if size else ", size unknown")
-
-
-def download_gb(entry: ModelEntry) -> float | None:
-    """The size of its weights; by the number of parameters where it is not stated: most repositories hold float32."""
-    return entry.download_gb or (entry.parameters * 4 / 1000 if entry.parameters else None)

@@ -22,7 +22,7 @@ from ..images import views
 from ..images.ops import compile_recipe
 from ..recipes import Ensemble
 from ._options import Arguments, checked_ensemble, competition
-from .models import TO_DOWNLOAD, download_gb, weights_state
+from .models import TO_DOWNLOAD, weights_state
 
 HELP = "what a submission would reuse and compute, and about how long it would take"
 USES = ("competition", "data", "ensemble", "model", "compute")
@@ -66,7 +66,9 @@ def show(task: Task, name: str) -> None:
         print("nothing to compute")
         return
     unknown = any(row.todo and row.seconds is None for row in rows)
-    sizes = [download_gb(task.project.model(model)) for model in {row.download for row in rows if row.download}]
+    sizes = [
+        models.hub.download_gb(task.project.model(model)) for model in {row.download for row in rows if row.download}
+    ]
     if sizes:
         more = " or more" if None in sizes else ""
         print(f"{sum(size or 0 for size in sizes):.1f} GB{more} to download: {len(sizes)} models")

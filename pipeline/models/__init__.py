@@ -1,9 +1,10 @@
 """Checkpoints behind one interface: a model encodes images and prompts, and knows how it wants its pixels.
 
 What lives here: one file per family (start with timm.py, the shortest), and what they share: family.py (traits, how
-one is added), hub.py (files of the model hub), _checks.py (self-checks), _skeleton.py and _weights.py (models without
-memory, filled from mapped files), _placement.py (over several devices), _tower.py (what is run). heads/ is what is
-trained on features. Imports core, recipes and maths; this file, family.py and hub.py stay free of torch.
+one is added), hub.py (files of the model hub), _intact.py (whether they are whole), _checks.py (self-checks),
+_skeleton.py and _weights.py (models without memory, filled from mapped files), _placement.py (over several devices),
+_tower.py (what is run). heads/ is what is trained on features. Imports core, recipes and maths; this file, family.py
+and hub.py stay free of torch.
 """
 
 from pathlib import Path
@@ -110,8 +111,11 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
 def text_identity(entry: ModelEntry) -> dict:
     """What, besides `identity`, decides text features and their scale; image features do not depend on it."""
     used = {"tokenizer": entry.tokenizer, "logit_scale": entry.logit_scale}
-    if family.traits(entry.family, entry).shorter_context:
+    traits = family.traits(entry.family, entry)
+    if traits.shorter_context:
         used["context_length"] = entry.context_length
+    if traits.reading > 1:
+        used["reading"] = traits.reading
     return {key: value for key, value in used.items() if value is not None}
 
 

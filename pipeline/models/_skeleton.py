@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError, prefixed
 from ..core.files import atomic_file
 from . import _checks, _preflight, hub
+from ._intact import Watch
 from ._placement import size_of
 from ._weights import Shards, open_weights, some
 from .family import Wanted
@@ -44,7 +45,7 @@ def opened(wanted: Wanted, path: Path) -> Mapping[str, Tensor]:
     repo, commit = wanted.entry.hub, path.parent.name
     fetch = None if wanted.path else lambda files: hub.fetch_all(wanted.name, repo, files, commit)
     with prefixed(wanted.where):
-        return open_weights(path, fetch)
+        return open_weights(path, fetch, Watch(wanted))
 
 
 def read(wanted: Wanted, path: Path) -> dict[str, Tensor]:
@@ -106,6 +107,9 @@ def assign(wanted: Wanted, part: nn.Module, state: Mapping[str, Tensor]) -> None
     Keys and shapes have been checked on the whole model. A tensor that fits is used as it lies in the mapped file.
     """
     skeleton = part.state_dict()
+    with prefixed(wanted.where):
+        for key in skeleton.keys() & state.keys():
+            Watch(wanted).tensor(key, state[key], skeleton[key])
     fitting = {key: state[key].to(wanted.device, skeleton[key].dtype) for key in skeleton if key in state}
     part.load_state_dict(fitting, strict=False, assign=True)
     on_meta = [name for name, tensor in (*part.named_parameters(), *part.named_buffers()) if tensor.is_meta]

@@ -96,21 +96,26 @@ class Tower:
             return normalise(self._forward_text(self.module, **tokens))
 
     def batch_size(self, limit: int) -> int:
-        """Images per forward pass, `limit` at most: on a GPU what its free memory holds, by a trial of a few."""
+        """Images per forward pass, `limit` at most: on a GPU what its free memory holds, by a trial of a few.
+
+        Of several GPUs the one that is filled first counts.
+        """
         if self.device.type != "cuda":
             return limit
         trial = torch.zeros(min(TRIAL, limit), 3, self.image_size, self.image_size, dtype=torch.uint8)
+        gpus = _gpus(self.module, self.device)
         try:
             self.encode_image(trial)  # what libraries allocate once is not counted
-            before = torch.cuda.memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
+            before = {gpu: torch.cuda.memory_allocated(gpu) for gpu in gpus}
+            for gpu in gpus:
+                torch.cuda.reset_peak_memory_stats(gpu)
             self.encode_image(trial)
         except torch.OutOfMemoryError:
             return len(trial)  # halved from there
-        each = (torch.cuda.max_memory_allocated(self.device) - before) / len(trial)
+        peaks = {gpu: torch.cuda.max_memory_allocated(gpu) - before[gpu] for gpu in gpus}
         torch.cuda.empty_cache()
-        fitting = torch.cuda.mem_get_info(self.device)[0] * USED_SHARE / max(each, 1)
-        return max(1, min(limit, 2 ** int(math.log2(max(fitting, 1)))))
+        room = min(torch.cuda.mem_get_info(gpu)[0] / max(peaks[gpu] / len(trial), 1) for gpu in gpus)
+        return max(1, min(limit, 2 ** int(math.log2(max(USED_SHARE * room, 1)))))
 
     def why_not_finite(self, inputs: Tensor | list[str]) -> str:
         """Which layer type makes features of these pixels or prompts overflow, and the fix."""
@@ -135,6 +140,12 @@ class Tower:
         for tensor in (*self.module.parameters(), *self.module.buffers()):
             tensor.data = tensor.data.clone()
         return Encoder(self.module, self._forward_image, self._mean, self._std, self.image_size, self.where)
+
+
+def _gpus(module: nn.Module, first: torch.device) -> set[torch.device]:
+    """All GPUs that a model computes on: each holds activations of the blocks that are there."""
+    spread = getattr(module, "hf_device_map", {}).values()
+    return {first} | {torch.device("cuda", device) for device in spread if isinstance(device, int)}
 
 
 class Encoder(nn.Module):

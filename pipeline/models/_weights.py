@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,20 +15,33 @@ from torch import Tensor
 
 from ..core.errors import UserError
 
+if TYPE_CHECKING:
+    from ._intact import Watch
+
 WRAPPERS = ("state_dict", "model", "module")
 
 
-def open_weights(path: Path, fetch: Callable[[list[str]], object] | None = None) -> Mapping[str, Tensor]:
+def open_weights(
+    path: Path, fetch: Callable[[list[str]], object] | None = None, watch: "Watch | None" = None
+) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint: a .safetensors file, a torch file, or an index.json with its shards beside it.
 
-    `fetch` brings shards that are not there yet. UserError when a file is missing, truncated, not a checkpoint, or
-    holds anything but tensors and plain containers.
+    `fetch` brings shards that are not there yet, `watch` looks whether a file is whole. UserError when one is missing,
+    truncated, not a checkpoint, or holds anything but tensors and plain containers.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.endswith(".index.json"):
-        return Shards(path, fetch)
-    return SafeTensors(path) if path.suffix == ".safetensors" else _torch_file(path)
+        return Shards(path, fetch, watch)
+    if path.suffix != ".safetensors":
+        content = _torch_file(path)  # first, since it knows what a file is that is none of tensors
+        if watch:
+            watch.file(path)
+        return content
+    weights = SafeTensors(path)
+    if watch and not watch.file(path):
+        watch.end(path, weights, weights.in_order())
+    return weights
 
 
 class SafeTensors(Mapping):
@@ -40,6 +54,10 @@ class SafeTensors(Mapping):
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
         self._names = dict.fromkeys(self._file.keys())
+
+    def in_order(self) -> list[str]:
+        """The names as their tensors lie in the file."""
+        return self._file.offset_keys()
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
@@ -59,8 +77,8 @@ class SafeTensors(Mapping):
 class Shards(Mapping):
     """The tensors that an index.json spreads over files; a shard is opened when one of its tensors is asked for."""
 
-    def __init__(self, index: Path, fetch: Callable[[list[str]], object] | None):
-        self._index, self._fetch, self._open = index, fetch, {}
+    def __init__(self, index: Path, fetch: Callable[[list[str]], object] | None, watch: "Watch | None" = None):
+        self._index, self._fetch, self._watch, self._open = index, fetch, watch, {}
         try:
             self._file_of = dict(json.loads(index.read_text())["weight_map"])
         except (ValueError, KeyError, TypeError) as error:
@@ -83,7 +101,7 @@ class Shards(Mapping):
         return self._open[file][name]
 
     def _opened(self, file: str) -> Mapping[str, Tensor]:
-        shard = open_weights(self._index.parent / file)
+        shard = open_weights(self._index.parent / file, watch=self._watch)
         listed = {name for name, where in self._file_of.items() if where == file}
         if listed != set(shard):
             raise UserError(

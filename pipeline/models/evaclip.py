@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError, did_you_mean, prefixed
 from . import _checks, _preflight, _skeleton, hub
 from . import _eva_towers as towers
+from ._intact import Watch
 from ._placement import place, size_of
 from ._tokenizers import SimpleTokenizer, clip_tokenizer
 from ._tower import DTYPES, Facts, Tower
@@ -59,7 +60,7 @@ def load(wanted: Wanted) -> Tower:
         layout = _layout(weights, config, wanted)
         if isinstance(weights, Shards):
             weights.need(towers.published_names(config, tower, layout))
-        tensors = _tensors(module, weights, tower, layout)
+        tensors = _tensors(module, weights, wanted, layout)
         device = place(module, tensors, wanted.device, WHOLE, wanted.max_memory)
     return Tower(
         wanted,
@@ -130,13 +131,16 @@ def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, wanted: Wan
     return layout
 
 
-def _tensors(module: nn.Module, weights: Mapping[str, Tensor], tower: str, layout: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(
+    module: nn.Module, weights: Mapping[str, Tensor], wanted: Wanted, layout: str
+) -> Iterator[tuple[str, Tensor]]:
     """The module's parameters out of the checkpoint, one by one, each in its dtype."""
     for name, parameter in module.named_parameters():
-        source, part = towers.source_of(name, tower, layout)
+        source, part = towers.source_of(name, wanted.tower, layout)
         tensor = towers.from_published(weights[source], source, part, parameter.ndim)
         if tensor.shape != parameter.shape:
             _refuse_shape(name, source, tensor, parameter)
+        Watch(wanted).tensor(name, tensor, parameter)
         yield name, tensor.to(parameter.dtype)
 
 

@@ -30,6 +30,7 @@ class Family:
     trainable: bool = False  # it has `export`
     any_size: bool = False  # of convolutions, which take any size: 'allow: [size]'
     shorter_context: bool = False  # an entry may ask for fewer tokens than the checkpoint's
+    reading: int = 1  # raised when the same prompts become other tokens: features of texts are computed again
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Wanted:
 # the self-checks of a checkpoint (_checks.py, and those of one family) that an entry may silence by name
 CHECKS = {
     "activation": "QuickGELU or GELU",
+    "checksum": "of the file: SHA-256 of the hub, CRC-32 of a torch file",
     "mean": "of the pixels",
     "position_embedding": "positions for another number of pixels, interpolated",
     "prompts_cut": "prompts that are longer than the context",
@@ -66,6 +68,7 @@ CHECKS = {
     "std": "of the pixels",
     "unexpected_keys": "weights that the model has no place for",
     "vocabulary": "a tokenizer with fewer tokens than the embedding has rows",
+    "zeros": "matrices of nothing else, and files that end in them",
 }
 FAMILIES: dict[str, str] = {}  # {name: dotted path of its module}
 

@@ -5,6 +5,7 @@ Nothing here imports torch. HF_HUB_OFFLINE=1 and HF_HOME are respected; an inter
 
 import contextlib
 import functools
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from ..recipes import ModelEntry
 from . import _preflight, family
 from .family import Wanted
 
+SHA256 = re.compile("[0-9a-f]{64}")
+ASKED_S = 5  # seconds that the hub has to answer
 SMALL_FILES = ("*.json", "*.txt", "*.model")  # configs and tokenizers
 # the hub's client and the HTTP libraries it has used; httpx2 and httpcore2 are the newest
 CLIENTS = ("httpx", "httpcore", "requests", "huggingface_hub")
@@ -26,6 +29,11 @@ CLIENTS = ("httpx", "httpcore", "requests", "huggingface_hub")
 def weight_files(entry: ModelEntry) -> tuple[str, ...]:
     """The names that the entry's weights may have in its folder or hub repository, the first that exists."""
     return (entry.file,) if entry.file else family.traits(entry.family, entry).weights
+
+
+def download_gb(entry: ModelEntry) -> float | None:
+    """The size of its weights; by the number of parameters where it is not stated: most repositories hold float32."""
+    return entry.download_gb or (entry.parameters * 4 / 1000 if entry.parameters else None)
 
 
 def cached(entry: ModelEntry) -> Path | None:
@@ -49,7 +57,7 @@ def weights(wanted: Wanted, repo: str | None = None, file: str | None = None, re
     entry, path = wanted.entry, wanted.path
     files = (entry.file or file,) if entry.file or file else weight_files(entry)
     if path is None:
-        return fetch(wanted.name, entry.hub or repo, files, revision or entry.revision, entry.download_gb)
+        return fetch(wanted.name, entry.hub or repo, files, revision or entry.revision, download_gb(entry))
     if not path.is_dir():
         return path
     files = tuple(dict.fromkeys((*files, "model.safetensors")))
@@ -98,6 +106,41 @@ def _say_moved(key: str, first: str, commit: str) -> None:
     )
 
 
+def stated(path: Path, memo: Path) -> str | None:
+    """The SHA-256 that the hub states of a file in its local cache, None where it is not known.
+
+    The hub's client names what it downloads after it; where links are not possible the hub is asked, if it can be. Once
+    learnt it is kept in `memo`, so that a file which is damaged, exchanged or relinked later is still compared with it.
+    """
+    known, key = read_memo(memo), _key(path)
+    if key not in known:
+        found = path.resolve().name if path.is_symlink() else _asked(path)
+        known[key] = found if SHA256.fullmatch(found) else ""
+        write_memo(memo, known)
+    return known[key] or None
+
+
+def _key(path: Path) -> str:
+    """'models--account--name/snapshots/commit/file' of a file in the hub's local cache."""
+    cache = Path(constants.HF_HUB_CACHE)
+    return path.relative_to(cache).as_posix() if path.is_relative_to(cache) else path.as_posix()
+
+
+def _asked(path: Path) -> str:
+    """What the hub calls the content of a file, "" where it cannot be asked."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    folder, _, rest = _key(path).partition("/snapshots/")
+    commit, _, file = rest.partition("/")
+    if constants.HF_HUB_OFFLINE or not file:
+        return ""
+    try:
+        url = hf_hub_url(folder.removeprefix("models--").replace("--", "/"), file, revision=commit)
+        return get_hf_file_metadata(url, timeout=ASKED_S).etag or ""
+    except Exception:  # the file is here: whatever keeps the hub from answering is no reason not to use it
+        return ""
+
+
 def fetch(name: str, repo: str, files: str | Sequence[str], revision: str | None, gb: float | None = None) -> Path:
     """The local path of a hub file (of several names, the first that exists), downloaded if need be.
 
@@ -111,7 +154,7 @@ def fetch(name: str, repo: str, files: str | Sequence[str], revision: str | None
     if known:
         return known
     for file in files:
-        with _explained(name, repo, f"{file} ({f'{gb:g} GB' if gb else 'size unknown'})"):
+        with _explained(name, repo, f"{file} ({f'{gb:.3g} GB' if gb else 'size unknown'})"):
             try:
                 planned = hf_hub_download(repo, file, revision=revision, dry_run=True)
             except EntryNotFoundError as error:

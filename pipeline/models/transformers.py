@@ -25,6 +25,7 @@ FAMILY = Family(
     weights=("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"),
     trainable=True,
     shorter_context=True,
+    reading=2,
 )
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -93,7 +94,7 @@ def declared(wanted: Wanted, folder: Path, config, kind: Kind, tokens) -> Facts:
         _checks.declared(entry, ("size", "mean", "std", "resize_mode"), wanted.where)
         trained = Facts(entry.size, entry.mean, entry.std, entry.resize_mode)
     else:
-        trained = preprocessing(json.loads(file.read_text()))
+        trained = preprocessing(_processor(folder, wanted.where))
     vision = getattr(config, "vision_config", None) or config.image_config
     if config.model_type == "siglip2":  # its positions are resized for any grid: a square one of as many patches
         built = vision.patch_size * math.isqrt(vision.num_patches)
@@ -110,14 +111,24 @@ def declared(wanted: Wanted, folder: Path, config, kind: Kind, tokens) -> Facts:
     return Facts(built, trained.mean, trained.std, trained.resize_mode, context, quick_gelu)
 
 
+def _processor(folder: Path, where: str) -> dict:
+    """What the processor's own class makes of preprocessor_config.json: of a number alone one makes the shortest edge,
+    another a square, and each has values of its own for what the file leaves out."""
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False).to_dict()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{where}: {folder}/preprocessor_config.json: no image processor of the library: "
+            f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+        ) from None
+
+
 def preprocessing(config: dict) -> Facts:
-    """A preprocessor_config.json as size, mean, std and resize mode of pixels in 0..1."""
+    """A processor's settings as size, mean, std and resize mode of pixels in 0..1."""
     size = config.get("size") or {}
-    size = {"shortest_edge": size} if isinstance(size, int) else size
     edges = {size.get("height"), size.get("width")} - {None}
     if config.get("do_center_crop"):
-        crop = config["crop_size"]
-        pixels = crop if isinstance(crop, int) else crop["height"]
+        pixels = config["crop_size"]["height"]
     elif "max_num_patches" in config:
         pixels = config.get("patch_size", 16) * math.isqrt(config["max_num_patches"])
     else:
@@ -130,7 +141,7 @@ def preprocessing(config: dict) -> Facts:
         size=pixels,
         mean=tuple((m + offset) / span for m in mean),
         std=tuple(s / span for s in std),
-        resize_mode="shortest" if "shortest_edge" in size else "squash",
+        resize_mode="shortest" if size.get("shortest_edge") else "squash",
     )
 
 
@@ -156,6 +167,11 @@ def _tokens(wanted: Wanted, folder: Path):
         ) from None
 
 
+def canonical(prompt: str) -> str:
+    """As the evaluator of SigLIP's authors has it: lower case, `_` is a space, other ASCII punctuation goes."""
+    return " ".join(prompt.replace("_", " ").translate(PUNCTUATION).lower().split())
+
+
 def _tokenizer(wanted: Wanted, tokens, kind: Kind, facts: Facts, model: nn.Module) -> Tokenizer:
     rows = getattr(model, "text_model", model).get_input_embeddings().weight.shape[0]
     _checks.vocabulary(len(tokens), rows, wanted.where, wanted.entry.allow)
@@ -163,7 +179,7 @@ def _tokenizer(wanted: Wanted, tokens, kind: Kind, facts: Facts, model: nn.Modul
     def cleaned(prompts: list[str]) -> list[str]:
         if not kind.canonical:
             return prompts
-        return [" ".join(prompt.lower().translate(PUNCTUATION).split()) for prompt in prompts]
+        return [canonical(prompt) for prompt in prompts]
 
     def encode(prompts: list[str]) -> dict[str, Tensor]:
         padding = True if kind.masked else "max_length"

@@ -271,7 +271,7 @@ def test_only_what_changes_features_is_part_of_the_identity(folder):
     assert text(licence="MIT", context_length=12, allow=["resize_mode"]) == text() == {}
     assert text(tokenizer="t") == {"tokenizer": "t"}
     assert text(logit_scale=9.0) == {"logit_scale": 9.0}
-    assert text(family="transformers", context_length=8) == {"context_length": 8}
+    assert text(family="transformers", context_length=8) == {"context_length": 8, "reading": 2}
 
 
 def test_a_new_logit_scale_costs_no_image(project_root):

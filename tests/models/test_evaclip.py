@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from pipeline import models
 from pipeline.core._torchvision import allow_import
@@ -369,6 +369,27 @@ def test_unexpected_tensors_are_named(post, tmp_path, tower):
     state = {**post[0].state(), "visual.blocks.0.attn.q_bias": torch.zeros(32)}
     with pytest.raises(UserError, match=r"unexpected: visual\.blocks\.0\.attn\.q_bias"):
         load(write_pt(tmp_path / "more", state, POST), tower)
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_hub_file_with_position_ids_is_loaded_when_that_is_allowed(post, tmp_path, tower, kind):
+    """Older versions of transformers saved them: buffers that count from 0."""
+    folder = write_hub(tmp_path / "hub", post[0].state(), POST, kind, shards=1)
+    (shard,) = folder.glob(f"*1-of-*.{kind}")
+    state = load_file(shard) if kind == "safetensors" else torch.load(shard)
+    ids = {f"{one}_model.embeddings.position_ids": torch.arange(9)[None] for one in ("text", "vision")}
+    save_file({**state, **ids}, shard) if kind == "safetensors" else torch.save({**state, **ids}, shard)
+    (index,) = folder.glob("*.index.json")
+    listed = json.loads(index.read_text())
+    listed["weight_map"] |= dict.fromkeys(ids, shard.name)
+    index.write_text(json.dumps(listed))
+    with pytest.raises(UserError, match=r"position_ids.*'allow: \[unexpected_keys\]'"):
+        load(folder, tower)
+    entry = ModelEntry(family="evaclip", weights=str(folder), preprocess="plain", allow=("unexpected_keys",))
+    found = models.load("eva", entry, Path("/"), tower, CPU, "fp32")
+    inputs = random_pixels() if tower == "image" else PROMPTS[:2]
+    assert same(getattr(found, f"encode_{tower}")(inputs), getattr(load(post[1], tower), f"encode_{tower}")(inputs))
 
 
 def test_another_depth_is_refused(post, tmp_path):

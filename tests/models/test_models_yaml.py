@@ -20,7 +20,7 @@ OPEN_CLIP = [name for name, entry in ENTRIES.items() if entry.family == "open_cl
 
 def test_every_family_has_entries_of_the_reference_table():
     assert {entry.family for entry in ENTRIES.values()} == set(FAMILIES) - {"head"}
-    assert len(OPEN_CLIP) == 34
+    assert len(OPEN_CLIP) == 35
     for name in (
         "metaclip-bigg",
         "eva18b",
@@ -128,6 +128,36 @@ def test_recipes_with_a_larger_resize_are_torchvisions(name, edge, crop, size):
     expected = Compose([Resize(edge, InterpolationMode.BICUBIC), CenterCrop(crop)])(picture)
     found = compile_recipe(PROJECT.preprocess(name), name)(picture)
     assert np.array_equal(found, np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("name", ["declip-b32", "declip-b32-yfcc15m"])
+@pytest.mark.parametrize("size", [(301, 260), (200, 333)])
+def test_declip_sees_what_upstream_evaluates_it_with(name, size):
+    """Resize(256) of torchvision as it is by default, which is bilinear, and the middle square."""
+    import numpy as np
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8))
+    expected = np.asarray(Compose([Resize(256), CenterCrop(224)])(picture)).transpose(2, 0, 1)
+    recipe = ENTRIES[name].preprocess
+    assert np.array_equal(compile_recipe(PROJECT.preprocess(recipe), recipe)(picture), expected)
+
+
+def test_published_accuracies():
+    """Of the library's own table of results, and of the papers for what that lacks."""
+    stated = {"clipa-bigg": 82.7, "clipa-bigg-336": 83.1, "coca-l": 72.0, "coca-l-plain": 75.6, "pe-core-b": 78.4}
+    stated |= {"pe-core-s": 72.7, "pe-core-t": 62.1}
+    assert {name: ENTRIES[name].imagenet for name in stated} == stated
+
+
+def test_what_is_not_stated_is_estimated():
+    """Float32, four bytes a parameter, as most repositories have it."""
+    from pipeline.models import hub
+
+    assert hub.download_gb(ENTRIES["pe-core-bigg"]) == pytest.approx(9.7, abs=0.05)
+    assert hub.download_gb(ENTRIES["metaclip-bigg"]) == 10.2
+    assert all(hub.download_gb(entry) for entry in ENTRIES.values() if entry.hub)
 
 
 def test_aligns_recipe_is_its_processors():

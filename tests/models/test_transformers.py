@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,7 +12,7 @@ from pipeline import models
 from pipeline.core.errors import UserError
 from pipeline.maths import zeroshot
 from pipeline.models._kinds import projected
-from pipeline.models.transformers import preprocessing
+from pipeline.models.transformers import canonical, preprocessing
 from pipeline.recipes import ModelEntry
 
 from ..tiny import MEAN, PROMPTS, STD, WORDS, pixels, preprocessor_file, scaled, tokenizer_files
@@ -222,6 +223,56 @@ def test_preprocessing_of_published_processors_equals_the_librarys():
         expected = processor(picture, return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(scaled(pixels(64, 1), facts.mean, facts.std), expected, atol=1e-5, rtol=0)
         assert (facts.size, facts.resize_mode) == (64, mode)
+
+
+@pytest.mark.parametrize(
+    "named", [{"image_processor_type": "FlavaImageProcessor"}, {"feature_extractor_type": "FlavaFeatureExtractor"}, {}]
+)
+def test_a_size_that_is_one_number_means_what_the_processors_class_means(named, tmp_path):
+    """FLAVA's makes a square of it, CLIP's the shortest edge: the same file, seen by different classes."""
+    config = {"size": 32, "crop_size": 32, "do_center_crop": True, "do_resize": True, "image_mean": MEAN}
+    picture = Image.fromarray(pixels(48, 1)[0, :, :, :40].permute(1, 2, 0).numpy())
+    for kind, mode in (("flava", "squash"), ("clip", "shortest")):
+        folder = tmp_path / kind
+        checkpoint(folder, kind)
+        more = named if kind == "flava" else {}
+        (folder / "preprocessor_config.json").write_text(json.dumps({**config, "image_std": STD, **more}))
+        image = models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
+        assert (image.image_size, image.resize_mode) == (32, mode)
+        seen = transformers.AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")["pixel_values"]
+        by_hand = picture.resize((32, 32) if mode == "squash" else (32, 38), Image.Resampling.BICUBIC)
+        top = (by_hand.height - 32) // 2
+        by_hand = torch.tensor(np.array(by_hand.crop((0, top, 32, top + 32)))).permute(2, 0, 1)[None]
+        assert (seen - scaled(by_hand)).abs().mean() < 0.05, "and that is what its pixels are"
+
+
+def test_no_processor_of_the_library(tmp_path):
+    checkpoint(tmp_path, "clip")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "Mine", "size": 32}))
+    with pytest.raises(UserError, match="preprocessor_config.json: no image processor of the library") as error:
+        models.load("m", entry(tmp_path), tmp_path, "image", CPU, "fp32")
+    assert "\n" not in str(error.value)
+
+
+def test_texts_of_sigmoid_models_are_read_as_their_authors_evaluate_them():
+    """As the library's canonicalisation, which is the evaluator's: case, punctuation, underscores, spaces."""
+    from open_clip.tokenizer import canonicalize_text
+
+    for prompt in (
+        "A photo of a Snake_Case name",
+        "  it's   well-known, isn't\tit?! ",
+        "__init__ (of U.S. origin): 50% & more",
+        "_",
+        "ÜBER straße, İstanbul; 日本。",
+    ):
+        assert canonical(prompt) == canonicalize_text(prompt)
+    assert canonical("A snake_case, Name!") == "a snake case name"
+
+
+def test_an_underscore_is_a_space_for_the_text_tower(tmp_path):
+    checkpoint(tmp_path, "siglip2")
+    text = models.load("m", entry(tmp_path), tmp_path, "text", CPU, "fp32")
+    torch.testing.assert_close(text.encode_text(["The_RED house."]), text.encode_text(["the red house"]))
 
 
 def test_features_are_taken_from_either_form_of_output():
