@@ -59,6 +59,7 @@ def test_the_wheel_has_every_file_of_the_package_and_all_recipes(installed):
     assert packed == expected
 
 
+@pytest.mark.slow
 def test_the_demo_comes_with_the_package(installed, tmp_path):
     told = run(installed.command, "submit", "--dtype", "fp32", cwd=tmp_path)
     assert "accuracy 0.8" in told or "accuracy 0.9" in told
@@ -69,6 +70,7 @@ def test_the_demo_comes_with_the_package(installed, tmp_path):
     assert not (tmp_path / "competitions").exists(), "nothing is copied"
 
 
+@pytest.mark.slow
 def test_a_competition_of_the_working_folder(installed, tmp_path):
     for number in range(12):
         (tmp_path / "photos").mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ class Work(Protocol):
         """The values to save of images start..stop; None when they were saved on the way."""
 
     def told(self, rows: int, seconds: float) -> str:
-        """The line about `rows` computed in so many seconds; '' for none. 0 rows: other processes did them meanwhile."""
+        """The line about `rows` computed in so many seconds; '' for none. 0 rows: others did them meanwhile."""
 
 
 @dataclass(frozen=True, eq=False)

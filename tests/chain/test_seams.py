@@ -212,6 +212,7 @@ class TestBehaviour:
         assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_shards(project_root):
     labels = []
     for rows in ("2048", "13", "1"):
