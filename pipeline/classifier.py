@@ -18,7 +18,7 @@ from PIL import Image
 from . import models
 from .chain import features, probs
 from .chain.task import Runtime
-from .core.errors import UserError
+from .core.errors import Damaged, Unavailable, UserError
 from .images.decoding import decode, read, to_rgb
 from .images.ops import compile_recipe
 from .maths import zeroshot
@@ -101,7 +101,7 @@ class Classifier:
         image_ND = features.Views(model, self._recipe.view_pooling).encode_image(pixels).cpu()
         if not image_ND.isfinite().all():
             why = model.why_not_finite(pixels.flatten(0, -4))
-            raise UserError(f"{self.name}: features are not finite: {why}")
+            raise Damaged(f"{self.name}: features are not finite: {why}")
         if model.logit_bias is None:
             return probs.view_probs(self._recipe, image_ND, text_CD, model.logit_scale)
         scores = (model.logit_scale * image_ND.float() @ text_CD.T + model.logit_bias).sigmoid()
@@ -152,9 +152,9 @@ def _fetched(url: str) -> bytes:
         with urllib.request.urlopen(request, timeout=URL_TIMEOUT) as answer:
             content = answer.read(URL_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read image {url}: {error}") from None
+        raise Unavailable(f"cannot read image {url}: {error}") from None
     if len(content) > URL_BYTES:
-        raise UserError(f"{url}: larger than {URL_BYTES:,} bytes")
+        raise Damaged(f"{url}: larger than {URL_BYTES:,} bytes")
     return content
 
 

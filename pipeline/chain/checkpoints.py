@@ -1,7 +1,7 @@
 """Which checkpoint a model is: what decides its features, found once in a run and compared when it has been loaded."""
 
 from .. import models
-from ..core.errors import UserError
+from ..core.errors import Changed
 from .task import Runtime
 
 
@@ -18,6 +18,6 @@ def _identity(runtime: Runtime, model: str) -> dict:
 def check_unchanged(runtime: Runtime, model: str) -> None:
     """UserError when a checkpoint is not the one this run began with: its features would be kept under that name."""
     if _identity(runtime, model) != checkpoint(runtime, model)["checkpoint"]:
-        raise UserError(
+        raise Changed(
             f"{model}: its weights were replaced during the run; what they gave is not kept. Run the same command again"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.console import say, warn
-from ..core.errors import UserError
+from ..core.errors import Damaged, Mismatch, UserError
 from ..maths import zeroshot
 from ..maths.refine import STEPS, Evidence
 from ..maths.refine.guards import Outcome, guarded, unguarded
@@ -78,12 +78,12 @@ def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
     for start, stop in task.chunks():
         rows_NP = probs.rows("probs", start, stop)
         if rows_NP.shape != (stop - start, len(columns.prompts)):
-            raise UserError(
+            raise Damaged(
                 f"{probs.path}: probabilities {tuple(rows_NP.shape)} of {stop - start} images; remove that "
                 "folder, nothing is written"
             )
         if not rows_NP.isfinite().all():
-            raise UserError(f"{probs.path}: probabilities are not finite; nothing is written")
+            raise Damaged(f"{probs.path}: probabilities are not finite; nothing is written")
         pooled_NC[start:stop] = columns.pool(rows_NP, how)
     if not pooled_NC.isfinite().all():
         raise UserError(
@@ -153,7 +153,7 @@ def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
     weights = ensemble.members(recipe)
     with_text = [member for member in weights if not member.is_head]
     if not with_text:
-        raise UserError(
+        raise Mismatch(
             "refine: its steps look at a member with a text tower, and all members are trained heads; add "
             "their base as a member"
         )

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..core.console import warn
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Damaged, Mismatch, UserError, did_you_mean
 from ..core.tables import csv_text, parse_csv, read_csv
 from ..recipes import unsafe
 from .ledger import Ledger, formulas, predictions, read_predictions
@@ -44,7 +44,7 @@ class CsvFormat:
         values = [ID_OF[kind](position, name) for position, name in enumerate(task.images.ids)]
         twice = [value for value, count in Counter(values).items() if count > 1]
         if twice:
-            raise UserError(f"{task.where}: columns: {kind} is not unique over the images, e.g. {twice[:3]}")
+            raise Mismatch(f"{task.where}: columns: {kind} is not unique over the images, e.g. {twice[:3]}")
         broken = [value for value in values if unsafe(value)]
         if broken:
             raise UserError(
@@ -72,11 +72,11 @@ class CsvFormat:
         path = self.task.project.root / recipe.sample_submission
         header, rows = read_csv(path)
         if header != list(recipe.columns):
-            raise UserError(f"{where}: columns are {','.join(recipe.columns)}, but {path} has {','.join(header)}")
+            raise Mismatch(f"{where}: columns are {','.join(recipe.columns)}, but {path} has {','.join(header)}")
         order = tuple(predictions(header, rows, self.columns, str(path)))
         if set(order) != set(self.ids):
             absent, extra = sorted(set(order) - set(self.ids))[:3], sorted(set(self.ids) - set(order))[:3]
-            raise UserError(
+            raise Mismatch(
                 f"{path} has {len(order)} ids and the images give {len(self.ids)}. "
                 f"Without image: {absent or 'none'}; without row: {extra or 'none'}"
             )
@@ -93,16 +93,16 @@ class CsvFormat:
         """Read a submission's text as the competition would; UserError for the first thing that is not right."""
         header, rows = parse_csv(text, "submission")
         if text != csv_text(header, rows):
-            raise UserError("submission: blank lines, line ends or quotes that a plain CSV does not have")
+            raise Damaged("submission: blank lines, line ends or quotes that a plain CSV does not have")
         if header != list(self.task.recipe.columns):
-            raise UserError(f"submission: header is {header}, must be {list(self.task.recipe.columns)}")
+            raise Mismatch(f"submission: header is {header}, must be {list(self.task.recipe.columns)}")
         values = predictions(header, rows, self.columns, "submission")
         if tuple(values) != self.order:
-            raise UserError("submission: the ids are not those of the images, in their order")
+            raise Mismatch("submission: the ids are not those of the images, in their order")
         known = set(self.labels)
         wrong = {i: value for i, value in values.items() if value not in known}
         if wrong:
-            raise UserError(f"submission: labels that are no class: {dict(list(wrong.items())[:3])}")
+            raise Mismatch(f"submission: labels that are no class: {dict(list(wrong.items())[:3])}")
 
     @cached_property
     def solution(self) -> list[int] | None:
@@ -114,14 +114,14 @@ class CsvFormat:
         labels = {value: label for label, value in enumerate(self.labels)}
         absent = [i for i in self.ids if i not in values]
         if absent:
-            raise UserError(
+            raise Mismatch(
                 f"{path}: does not fit the images: {len(absent)} of {len(self.ids)} are not in it, first "
                 f"{', '.join(map(repr, absent[:3]))}"
             )
         unknown = {i: values[i] for i in self.ids if values[i] not in labels}
         if unknown:
             known = did_you_mean(next(iter(unknown.values())), labels)
-            raise UserError(
+            raise Mismatch(
                 f"{path}: does not fit the classes: {len(unknown)} labels are no class, first "
                 f"{dict(list(unknown.items())[:3])}.{known}"
             )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.console import say, warn
-from ..core.errors import UserError
+from ..core.errors import Changed, UserError, joint_kind
 from ..core.files import atomic_file
 from ..core.tables import csv_text
 from ..images.decoding import DamagedImage, Decoded, Unreadable
@@ -80,7 +80,7 @@ def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
     except DamagedImage as damage:
         _refuse_replaced(task, row, damage.content)
         if isinstance(damage, Unreadable) and task.contents()[row] != UNREADABLE:
-            raise UserError(
+            raise Changed(
                 f"{damage.name}: {damage.why}, though it could be read when the run began. "
                 "Put it back, or run again without it"
             ) from None
@@ -93,7 +93,7 @@ def _refuse_replaced(task: Task, row: int, content: str) -> None:
     """UserError where the bytes that were decoded are not those that the run began with."""
     known = task.contents()[row]
     if content and known not in (content, UNREADABLE) and " " not in known:  # with a space: a part of a larger file
-        raise UserError(
+        raise Changed(
             f"{task.images.ids[row]} was replaced while the run was reading it; what was made of it is not kept. "
             "Run the same command again"
         )
@@ -172,7 +172,7 @@ def refusal(task: Task, errors: Iterable[tuple[int, UserError]]) -> UserError:
         counted.append(
             f"{task.reports / 'problems.csv'} lists them. To go on in spite of them, give {keys} in {task.where}"
         )
-    return UserError("\n".join([*lines[:NAMED], *more, *counted]))
+    return joint_kind(error for _, error in errors)("\n".join([*lines[:NAMED], *more, *counted]))
 
 
 def _write(task: Task, problems: list[Problem]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import models
 from ..core.console import say
-from ..core.errors import UserError
+from ..core.errors import Damaged, Unavailable
 from ..maths import zeroshot
 from ..models import _checks
 from ..recipes import Project
@@ -87,7 +87,7 @@ class Encoding:
             row = start + bad
             image = preprocess.stage(self.task, self.member.preprocess).rows("pixels", row, row + 1)
             why = self.model.why_not_finite(image.flatten(0, -4))
-            raise UserError(f"{self.member}: features of {self.task.images.ids[row]} are not finite: {why}")
+            raise Damaged(f"{self.member}: features of {self.task.images.ids[row]} are not finite: {why}")
         check_unchanged(self.task, self.member.model)
         return {"features": features.half()}
 
@@ -133,7 +133,7 @@ class Batches:
     def _halve(self, rows: int) -> None:
         failed = min(self.size, rows)
         if failed == 1:
-            raise UserError("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
+            raise Unavailable("out of memory with a batch of 1; choose a smaller model, DTYPE=fp16 or another DEVICE")
         self.size = failed // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

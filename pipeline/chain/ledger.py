@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..core.errors import UserError
+from ..core.errors import Damaged, NotFound, UserError
 from ..core.files import atomic_file, lock
 from ..core.tables import csv_text, read_csv
 
@@ -46,11 +46,11 @@ def predictions(header: list[str], rows: list[list[str]], columns: tuple[str, st
     """{id: value} of the (id, label) columns; UserError names a missing column or a repeated id."""
     for name in columns:
         if name not in header:
-            raise UserError(f"{where}: no column {name!r}; it has {', '.join(header)}")
+            raise NotFound(f"{where}: no column {name!r}; it has {', '.join(header)}")
     at_id, at_label = (header.index(name) for name in columns)
     values = {row[at_id]: row[at_label] for row in rows}
     if len(values) != len(rows):
-        raise UserError(f"{where}: ids in {columns[0]!r} are not unique")
+        raise Damaged(f"{where}: ids in {columns[0]!r} are not unique")
     return values
 
 
@@ -133,7 +133,7 @@ class Ledger:
             return []
         header, rows = read_csv(self.log_path)
         if tuple(header) not in (LOG_COLUMNS, FIRST_COLUMNS):
-            raise UserError(f"{self.log_path}: the columns must be {','.join(LOG_COLUMNS)}")
+            raise Damaged(f"{self.log_path}: the columns must be {','.join(LOG_COLUMNS)}")
         lines = [dict.fromkeys(LOG_COLUMNS, "") | dict(zip(header, row, strict=True)) for row in rows]
         self._check_log(lines)
         return lines
@@ -143,17 +143,17 @@ class Ledger:
         for line in lines:
             for column, is_good, what in CHECKED:
                 if not is_good(line[column]):
-                    raise UserError(f"{self.log_path}: {column} {line[column]!r} is no {what}; mend or remove the line")
+                    raise Damaged(f"{self.log_path}: {column} {line[column]!r} is no {what}; mend or remove the line")
             number = int(line["number"])
             if number in seen:
-                raise UserError(f"{self.log_path}: submission {number} is there twice; remove one of the lines")
+                raise Damaged(f"{self.log_path}: submission {number} is there twice; remove one of the lines")
             seen.add(number)
 
     def line(self, number: int) -> dict[str, str]:
         """The log line of a number; UserError when there is none."""
         found = next((line for line in self.log() if int(line["number"]) == number), None)
         if found is None:
-            raise UserError(f"submission {number} is not in {self.log_path}")
+            raise NotFound(f"submission {number} is not in {self.log_path}")
         return found
 
     def change(self, line: dict[str, str]) -> None:
@@ -174,7 +174,7 @@ class Ledger:
             return {}
         header, rows = read_csv(self._remarks_path)
         if header != REMARK_COLUMNS or not all(WHOLE.fullmatch(number) for number, _ in rows):
-            raise UserError(f"{self._remarks_path}: must have lines 'number,note' below that header")
+            raise Damaged(f"{self._remarks_path}: must have lines 'number,note' below that header")
         return {int(number): text for number, text in rows}
 
     def write_remarks(self, remarks: dict[int, str]) -> None:
@@ -199,13 +199,13 @@ class Ledger:
         if path:
             return path
         known = ", ".join(str(number_of(path)) for path in self.files()) or "none yet"
-        raise UserError(f"no submission {number} in {self.folder}. Known: {known}")
+        raise NotFound(f"no submission {number} in {self.folder}. Known: {known}")
 
     def newest(self) -> int:
         """The highest number; UserError where there is no submission."""
         files = self.files()
         if not files:
-            raise UserError(f"no submissions in {self.folder} yet: make submit")
+            raise NotFound(f"no submissions in {self.folder} yet: make submit")
         return number_of(files[-1])
 
     def two(self, before: int | None, after: int | None) -> tuple[int, int]:
@@ -214,7 +214,7 @@ class Ledger:
         after = after or next((number for number in reversed(numbers) if number != before), None)
         before = before or next((number for number in reversed(numbers) if after and number < after), None)
         if not (before and after):
-            raise UserError(f"{self.folder}: {len(numbers)} submissions; two are compared, e.g. A=1 B=2")
+            raise NotFound(f"{self.folder}: {len(numbers)} submissions; two are compared, e.g. A=1 B=2")
         return before, after
 
     def read(self, path: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.console import say
-from ..core.errors import UserError
+from ..core.errors import Damaged
 from ..maths import metrics
 from . import classes, ensemble, features, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
@@ -40,7 +40,7 @@ def submit(task: CompetitionTask, name: str) -> Path:
     decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
     say_what_is_left_out(task)
     if not decision.refined.isfinite().all():
-        raise UserError(
+        raise Damaged(
             f"{task.project.ensemble_path(name)}: refine: class probabilities are not finite; nothing is written"
         )
     text, counts = form.text(decision.labels), histogram(task, decision.labels)

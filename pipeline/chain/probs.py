@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..maths import zeroshot
 from ..models import heads
 from ..recipes import Preprocess
@@ -139,7 +139,7 @@ def head_probs(task: Task, member: Member) -> OfFeatures:
     def probs(images: Tensor) -> Tensor:
         if images.ndim != 2:
             recipe = task.project.where("preprocess", member.preprocess)
-            raise UserError(f"{where}: {recipe} gives several features per image; a head takes one")
+            raise Mismatch(f"{where}: {recipe} gives several features per image; a head takes one")
         return head.probs(images)[:, columns]
 
     return probs

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..core.registry import Registry
 from ..maths import prompt_scores, zeroshot
 from ..recipes import Ensemble
@@ -70,12 +70,12 @@ def prompts_of(task: Task, recipe: Ensemble, member: Member | None = None) -> Pr
     prompts = task.prompts_of(name)
     function = WEIGHTINGS.find(recipe.prompt_weights, "prompt_weights")
     if function.uses != "image" and recipe.pooling not in WEIGHTED:
-        raise UserError(f"prompt_weights: {recipe.prompt_weights} needs pooling 'mean' or 'embedding'")
+        raise Mismatch(f"prompt_weights: {recipe.prompt_weights} needs pooling 'mean' or 'embedding'")
     if function.uses != "image":
         return replace(prompts, weighting=recipe.prompt_weights)
     weights = function(prompts, tuple)
     if recipe.pooling not in WEIGHTED and len(set(weights) - {0.0}) > 1:
-        raise UserError(
+        raise Mismatch(
             f"prompts/{name}: prompt weights need pooling 'mean' or 'embedding', not {recipe.pooling!r}; "
             "or write 'prompt_weights: uniform' in the ensemble"
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from ..core.errors import UserError
+from ..core.errors import Forbidden
 from ..core.registry import Registry, Use
 from ..images.ops import OPS
 from ..images.views import VIEWS
@@ -83,7 +83,7 @@ def check_recipe(task: Task, recipe: Ensemble, path: Path, *within: str) -> None
     """The same for a recipe that is written in another file, `within` some key."""
     for usage in usages(task.project, recipe, path, *within):
         if usage.use != "image" and not getattr(task.rules, usage.use):
-            raise UserError(
+            raise Forbidden(
                 f"{usage.where(task.project.root)}: {usage.name} uses {WORDS[usage.use]}, which "
                 f"{task.where} forbids; if its rules allow it, write 'rules: {{{usage.use}: true}}' there"
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..core.console import say
-from ..core.errors import UserError
+from ..core.errors import Mismatch, UserError
 from ..core.tables import table
 from ..maths import metrics
 from .csv_format import CsvFormat
@@ -121,11 +121,11 @@ def show_difference(task: CompetitionTask, a: int, b: int) -> None:
     labels = {value: label for label, value in enumerate(values)}
     before, after = (submissions.read(submissions.path(number)) for number in (a, b))
     if before.keys() != after.keys():
-        raise UserError(f"submissions {a} and {b} are about different images")
+        raise Mismatch(f"submissions {a} and {b} are about different images")
     try:
         pairs = {i: (labels[before[i]], labels[after[i]]) for i in after}
     except KeyError as error:
-        raise UserError(f"label {error} of submission {a} or {b} is no class of {task.where}") from None
+        raise Mismatch(f"label {error} of submission {a} or {b} is no class of {task.where}") from None
     moved = {i: pair for i, pair in pairs.items() if pair[0] != pair[1]}
     total = len(moved)
     print(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..core import console
 from ..core.digests import FileDigests, digest_of
-from ..core.errors import UserError
+from ..core.errors import Damaged, Mismatch, NotFound, Unavailable
 from ..core.files import atomic_file
 from ..images import completeness
 from ..images.decoding import Policy
@@ -75,7 +75,7 @@ class Runtime:
         except (RuntimeError, AssertionError) as error:
             why = str(error).splitlines()[0]
             why = "no such kind of device" if "Expected one of" in why else why
-            raise UserError(f"DEVICE={self.device_name}: {why}. Give auto, cpu, cuda or cuda:1") from None
+            raise Unavailable(f"DEVICE={self.device_name}: {why}. Give auto, cpu, cuda or cuda:1") from None
         return device
 
     @property
@@ -243,13 +243,13 @@ class CompetitionTask(Task):
         if missed:
             names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
             more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
-            raise UserError(f"{found.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
+            raise Damaged(f"{found.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
         if count is not None and total != count:
-            raise UserError(f"{self.where}: count: {count}, but there are {total} images in {self.source}")
+            raise Mismatch(f"{self.where}: count: {count}, but there are {total} images in {self.source}")
         if missing and count is None:
             numbers = f"{len(missing)} numbers are missing, first {', '.join(map(str, missing[:SHOWN]))}"
             if self.recipe.columns[self.recipe.id_column] == "position":
-                raise UserError(
+                raise NotFound(
                     f"{found.folder}: {numbers}, and ids are positions: every row after them would shift. Put "
                     f"the images there, or write 'count: {total}' in {self.where} if there are no more"
                 )

@@ -15,7 +15,7 @@ from .. import models
 from ..core import artefacts
 from ..core.console import progress, say
 from ..core.digests import FORMAT, digest_of
-from ..core.errors import PromptsTooLong, UserError
+from ..core.errors import Damaged, PromptsTooLong
 from ..core.files import lock
 from ..recipes.prompts import PromptSet
 from . import canary
@@ -81,7 +81,7 @@ def _encode_new(runtime: Runtime, name: str, prompts: PromptSet) -> tuple[dict, 
     canary.check(runtime, name, "text", lambda: model.encode_text([canary.PROMPT]))
     rows = _encoded(runtime, model, name, new, prompts)
     if not math.isfinite(model.logit_scale or 0):
-        raise UserError(f"{name}: logit_scale is {model.logit_scale}: the weights are damaged, fetch them again")
+        raise Damaged(f"{name}: logit_scale is {model.logit_scale}: the weights are damaged, fetch them again")
     check_unchanged(runtime, name)
     before = known or {"prompts": [], "features": rows[:0]}
     content = {
@@ -102,9 +102,10 @@ def _encoded(runtime: Runtime, model: models.Model, name: str, new: list[str], p
                 rows.append(encoded.cpu())
                 bar.update(len(encoded))
         except PromptsTooLong as error:
-            raise UserError(f"{', '.join(prompts.files_of(error.prompts))}: {error}") from None
+            error.args = (f"{', '.join(prompts.files_of(error.prompts))}: {error}",)
+            raise
     found = torch.cat(rows)
     bad = first_not_finite(found)
     if bad is not None:
-        raise UserError(f"{name}: features of {new[bad]!r} are not finite: {model.why_not_finite([new[bad]])}")
+        raise Damaged(f"{name}: features of {new[bad]!r} are not finite: {model.why_not_finite([new[bad]])}")
     return found

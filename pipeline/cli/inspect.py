@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..chain.task import Runtime
 from ..core import artefacts
-from ..core.errors import UserError
+from ..core.errors import Damaged, NotFound
 from ._options import Arguments
 
 HELP = "what a cached file is and what it was made from"
@@ -26,14 +26,14 @@ def show(file: Path, root: Path = Path()) -> None:
     if file.is_dir():
         shards = sorted(file.glob("*.pt"))
         if not shards:
-            raise UserError(f"{file}: no .pt files in this folder")
+            raise NotFound(f"{file}: no .pt files in this folder")
         print(f"{file}: {len(shards)} shards; the first:")
         file = shards[0]
     if not file.is_file():
-        raise UserError(f"no file {file}; artefacts are below cache/")
+        raise NotFound(f"no file {file}; artefacts are below cache/")
     artefact = artefacts.load(file)
     if artefact is None:
-        raise UserError(f"{file}: not an artefact of this pipeline, or damaged")
+        raise Damaged(f"{file}: not an artefact of this pipeline, or damaged")
     for key, value in artefact.items():
         if key != "made_from":
             print(f"  {key:<14} {_described(value)}")

@@ -10,7 +10,7 @@ import yaml
 
 from ..chain.task import CompetitionTask, Runtime
 from ..core.console import say
-from ..core.errors import UserError, prefixed
+from ..core.errors import Exists, UserError, prefixed
 from ..core.files import atomic_file
 from ..images.listing import list_images
 from ..recipes import Project, checked_class_names, checked_name, read_json
@@ -87,7 +87,7 @@ def write(project: Project, name: str, images: str, classes: str) -> None:
         files[f"prompts/{name}/{stem}.yaml"] = CLASS.format(text=text)
     existing = [file for file in files if (project.root / file).exists()]
     if existing:
-        raise UserError(f"already there, nothing is overwritten: {', '.join(existing)}")
+        raise Exists(f"already there, nothing is overwritten: {', '.join(existing)}")
     for file, text in files.items():
         with atomic_file(project.root / file) as temporary:
             temporary.write_text(text, encoding="utf-8")

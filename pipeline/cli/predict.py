@@ -11,7 +11,7 @@ from pathlib import Path
 from ..chain.csv_format import warn_of_formulas
 from ..chain.task import Runtime
 from ..core.console import progress, say, warn
-from ..core.errors import UserError
+from ..core.errors import Damaged, Exists, UserError
 from ..core.files import atomic_file
 from ..core.tables import csv_lines, table
 from ..images.decoding import decode
@@ -52,7 +52,7 @@ def predict(
     if target.suffix not in (".csv", ".jsonl"):
         raise UserError(f"OUT={out}: must end in .csv or .jsonl")
     if target.exists():
-        raise UserError(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
+        raise Exists(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
     files = list_images(str(root / images), "IMAGES")
     classifier = Classifier(runtime, model)
     damaged, first, counts = [], [], Counter()
@@ -69,14 +69,14 @@ def predict(
             if len(first) < SHOWN:
                 first.append((name, found[0]["label"], f"{found[0]['score']:.4f}"))
         if not counts:
-            raise UserError(f"IMAGES={images}: none of the {len(damaged)} images could be read; nothing is written")
+            raise Damaged(f"IMAGES={images}: none of the {len(damaged)} images could be read; nothing is written")
     _print(first, counts)
     if target.suffix == ".csv":
         warn_of_formulas([*files.ids, *names])
     say("predict", model, f"{counts.total()} images, {len(names)} labels: {target}")
     if damaged:
         more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""
-        raise UserError(
+        raise Damaged(
             f"{len(damaged)} of {len(files.ids)} images could not be read and are not in {target}: "
             f"{', '.join(damaged[:NAMED])}{more}"
         )

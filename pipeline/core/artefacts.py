@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from .digests import digest_of, is_settled, stamp_of
-from .errors import UserError
+from .errors import Changed, Exists
 from .files import atomic_file, try_lock
 
 SHARD_NAME = re.compile(r"(\d+)-(\d+)\.pt")
@@ -91,7 +91,7 @@ def load_or_discard(path: Path, digest: str) -> dict | None:
 def discard(path: Path) -> None:
     """Say that a file of the cache is damaged, and remove it."""
     if path.is_dir() and not path.is_symlink():
-        raise UserError(f"{path}: a folder where a file of the cache belongs; move it away")
+        raise Exists(f"{path}: a folder where a file of the cache belongs; move it away")
     print(f"cache: {path} is damaged and is computed again", flush=True)
     path.unlink(missing_ok=True)
 
@@ -201,7 +201,7 @@ class Artefact:
         """The content of one of `shards`; UserError when it was damaged or removed since it was found usable."""
         shard = load(file, self.digest)
         if shard is None or not self._is_of(shard, start, stop):
-            raise UserError(f"{file} was damaged or removed while it was in use; run the same command again")
+            raise Changed(f"{file} was damaged or removed while it was in use; run the same command again")
         return shard
 
     def rows(self, key: str, start: int, stop: int) -> Any:
@@ -218,7 +218,7 @@ class Artefact:
                 parts.append(self.read(first, last, file)[key][end - first : stop - first])
                 end = min(last, stop)
         if end < stop:
-            raise UserError(
+            raise Changed(
                 f"rows {end} to {stop} were removed from {self.path} while they were in use; run the same command again"
             )
         return parts[0] if len(parts) == 1 else torch.cat(parts)

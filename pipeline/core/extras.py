@@ -6,7 +6,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from .errors import UserError
+from .errors import Unavailable
 
 PROJECT = "zero-shot-pipeline"
 WRITTEN = Path(__file__).parents[2] / "pyproject.toml"  # in a checkout; an installed package has it as metadata
@@ -27,7 +27,7 @@ def need(extra: str, what: str) -> None:
     missing = [pin for pin in pins(extra) if not _installed(pin.partition("==")[0])]
     if missing:
         names = ", ".join(pin.partition("==")[0] for pin in missing)
-        raise UserError(f"{what} needs {names}. Install: {sys.executable} -m pip install {' '.join(missing)}")
+        raise Unavailable(f"{what} needs {names}. Install: {sys.executable} -m pip install {' '.join(missing)}")
 
 
 def _installed(name: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from .errors import UserError, did_you_mean
+from .errors import NotFound, UserError, did_you_mean
 
 Found = TypeVar("Found")
 
@@ -72,7 +72,7 @@ def find(registry: Mapping[str, Found], kind: str, name: Any, where: str) -> Fou
     if name not in registry:
         _import_entry_points()
     if name not in registry:
-        raise UserError(f"{where}: unknown {kind} {name!r}.{did_you_mean(name, registry)}")
+        raise NotFound(f"{where}: unknown {kind} {name!r}.{did_you_mean(name, registry)}")
     return registry[name]
 
 
@@ -92,7 +92,7 @@ def bind(function: Callable, given: int, name: str, argument: Any, where: str) -
         raise UserError(f"{where}: {name} takes no argument (found {argument!r})")
     for key, value in values.items():
         if key not in parameters:
-            raise UserError(f"{where}: {name} has no argument {key!r}.{did_you_mean(key, parameters)}")
+            raise NotFound(f"{where}: {name} has no argument {key!r}.{did_you_mean(key, parameters)}")
         try:
             adapter = TypeAdapter(parameters[key].annotation, config=ConfigDict(strict=True))
             adapter.validate_python(value)

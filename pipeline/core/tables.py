@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from .errors import UserError
+from .errors import Damaged, NotFound
 
 NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
@@ -46,11 +46,11 @@ def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
     try:
         lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except csv.Error as error:
-        raise UserError(f"{where}: not a CSV file: {error}") from None
+        raise Damaged(f"{where}: not a CSV file: {error}") from None
     if not lines:
-        raise UserError(f"{where}: is empty")
+        raise Damaged(f"{where}: is empty")
     if any(len(line) != len(lines[0]) for line in lines):
-        raise UserError(f"{where}: not a table; every line needs the header's columns")
+        raise Damaged(f"{where}: not a table; every line needs the header's columns")
     return lines[0], lines[1:]
 
 
@@ -59,6 +59,6 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     try:
         return parse_csv(path.read_bytes().decode("utf-8-sig"), str(path))
     except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"no file {path}") from None
+        raise NotFound(f"no file {path}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text: {error.reason}") from None
+        raise Damaged(f"{path}: not UTF-8 text: {error.reason}") from None

@@ -33,7 +33,7 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
 )
 
 from ..core.digests import content_digest
-from ..core.errors import UserError
+from ..core.errors import Damaged, Unavailable
 from ..recipes import MAX_PIXELS
 
 VERSION = 2  # part of the digest of pixels: raise it when the same file gives other pixels
@@ -87,7 +87,7 @@ class Decoded:
     content: str = ""  # digest of the bytes that were decoded, as `core.digests.content_digest` gives it
 
 
-class DamagedImage(UserError):
+class DamagedImage(Damaged):
     """An image of which no picture can be made; `why`, without its name."""
 
     def __init__(self, name: str, why: str):
@@ -184,7 +184,7 @@ def _decoded(source: bytes | Image.Image, draft_size, policy: Policy, name: str,
     except UnidentifiedImageError:
         why = _unknown_kind(source)
     except MemoryError:
-        raise UserError(f"{name}: not enough memory to decode it; use fewer WORKERS, or a lower max_pixels") from None
+        raise Unavailable(f"{name}: not enough memory to decode it; use fewer WORKERS, or a lower max_pixels") from None
     except Exception as error:  # a damaged file fails in many ways, and all of them mean: not usable
         why = str(error) or type(error).__name__
     raise DamagedImage(name, why)

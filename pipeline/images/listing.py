@@ -12,7 +12,7 @@ from typing import Protocol
 from natsort import natsorted
 
 from ..core.digests import FileDigests
-from ..core.errors import UserError
+from ..core.errors import NotFound, UserError
 from .decoding import Decoded, Policy, read
 
 # names of the kinds that decoding reads
@@ -88,13 +88,13 @@ def list_images(pattern: str, where: str) -> ImageFiles:
             raise UserError(f"{where}: {pattern} is a file; give the folder of the images, or a glob such as '*.jpg'")
         if not folder.is_dir():
             variable = "DATA" if ": " in where else where  # a recipe's path is overridden by DATA=
-            raise UserError(f"{where}: no image folder {pattern}. Put the images there or say where: {variable}=path")
+            raise NotFound(f"{where}: no image folder {pattern}. Put the images there or say where: {variable}=path")
         files = {entry.name: entry.is_file() for entry in os.scandir(folder)}
     images = [name for name, is_file in files.items() if is_file and is_image(name)]
     if not images:
         below = next((path for path in folder.glob("*/*") if is_image(path.name)), None)
         hint = f". There are some deeper; give a glob: {folder}/**/*{below.suffix}" if below else ""
-        raise UserError(f"{where}: no images in {pattern}{hint}")
+        raise NotFound(f"{where}: no images in {pattern}{hint}")
     others = [name for name, is_file in files.items() if is_file != is_image(name)]
     return ImageFiles(folder, tuple(natsorted(images)), tuple(natsorted(others)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..core.registry import Registry
 from ..recipes import Preprocess
 from .upscale import Network, Place, opened
@@ -197,7 +197,7 @@ def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Ca
         for function, arguments in steps:
             image = function(image, recipe.size, **arguments)
         if image.size != (recipe.size, recipe.size):
-            raise UserError(
+            raise Mismatch(
                 f"{where}: the ops give {image.size[0]}x{image.size[1]} pixels, not "
                 f"{recipe.size}x{recipe.size}; add 'center_crop' or 'resize: squash'"
             )

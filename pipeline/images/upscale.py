@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..core.errors import UserError
+from ..core.errors import Damaged, Mismatch, NotFound, UserError
 from ..core.extras import need
 
 EXTENSIONS = (".safetensors", ".pth", ".ckpt")
@@ -31,9 +31,9 @@ class Network:
             model = spandrel.ModelLoader(device).load_from_file(path)
         except Exception as error:  # a damaged or unknown file fails in many ways
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{path}: no super-resolution network that spandrel knows ({reason[0]})") from None
+            raise Damaged(f"{path}: no super-resolution network that spandrel knows ({reason[0]})") from None
         if not isinstance(model, spandrel.ImageModelDescriptor) or model.input_channels not in (1, 3):
-            raise UserError(f"{path}: {model.architecture.name} does not enlarge RGB images")
+            raise Mismatch(f"{path}: {model.architecture.name} does not enlarge RGB images")
         self.model, self.device, self.scale = model.eval(), device, model.scale
         self.whole = model.tiling is not spandrel.ModelTiling.SUPPORTED  # such a network has to see all of the image
         self.lock = threading.Lock()
@@ -88,7 +88,7 @@ def opened(place: Place, arguments: dict, where: str) -> Callable[[], Network]:
         raise UserError(f"{where}: upscale: a network has its own factor and method; leave them out")
     path = place.root / arguments["network"]
     if not path.is_file():
-        raise UserError(f"{where}: upscale: no network at {path}; bring the file")
+        raise NotFound(f"{where}: upscale: no network at {path}; bring the file")
     if path.suffix.lower() not in EXTENSIONS:
         raise UserError(f"{where}: upscale: {path}: networks are read from {', '.join(EXTENSIONS)} files")
     return functools.partial(network, path, place.device, where)

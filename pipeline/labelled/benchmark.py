@@ -17,7 +17,7 @@ from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.console import rank, say
 from ..core.digests import FORMAT, digest_of
-from ..core.errors import UserError
+from ..core.errors import Changed, Mismatch
 from ..core.files import atomic_file
 from ..core.tables import csv_lines, markdown, table
 from ..maths import metrics
@@ -51,7 +51,7 @@ class Measurement:
         """What was predicted, row by row as in the data set's split."""
         stored = artefacts.load(self.file)
         if stored is None:
-            raise UserError(f"{self.file} was damaged or removed while it was in use; run the same command again")
+            raise Changed(f"{self.file} was damaged or removed while it was in use; run the same command again")
         return Predictions(*(stored[key].numpy() for key in PREDICTED), len(self.class_names))
 
 
@@ -177,7 +177,7 @@ def class_probs(task: DatasetTask, member: Member, pooling: str) -> OfFeatures:
         try:
             return columns.class_probs(of_prompts(images), pooling)
         except ValueError as error:
-            raise UserError(f"prompts/{task.prompts_name}: {error}") from None
+            raise Mismatch(f"prompts/{task.prompts_name}: {error}") from None
 
     return pooled
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..chain.task import Task
-from ..core.errors import UserError
+from ..core.errors import Forbidden, UserError
 from .task import DatasetTask
 
 MOST_IMAGES = 20_000  # of larger sets this many are looked at, evenly picked
@@ -34,7 +34,7 @@ def refuse_test_labels(task: Task, allowed: bool, split: str, instead: str) -> N
         raise UserError(f"a competition has no labels to rank with: give DATASET=name, or {instead}")
     if is_reported(task) and not allowed:
         dev = split.format(task.recipe.dev) if task.recipe.dev else f"another split, or 'dev:' in {task.where}"
-        raise UserError(
+        raise Forbidden(
             f"{task.where}: {task.split!r} is the split that is reported; its labels are not looked at. "
             f"Give {dev}, {instead}, or TEST_LABELS=1 if you mean it"
         )

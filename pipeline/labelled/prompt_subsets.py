@@ -14,7 +14,7 @@ import torch
 from ..chain import features, probs, text
 from ..chain.columns import Columns
 from ..chain.task import Task
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..maths import metrics, zeroshot
 from ..maths.metrics import Interval
 from ..recipes.member import Member
@@ -63,7 +63,7 @@ class SubsetScorer:
         try:
             return zeroshot.class_probs(self._prompt_probs, labels, weights, classes, self.pooling).numpy()
         except ValueError as error:
-            raise UserError(str(error)) from None
+            raise Mismatch(str(error)) from None
 
     def labels(self, keep: np.ndarray) -> np.ndarray:
         """(N,), the class that is most probable with the prompts `keep`."""

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..chain.task import Task
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import NotFound, did_you_mean
 from ..images.decoding import Policy
 from ..recipes import Dataset, Rules
 from . import readers
@@ -70,7 +70,7 @@ class DatasetTask(Task):
         chosen = tuple(row for row in self.rows if row.split == self.split)
         if not chosen:
             known = {row.split for row in self.rows}
-            raise UserError(f"{self.where}: no split {self.split!r} in the data.{did_you_mean(self.split, known)}")
+            raise NotFound(f"{self.where}: no split {self.split!r} in the data.{did_you_mean(self.split, known)}")
         return Samples(chosen)
 
     @cached_property

@@ -14,7 +14,7 @@ from ..chain.ledger import Ledger, content_digest, now, number_of, upload_state
 from ..chain.scores import board_sees
 from ..chain.task import CompetitionTask
 from ..core.console import progress, say
-from ..core.errors import UserError
+from ..core.errors import Damaged, Exists, Forbidden, Mismatch, NotFound, Unavailable, prefixed
 from . import scores
 from .services import Busy, Entry, NoAnswer, Refused, Service, service_of
 
@@ -39,7 +39,7 @@ def run(task: CompetitionTask, number: int | None = None) -> None:
         entry = _there(line, entries, service)
         if entry is None:
             if not allowance.left:
-                raise UserError(f"{service.name}: {allowance.words}")
+                raise Forbidden(f"{service.name}: {allowance.words}")
             say("upload", path.stem, allowance.words)
             entry = _send(service, ledger, path, line)
         _note(ledger, line, entry)
@@ -51,21 +51,22 @@ def _path(ledger: Ledger, number: int | None) -> Path:
         return ledger.path(number)
     files = ledger.files()
     if not files:
-        raise UserError(f"no submissions in {ledger.folder} yet: make submit")
+        raise NotFound(f"no submissions in {ledger.folder} yet: make submit")
     return files[-1]
 
 
 def _checked(form: CsvFormat, path: Path) -> dict[str, str]:
     """The log line of a file that is a valid submission and what was logged; UserError else."""
     content = path.read_bytes()
-    try:
-        form.check(content.decode())
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
+    with prefixed(str(path)):
+        try:
+            form.check(content.decode())
+        except UnicodeDecodeError as error:
+            raise Damaged(str(error)) from None
     with form.ledger.locked():
         line = form.ledger.note(path)
     if line["digest"] != content_digest(content):
-        raise UserError(
+        raise Mismatch(
             f"{path}: is not the file that was logged (digest {content_digest(content)}, then {line['digest']}); put "
             "that back, or give this one the next free number"
         )
@@ -91,9 +92,9 @@ def _refuse_known_content(ledger: Ledger, line: dict[str, str]) -> None:
         if other["digest"] != line["digest"] or state in ("", "rejected"):
             continue
         if state == "scored":
-            raise UserError(f"{known} uploaded at {other['uploaded']}: public {other['public'] or 'not known'}")
+            raise Exists(f"{known} uploaded at {other['uploaded']}: public {other['public'] or 'not known'}")
         if other["number"] != line["number"] or state == "pending":
-            raise UserError(
+            raise Exists(
                 f"{known} sent at {other['uploaded']}, without a score so far: 'make upload N={other['number']}' asks "
                 "for it"
             )
@@ -115,7 +116,7 @@ def _there(line: dict[str, str], entries: list[Entry], service: Service) -> Entr
     for entry in entries:
         if entry.description.endswith(f" {line['digest']}"):
             score = f"public {entry.public}" if entry.public else entry.state
-            raise UserError(f"{service.name} has this content already, as {entry.description!r}: {score}")
+            raise Exists(f"{service.name} has this content already, as {entry.description!r}: {score}")
     return None
 
 
@@ -126,7 +127,7 @@ def _send(service: Service, ledger: Ledger, path: Path, line: dict[str, str]) ->
         _refuse_known_content(ledger, before)  # another run may just have sent it
         young = GRACE - _age(before["uploaded"]) if upload_state(before) == "unanswered" else 0
         if young > 0:
-            raise UserError(
+            raise Unavailable(
                 f"submission {line['number']} was sent at {before['uploaded']} without an answer so far, and "
                 f"{service.name} does not list it yet. The same command looks again, and sends it if it is not there "
                 f"in {young:.0f} s"
@@ -163,7 +164,7 @@ def _look_for(service: Service, line: dict[str, str], why: str) -> Entry:
         if there:
             return there
         why = f"{service.name} does not list it"
-    raise UserError(
+    raise Unavailable(
         f"{why}: whether submission {line['number']} arrived is not certain, so it is not sent again now. "
         f"'make upload N={line['number']}' looks for it again, and sends it only if it is not there"
     )
@@ -209,7 +210,7 @@ def wait_for_score(service: Service, ledger: Ledger, line: dict[str, str]) -> No
             return
     _note(ledger, line, entry)
     if entry.state == "rejected":
-        raise UserError(f"{service.name}: submission {line['number']} {scores.told(line, entry)}")
+        raise Forbidden(f"{service.name}: submission {line['number']} {scores.told(line, entry)}")
     best = ledger.best()
     so_far = f"; the best is {best['public']}, of submission {best['number']}" if best else ""
     say("upload", name, f"{scores.told(line, entry)}{so_far}")

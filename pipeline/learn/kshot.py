@@ -19,7 +19,7 @@ from ..chain.task import Runtime
 from ..core import artefacts
 from ..core.console import progress, rank
 from ..core.digests import FORMAT, digest_of
-from ..core.errors import UserError
+from ..core.errors import Mismatch, UserError
 from ..core.tables import csv_text, markdown
 from ..labelled.task import DatasetTask
 from ..maths.metrics import Interval, mean_interval
@@ -96,7 +96,7 @@ def _numbers(written: Sequence[str | int]) -> list[int]:
 def _methods(asked: Sequence[str], with_text: bool) -> list[str]:
     for name in asked:
         if heads.METHODS.find(name, "METHODS").needs_text and not with_text:
-            raise UserError(f"METHODS: {name} needs a text tower, and the model has none")
+            raise Mismatch(f"METHODS: {name} needs a text tower, and the model has none")
     usual = sorted((one.in_kshot, name) for name, one in heads.METHODS.items() if one.in_kshot)
     return list(asked or [name for _, name in usual if with_text or not heads.METHODS[name].needs_text])
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Damaged, Mismatch, NotFound, did_you_mean
 from ..maths import stacking
 from ..models import heads
 from ..models.heads import Captions, Examples, Head, TrainingData
@@ -45,7 +45,7 @@ def split(recipe: Unseen, classes: dict[str, str], root: Path, where: str) -> Cl
         unseen[_listed(root / recipe.file, classes, where)] = True
     else:
         if recipe.number > len(names) - 3:
-            raise UserError(
+            raise Mismatch(
                 f"{where}: unseen: number: {recipe.number} of {len(names)} classes leaves fewer than three "
                 "seen ones; two are trained on and one chooses"
             )
@@ -53,7 +53,7 @@ def split(recipe: Unseen, classes: dict[str, str], root: Path, where: str) -> Cl
     seen = np.flatnonzero(~unseen)
     number = recipe.validation or max(1, round(len(seen) * unseen.sum() / len(names)))
     if not unseen.any() or number > len(seen) - 2:
-        raise UserError(
+        raise Mismatch(
             f"{where}: unseen: {unseen.sum()} unseen and {number} validation classes of {len(names)} leave "
             f"{len(seen) - number} to train on; at least one, one and two are needed"
         )
@@ -65,15 +65,15 @@ def split(recipe: Unseen, classes: dict[str, str], root: Path, where: str) -> Cl
 def _listed(path: Path, classes: dict[str, str], where: str) -> list[int]:
     """Labels of the classes a file names, a line each, as published or as in prompts."""
     if not path.is_file():
-        raise UserError(f"{where}: unseen: file: no {path}")
+        raise NotFound(f"{where}: unseen: file: no {path}")
     label = {name: number for pair in (classes, classes.values()) for number, name in enumerate(pair)}
     try:
         names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise Damaged(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     for name in names:
         if name not in label:
-            raise UserError(f"{path}: the data has no class {name!r}.{did_you_mean(name, classes)}")
+            raise NotFound(f"{path}: the data has no class {name!r}.{did_you_mean(name, classes)}")
     return [label[name] for name in names]
 
 
@@ -110,7 +110,7 @@ def fit(
     """
     name = method[0]
     if not heads.METHODS.find(name, where).for_unseen:
-        raise UserError(
+        raise Mismatch(
             f"{where}: method {name} knows only the classes it was trained on; for unseen classes take "
             f"{', '.join(heads.having(for_unseen=True))}"
         )

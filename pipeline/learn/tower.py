@@ -23,7 +23,7 @@ from ..core import artefacts
 from ..core.artefacts import Artefact
 from ..core.console import rank, say, world
 from ..core.digests import FORMAT
-from ..core.errors import UserError
+from ..core.errors import Mismatch, Unavailable, UserError
 from ..core.extras import need
 from ..labelled.task import DatasetTask
 from ..models import heads
@@ -127,7 +127,7 @@ def _checked(task: Runtime, recipe: Training, where: str) -> Finetune:
         key = "captions" if recipe.captions else "unseen"
         raise UserError(f"{where}: {key}: not with method finetune; cosine and clip_adapter take it")
     if task.project.preprocess(pixels).views:
-        raise UserError(
+        raise Mismatch(
             f"{where}: model: preprocess/{pixels}.yaml has views; a tower is trained on single images, "
             "which 'augment' changes"
         )
@@ -139,7 +139,7 @@ def _precision(task: Runtime, settings: Finetune, where: str) -> str:
     """fp32 on a CPU and bf16 elsewhere, unless one was asked for."""
     on_cpu = task.device.type == "cpu"
     if settings.precision == "fp16" and on_cpu:
-        raise UserError(f"{where}: precision: fp16 needs a GPU; take bf16 or fp32")
+        raise Unavailable(f"{where}: precision: fp16 needs a GPU; take bf16 or fp32")
     return settings.precision if settings.precision != "auto" else "fp32" if on_cpu else "bf16"
 
 
@@ -202,7 +202,7 @@ def _loop(
     data = source.data(known)
     parts = settings.accumulate * accelerator.num_processes
     if min(len(rows), settings.batch) < 2 * parts:
-        raise UserError(
+        raise Mismatch(
             f"{name}: {len(rows)} training images in batches of {settings.batch} are too few for {parts} "
             "parts of at least two; lower 'accumulate' or the number of processes"
         )

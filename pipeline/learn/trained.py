@@ -15,7 +15,7 @@ import yaml
 
 from ..core.console import say, warn
 from ..core.digests import digest_of
-from ..core.errors import UserError
+from ..core.errors import Exists, UserError
 from ..core.files import atomic_file
 from ..models import heads
 from ..models.heads import TrainingData
@@ -48,7 +48,7 @@ def check_names(project: Project, names: list[str], where: str) -> None:
     for name in set(names) & set(project.models):
         file = project.model_file(name)
         if file != project.root / FOLDER / name / "model.yaml":
-            raise UserError(f"{where}: {file} has a model called {name!r}; give the recipe another name")
+            raise Exists(f"{where}: {file} has a model called {name!r}; give the recipe another name")
 
 
 def reused(project: Project, names: list[str], made_from: dict, where: str) -> list[Trained]:
@@ -79,7 +79,7 @@ def finished(folder: Path, made_from: dict, where: str) -> Trained | None:
         why = "by other code of its method, which has changed since"
     else:
         return Trained(folder.name, folder, record)
-    raise UserError(
+    raise Exists(
         f"{where}: {folder} was trained {why}, and is not overwritten. "
         f"Give the recipe another name, or remove the folder: rm -r {folder}"
     )

@@ -9,7 +9,7 @@ from ..chain import features, text
 from ..chain.columns import Columns
 from ..chain.task import Runtime
 from ..core.digests import digest_of
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..labelled.task import DatasetTask
 from ..models import has_text
 from ..models.heads import Captions, Examples, TrainingData
@@ -23,7 +23,7 @@ def examples(task: DatasetTask, member: Member) -> Examples:
     seen, _ = features.of_member(task, member)
     rows = seen.rows("features", 0, len(seen.ids)).float()
     if rows.ndim != 2:
-        raise UserError(
+        raise Mismatch(
             f"{member}: training needs one feature per image, and this member has several; take a "
             "preprocess recipe without 'view_pooling: confident', and a model with one vector"
         )

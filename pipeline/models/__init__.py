@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..core.digests import FileDigests
-from ..core.errors import UserError
+from ..core.errors import Mismatch, NotFound
 from ..recipes import HEAD, ModelEntry
 from . import family, hub
 from .family import Wanted
@@ -67,12 +67,12 @@ def has_text(name: str, entry: ModelEntry) -> bool:
 def check_text(name: str, entry: ModelEntry) -> None:
     """UserError when the family has no text tower; told before any image is encoded in vain."""
     if entry.family == HEAD:
-        raise UserError(
+        raise Mismatch(
             f"{name} is a trained head: it gives the classes it was trained on, from cached features of "
             f"{entry.base}, and takes no prompts. It works in benchmarks and ensembles"
         )
     if not has_text(name, entry):
-        raise UserError(
+        raise Mismatch(
             f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
             "plots; prompts need a model with a text tower, e.g. of family open_clip"
         )
@@ -104,7 +104,7 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
         try:
             contents = {p.relative_to(path).as_posix(): digests.of(p) for p in files}
         except FileNotFoundError:
-            raise UserError(f"models.yaml: {name}: no weights at {entry.weights}") from None
+            raise NotFound(f"models.yaml: {name}: no weights at {entry.weights}") from None
     return {**source, "contents": contents}
 
 
@@ -134,7 +134,7 @@ def check_trainable(name: str, entry: ModelEntry) -> None:
     """UserError when weights of the family cannot be written back, told before anything slow."""
     if not family.traits(name, entry).trainable:
         able = ", ".join(sorted(family.having(trainable=True)))
-        raise UserError(f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {able}")
+        raise Mismatch(f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {able}")
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dict:

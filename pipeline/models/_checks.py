@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import PromptsTooLong, UserError, did_you_mean
+from ..core.errors import Mismatch, NotFound, PromptsTooLong, UserError, did_you_mean
 from ..recipes import ModelEntry
 
 TOLERANCE = 1e-4  # of mean and std: published configs round to 4 digits or more
@@ -42,7 +42,7 @@ def facts(entry: ModelEntry, checkpoint, where: str):
             continue
         if check not in entry.allow:
             other = KEEP.get(check, f", or keep it with 'allow: [{check}]'")
-            raise UserError(
+            raise Mismatch(
                 f"{where}: {check}: the entry says {fact}: {_shown(declared)}, the checkpoint was trained "
                 f"with {_shown(found)}. Correct the entry{other}"
             )
@@ -89,13 +89,13 @@ def recipe(member: str, recipe, size: int | None, resize_mode: str | None, fitti
     model, _, name = member.partition("@")
     mode = recipe_resize_mode(recipe.ops)
     if size and recipe.size != size and "size" not in allow:
-        raise UserError(
+        raise Mismatch(
             f"{member}: preprocess/{name}.yaml makes {recipe.size} pixels, {model} takes {size}. "
             f"Recipes of that size: {', '.join(fitting(size, None)) or 'none, write one'}"
         )
     if resize_mode and mode and mode != resize_mode and "resize_mode" not in allow:
         good = ", ".join(fitting(recipe.size, resize_mode)) or "none, write one"
-        raise UserError(
+        raise Mismatch(
             f"{member}: preprocess/{name}.yaml resizes by {mode}, {model} was trained with {resize_mode}. "
             f"Recipes that do: {good}. To use it all the same: 'allow: [resize_mode]' in the model's "
             "entry"
@@ -105,7 +105,7 @@ def recipe(member: str, recipe, size: int | None, resize_mode: str | None, fitti
 def vocabulary(tokens: int, rows: int, where: str, allow: tuple[str, ...]) -> None:
     """The tokenizer must be the embedding's: never more ids than rows, nor far fewer."""
     if tokens > rows or (tokens < FEWER * rows and "vocabulary" not in allow):
-        raise UserError(
+        raise Mismatch(
             f"{where}: vocabulary: the tokenizer has {tokens} tokens, the token embedding {rows} rows; "
             "it is another model's tokenizer. Give its own: 'tokenizer: folder or hub id'"
         )
@@ -189,7 +189,7 @@ def run_in_fp32(module: nn.Module, kinds: tuple[str, ...], where: str) -> None:
     known = {type(layer).__name__ for layer in module.modules()}
     for kind in kinds:
         if kind not in known:
-            raise UserError(f"{where}: fp32_layers: this tower has no {kind!r}.{did_you_mean(kind, known)}")
+            raise NotFound(f"{where}: fp32_layers: this tower has no {kind!r}.{did_you_mean(kind, known)}")
     for layer in module.modules():
         if type(layer).__name__ in kinds:
             layer.float().forward = _in_fp32(layer.forward)

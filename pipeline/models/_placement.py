@@ -14,7 +14,7 @@ from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils import compute_module_sizes, get_balanced_memory, offload_weight, set_module_tensor_to_device
 from torch import Tensor, nn
 
-from ..core.errors import UserError
+from ..core.errors import Unavailable
 from . import _preflight
 
 SHARE = 0.85  # of a GPU's free memory for weights; activations need the rest
@@ -62,7 +62,7 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
         if need <= room[first]:
             return {"": torch.device("cuda", first)}
         if device.index is not None:
-            raise UserError(
+            raise Unavailable(
                 f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room[first] / GIB:.1f} GiB "
                 "are free for them; DEVICE=auto spreads them over all devices"
             )
@@ -71,7 +71,7 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
     limits = get_balanced_memory(model, dict(max_memory), no_split_module_classes=list(whole))
     where = dict(infer_auto_device_map(model, limits, no_split_module_classes=list(whole)))
     if set(where.values()) == {"disk"}:
-        raise UserError(
+        raise Unavailable(
             f"the weights take {size_of(model) / GIB:.3g} GiB, and {max_memory} does not even hold "
             "one block; free some memory or take a smaller model"
         )

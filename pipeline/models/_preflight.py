@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..core.errors import UserError
+from ..core.errors import Unavailable
 
 GB = 1e9
 MARGIN = 1.05  # of what is needed, for everything that is not weights
@@ -15,7 +15,7 @@ def disk(name: str, folder: Path, needed: float) -> None:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
-        raise UserError(
+        raise Unavailable(
             f"model {name}: {_gb(needed)} to download to {folder}, {_gb(free)} free. Make room, or keep "
             "the hub's cache on another disk: HF_HOME=folder"
         )
@@ -27,7 +27,7 @@ def memory(name: str, needed: float, device, dtype: str) -> None:
     free = _free_on_gpu(device) if device.type == "cuda" else free_on_host()
     if needed > free:
         halve = " (half of it with DTYPE=fp16 or bf16)" if dtype == "fp32" and needed / 2 < free else ""
-        raise UserError(
+        raise Unavailable(
             f"model {name}: needs {_gb(needed)} of memory on {device}{halve}, {_gb(free)} free. Close what "
             "else runs there, or choose a smaller model or another DEVICE"
         )

@@ -13,7 +13,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core.errors import UserError, prefixed
+from ..core.errors import Mismatch, prefixed
 from ..core.files import atomic_file
 from . import _checks, _preflight, hub
 from ._intact import Watch
@@ -73,13 +73,13 @@ def check(wanted: Wanted, module: nn.Module, state: Mapping[str, Tensor]) -> Non
     unexpected = () if "unexpected_keys" in wanted.entry.allow else set(state) - expected
     if missing or unexpected:
         hint = "" if missing else "; 'allow: [unexpected_keys]' ignores them"
-        raise UserError(
+        raise Mismatch(
             f"{wanted.where}: the checkpoint is of another architecture: "
             f"{_listed('missing', missing)}, {_listed('unexpected', unexpected)}{hint}"
         )
     for key, parameter in module.state_dict().items():
         if key in state and state[key].shape != parameter.shape:
-            raise UserError(f"{wanted.where}: {_other_shape(key, tuple(state[key].shape), tuple(parameter.shape))}")
+            raise Mismatch(f"{wanted.where}: {_other_shape(key, tuple(state[key].shape), tuple(parameter.shape))}")
 
 
 def _listed(what: str, keys) -> str:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..core._torchvision import allow_import
-from ..core.errors import UserError
+from ..core.errors import Unavailable
 from . import _checks
 from ._tower import Tokenizer
 from .family import Wanted
@@ -29,7 +29,7 @@ def library_tokenizer(wanted: Wanted, text: dict, name: str, context: int) -> To
             own = open_clip.get_tokenizer(name, context_length=context)
     except (OSError, ValueError) as error:
         missing = text.get("hf_tokenizer_name", entry.tokenizer)
-        raise UserError(
+        raise Unavailable(
             f"{wanted.where}: its tokenizer {missing} is not on disk and could not be fetched. Bring its folder: "
             f"'tokenizer: path'. {str(error).splitlines()[0]}"
         ) from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..maths.zeroshot import normalise
 from . import _checks
 from .family import Wanted
@@ -78,7 +78,7 @@ class Tower:
         """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""
         size = tuple(pixels.shape[-2:])
         if size != (self.image_size, self.image_size) and "size" not in self.allow:
-            raise UserError(
+            raise Mismatch(
                 f"{self.where}: pixels of {size[0]} x {size[1]}, and the model takes {self.image_size} x "
                 f"{self.image_size}; choose a preprocess recipe of that size"
             )
@@ -132,7 +132,7 @@ class Tower:
         UserError for a tower that cannot be trained and written back.
         """
         if self.fused:
-            raise UserError(
+            raise Mismatch(
                 f"{self.where}: branches of training were put together when it was loaded: it cannot be "
                 "trained further; take another model"
             )
@@ -169,7 +169,7 @@ class Encoder(nn.Module):
             parameter.requires_grad_(True)
         features = self(torch.zeros(1, 3, self.image_size, self.image_size, device=self._mean.device))
         if features.ndim != 2:
-            raise UserError(f"{self.where}: an image has several feature vectors; a tower with one can be fine-tuned")
+            raise Mismatch(f"{self.where}: an image has several feature vectors; a tower with one can be fine-tuned")
         gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.requires_grad_(gradient is not None)
@@ -185,6 +185,6 @@ class Encoder(nn.Module):
                 except (AssertionError, ValueError, NotImplementedError):
                     break
                 return
-        raise UserError(
+        raise Mismatch(
             f"{self.where}: this tower has no gradient checkpointing; leave it out, and save memory with 'accumulate'"
         )

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core.errors import Damaged, Forbidden, Mismatch, NotFound
 
 if TYPE_CHECKING:
     from ._intact import Watch
@@ -30,7 +30,7 @@ def open_weights(
     truncated, not a checkpoint, or holds anything but tensors and plain containers.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise NotFound(f"{path}: no such file")
     if path.name.endswith(".index.json"):
         return Shards(path, fetch, watch)
     if path.suffix != ".safetensors":
@@ -52,7 +52,7 @@ class SafeTensors(Mapping):
         try:
             self._file = safe_open(path, framework="pt")
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
+            raise Damaged(f"{path}: not a whole safetensors file ({error}); fetch it again") from None
         self._names = dict.fromkeys(self._file.keys())
 
     def in_order(self) -> list[str]:
@@ -65,7 +65,7 @@ class SafeTensors(Mapping):
         try:
             return self._file.get_tensor(name)
         except (SafetensorError, RuntimeError, OSError) as error:
-            raise UserError(f"{self._path}: {name} cannot be read ({error}); fetch it again") from None
+            raise Damaged(f"{self._path}: {name} cannot be read ({error}); fetch it again") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -82,10 +82,10 @@ class Shards(Mapping):
         try:
             self._file_of = dict(json.loads(index.read_text())["weight_map"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{index}: not an index of shards ({type(error).__name__}: {error})") from None
+            raise Damaged(f"{index}: not an index of shards ({type(error).__name__}: {error})") from None
         outside = sorted({f"{file}" for file in self._file_of.values() if Path(str(file)).name != file})
         if outside:
-            raise UserError(f"{index}: shards must be plain file names beside the index, found {outside[:3]}")
+            raise Damaged(f"{index}: shards must be plain file names beside the index, found {outside[:3]}")
 
     def need(self, names: Iterable[str]) -> None:
         """Fetch the shards of these tensors that are not there."""
@@ -104,7 +104,7 @@ class Shards(Mapping):
         shard = open_weights(self._index.parent / file, watch=self._watch)
         listed = {name for name, where in self._file_of.items() if where == file}
         if listed != set(shard):
-            raise UserError(
+            raise Mismatch(
                 f"{self._index}: {file} holds other tensors than the index lists: "
                 f"{some(listed ^ set(shard))}; index and shards are of different downloads"
             )
@@ -124,7 +124,7 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
             zipped = file.read(2) != b"\x80\x02"  # what torch < 1.6 wrote is a bare pickle, which cannot be mapped
         content = torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(
+        raise Forbidden(
             f"{path}: holds more than tensors, and unpickling could run any code: refused "
             f"({str(error).strip().splitlines()[0]}). Take the .safetensors file, or a state dict "
             "saved by someone you trust"
@@ -134,15 +134,15 @@ def _torch_file(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damage makes the reader fail in many ways
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if "TorchScript" in reason:
-            raise UserError(
+            raise Forbidden(
                 f"{path}: a TorchScript archive, which is code: refused. Take the .safetensors file, or a "
                 "state dict of tensors"
             ) from None
-        raise UserError(f"{path}: not a whole torch file ({reason}); fetch it again") from None
+        raise Damaged(f"{path}: not a whole torch file ({reason}); fetch it again") from None
     while isinstance(content, dict) and (inner := [w for w in WRAPPERS if isinstance(content.get(w), dict)]):
         content = content[inner[0]]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: not a state dict; expected names and tensors, or one of {WRAPPERS} holding them")
+        raise Damaged(f"{path}: not a state dict; expected names and tensors, or one of {WRAPPERS} holding them")
     if content and all(name.startswith("module.") for name in content):
         return {name.removeprefix("module."): tensor for name, tensor in content.items()}
     return dict(content)

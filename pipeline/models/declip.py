@@ -6,7 +6,7 @@ bias in the text projection and a `<|mask|>` token among the special ones.
 
 from torch import Tensor
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch, NotFound
 from . import _checks, _skeleton, open_clip
 from ._tokenizers import SimpleTokenizer, clip_tokenizer
 from ._tower import Facts, Tower
@@ -22,7 +22,7 @@ HEAD_WIDTH = 64
 def load(wanted: Wanted) -> Tower:
     """Map the file onto open_clip's CLIP with QuickGELU and load one tower of it."""
     if not wanted.path:
-        raise UserError(
+        raise NotFound(
             f"{wanted.where}: DeCLIP is for academic use and has to be brought: 'weights: path of the .pth.tar'"
         )
     state = renamed(_skeleton.read(wanted, wanted.path))
@@ -58,7 +58,7 @@ def config_of(state: dict[str, Tensor], where: str) -> dict:
         projection, words = state["text_projection.weight"], state["token_embedding.weight"]
         context = state["positional_embedding"].shape[0]
     except KeyError as error:
-        raise UserError(f"{where}: {error.args[0]} is missing; this is no DeCLIP ViT checkpoint") from None
+        raise Mismatch(f"{where}: {error.args[0]} is missing; this is no DeCLIP ViT checkpoint") from None
     width, patch = patches.shape[0], patches.shape[-1]
     return {
         "embed_dim": projection.shape[0],

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import UserError, did_you_mean, prefixed
+from ..core.errors import Damaged, Mismatch, NotFound, UserError, did_you_mean, prefixed
 from . import _checks, _preflight, _skeleton, hub
 from . import _eva_towers as towers
 from ._intact import Watch
@@ -78,7 +78,7 @@ def _config(wanted: Wanted) -> towers.EvaConfig:
     """The sizes: those of the architecture, or of the folder's own eva_config.json."""
     entry, published = wanted.entry, towers.PUBLISHED.get(wanted.entry.architecture)
     if entry.architecture is not None and published is None:
-        raise UserError(
+        raise NotFound(
             f"unknown architecture {entry.architecture!r}.{did_you_mean(entry.architecture, towers.PUBLISHED)}"
         )
     own = wanted.path and wanted.path / CONFIG_FILE
@@ -89,7 +89,7 @@ def _config(wanted: Wanted) -> towers.EvaConfig:
     config = _read_config(own)
     if published not in (None, config):
         differ = [key for key, value in asdict(config).items() if value != getattr(published, key)]
-        raise UserError(
+        raise Mismatch(
             f"{own}: differs from architecture {entry.architecture} in {', '.join(differ)}; "
             "leave 'architecture' out if the file is right"
         )
@@ -102,12 +102,12 @@ def _read_config(path: Path) -> towers.EvaConfig:
         content = dict(json.loads(path.read_text()))
         wrong = sorted(key for key, value in content.items() if type(value) is not types.get(key))
         if wrong:
-            raise UserError(f"{path}: unknown keys or wrong values: {', '.join(wrong)}")
+            raise Damaged(f"{path}: unknown keys or wrong values: {', '.join(wrong)}")
         return towers.EvaConfig(**content)
     except UserError:
         raise
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: not the sizes of an EVA-CLIP ({error})") from None
+        raise Damaged(f"{path}: not the sizes of an EVA-CLIP ({error})") from None
 
 
 def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, wanted: Wanted) -> str:
@@ -124,7 +124,7 @@ def _layout(weights: Mapping[str, Tensor], config: towers.EvaConfig, wanted: Wan
     if missing or unexpected:
         found = [f"missing: {some(missing)}"] * bool(missing) + [f"unexpected: {some(unexpected)}"] * bool(unexpected)
         hint = "" if missing else ", or ignore them: 'allow: [unexpected_keys]'"
-        raise UserError(
+        raise Mismatch(
             f"not the {wanted.tower} tower of this architecture. {'; '.join(found)}. "
             f"Check 'architecture', or fetch the file again{hint}"
         )
@@ -147,10 +147,10 @@ def _tensors(
 def _refuse_shape(name: str, source: str, found: Tensor, expected: Tensor) -> None:
     what = f"{source}: the file has {tuple(found.shape)}, the architecture {tuple(expected.shape)}"
     if name == "stem.position":
-        raise UserError(
+        raise Mismatch(
             f"{what}. The checkpoint was made for another image size or context length; positions are not interpolated"
         )
-    raise UserError(f"{what}. Check 'architecture'")
+    raise Mismatch(f"{what}. Check 'architecture'")
 
 
 def _logit_scale(weights: Mapping[str, Tensor], given: float | None) -> float:

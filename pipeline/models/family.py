@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import UserError
+from ..core.errors import Mismatch
 from ..core.registry import find
 from ..recipes import HEAD, ModelEntry
 
@@ -84,7 +84,7 @@ def traits(name: str, entry: ModelEntry) -> Family:
         find(CHECKS, "check", check, f"models.yaml: {name}: allow")
     found = _declared(find(FAMILIES, "family", entry.family, f"models.yaml: {name}"))
     if "size" in entry.allow and not found.any_size:
-        raise UserError(
+        raise Mismatch(
             f"models.yaml: {name}: allow: 'size' is for backbones of family "
             f"{' or '.join(having(any_size=True))}, whose convolutions take any size; with position embeddings it is "
             "'position_embedding'"

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from ..core.digests import read_memo, write_memo
-from ..core.errors import UserError
+from ..core.errors import NotFound, Unavailable, UserError
 from ..core.files import atomic_file
 from ..recipes import ModelEntry
 from . import _preflight, family
@@ -63,7 +63,7 @@ def weights(wanted: Wanted, repo: str | None = None, file: str | None = None, re
     files = tuple(dict.fromkeys((*files, "model.safetensors")))
     there = [path / one for one in files if (path / one).is_file()]
     if not there:
-        raise UserError(f"{wanted.where}: no weights in {path}; one of {', '.join(files)} is needed")
+        raise NotFound(f"{wanted.where}: no weights in {path}; one of {', '.join(files)} is needed")
     return there[0]
 
 
@@ -198,7 +198,7 @@ def _explained(name: str, repo: str, what: str) -> Iterator[None]:
         if not isinstance(error, OSError) and not library.startswith(CLIENTS):
             raise
         fix = "Bring the file and name it in models.local.yaml ('weights: path'), or run where the hub can be reached"
-        raise UserError(
+        raise Unavailable(
             f"model {name} is not on disk and could not be downloaded: {repo}/{what} to "
             f"{constants.HF_HUB_CACHE}. {_reason(error, repo)}. {fix}"
         ) from None

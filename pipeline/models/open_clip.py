@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core._torchvision import allow_import
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Damaged, Mismatch, NotFound, did_you_mean
 from ..core.files import atomic_file
 from ..recipes import ModelEntry
 from . import _checks, _preflight, _skeleton, hub
@@ -134,12 +134,12 @@ def find(wanted: Wanted) -> Source:
             own = json.loads((path / CONFIG_FILE).read_text())
             config = own["model_cfg"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{where}: {path} is no folder of open_clip: {type(error).__name__}: {error}") from None
+            raise Damaged(f"{where}: {path} is no folder of open_clip: {type(error).__name__}: {error}") from None
         training = {**asdict(PreprocessCfg()), **own.get("preprocess_cfg", {})}  # the library's defaults
         return Source(config, {**training, "quick_gelu": bool(config.get("quick_gelu"))}, f"local-dir:{path}")
     known = open_clip.list_models()
     if entry.architecture not in known:
-        raise UserError(
+        raise NotFound(
             f"{where}: open_clip has no architecture {entry.architecture!r}."
             f"{did_you_mean(entry.architecture or '', known)}"
         )
@@ -155,7 +155,7 @@ def _training(entry: ModelEntry, where: str) -> dict:
     published = open_clip.get_pretrained_cfg(entry.architecture, entry.tag)
     if not published:
         tags = open_clip.list_pretrained_tags_by_model(entry.architecture)
-        raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag or '', tags)}")
+        raise NotFound(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag or '', tags)}")
     return {**published, "quick_gelu": bool(published.get("quick_gelu"))}
 
 
@@ -165,7 +165,7 @@ def declared(wanted: Wanted, source: Source, model: nn.Module) -> Facts:
     trained, built = bool(source.training["quick_gelu"]), bool(source.config.get("quick_gelu"))
     if trained != built and "activation" not in entry.allow:
         other = "with '-quickgelu'" if trained else "without '-quickgelu'"
-        raise UserError(
+        raise Mismatch(
             f"{where}: activation: the checkpoint was trained with {'QuickGELU' if trained else 'GELU'}, "
             f"{entry.architecture} computes the other; take the architecture {other}, or keep it with "
             "'allow: [activation]'"
@@ -186,7 +186,7 @@ def _size(config: dict, model: nn.Module, entry: ModelEntry, where: str) -> int:
     patches = getattr(getattr(model.visual, "trunk", None), "patch_embed", None)
     size = _square(getattr(patches, "img_size", None) or model.visual.image_size)
     if size != said and entry.size != size and "position_embedding" not in entry.allow:
-        raise UserError(
+        raise Mismatch(
             f"{where}: position_embedding: the config says image_size {said}, the positions are those of "
             f"{size}. Say which is right: 'size: {size}'"
         )

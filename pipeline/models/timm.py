@@ -7,7 +7,7 @@ timm.create_model, e.g. `pad_type: same`.
 from pathlib import Path
 
 from ..core._torchvision import allow_import
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import NotFound, UserError, did_you_mean
 from . import _checks, _skeleton, hub
 from ._tower import DTYPES, Facts, Tower
 from .family import Family, Wanted
@@ -63,7 +63,7 @@ def declared(wanted: Wanted) -> Facts:
     if not timm.is_model(entry.architecture or ""):
         known = timm.list_models()
         hint = did_you_mean(entry.architecture or "", known)
-        raise UserError(
+        raise NotFound(
             f"{where}: timm has no architecture {entry.architecture!r}."
             f"{hint if 'mean' in hint else ' timm.list_models() lists them'}"
         )
@@ -72,6 +72,6 @@ def declared(wanted: Wanted) -> Facts:
         return Facts(entry.size, entry.mean, entry.std, entry.resize_mode)
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{entry.architecture}.*")]
     if entry.tag not in tags:
-        raise UserError(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag, tags)}")
+        raise NotFound(f"{where}: {entry.architecture} has no tag {entry.tag!r}.{did_you_mean(entry.tag, tags)}")
     published = timm.get_pretrained_cfg(f"{entry.architecture}.{entry.tag}")
     return Facts(published.input_size[-1], published.mean, published.std, MODES[published.crop_mode])

@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..core._torchvision import allow_import
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Damaged, Mismatch, NotFound, did_you_mean
 from . import _checks, _skeleton, hub
 from ._kinds import KINDS, Kind
 from ._tower import DTYPES, Facts, Tokenizer, Tower
@@ -68,9 +68,9 @@ def built(wanted: Wanted) -> tuple[Path, "transformers.PretrainedConfig", Kind, 
     try:
         kind = json.loads((folder / "config.json").read_text()).get("model_type")
     except (OSError, ValueError) as error:
-        raise UserError(f"{wanted.where}: {folder} is no folder of transformers: {error}") from None
+        raise Damaged(f"{wanted.where}: {folder} is no folder of transformers: {error}") from None
     if kind not in KINDS:
-        raise UserError(f"{wanted.where}: no dual encoder of type {kind!r} is known.{did_you_mean(str(kind), KINDS)}")
+        raise NotFound(f"{wanted.where}: no dual encoder of type {kind!r} is known.{did_you_mean(str(kind), KINDS)}")
     config = transformers.AutoConfig.from_pretrained(folder)
     with _skeleton.skeletons():
         return folder, config, KINDS[kind], getattr(transformers, KINDS[kind].model)(config)
@@ -101,7 +101,7 @@ def declared(wanted: Wanted, folder: Path, config, kind: Kind, tokens) -> Facts:
     else:
         built = trained.size if config.model_type == "align" else vision.image_size
     if trained.size != built:
-        raise UserError(
+        raise Mismatch(
             f"{wanted.where}: position_embedding: preprocessor_config.json asks for {trained.size} pixels, the "
             f"position embedding is one for {built}; the files do not belong together"
         )
@@ -161,7 +161,7 @@ def _tokens(wanted: Wanted, folder: Path):
     try:
         return transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise NotFound(
             f"{wanted.where}: no tokenizer in {source}: {str(error).splitlines()[0]}. Bring its files, or say "
             "where they are: 'tokenizer: folder or hub id'"
         ) from None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Mismatch, NotFound, did_you_mean
 from .schema import MAX_PIXELS, Location, Names, Recipe, Text, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
@@ -104,12 +104,12 @@ class Competition(Recipe):
         if isinstance(given, dict):
             unknown, missing = [n for n in given if n not in names], [n for n in names if n not in given]
             if unknown:
-                raise UserError(f"{unknown[0]!r} is no class.{did_you_mean(str(unknown[0]), names)}")
+                raise NotFound(f"{unknown[0]!r} is no class.{did_you_mean(str(unknown[0]), names)}")
             if missing:
-                raise UserError(f"no share for {missing}")
+                raise Mismatch(f"no share for {missing}")
             given = [given[n] for n in names]
         if given is None:
             return None
         if len(given) != len(names):
-            raise UserError(f"{len(given)} shares for {len(names)} classes")
+            raise Mismatch(f"{len(given)} shares for {len(names)} classes")
         return tuple(float(share) for share in given)

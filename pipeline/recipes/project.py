@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..core.errors import UserError, did_you_mean, prefixed
+from ..core.errors import Exists, Mismatch, NotFound, UserError, did_you_mean, prefixed
 from .benchmark import Benchmark
 from .competition import Competition
 from .dataset import Dataset
@@ -80,7 +80,7 @@ class Project:
         hint = self._hint(Path(name).name.removesuffix(".yaml"), self.names(kind))
         path = self.find(f"{kind}/{checked_name(name, 'recipe', hint)}.yaml")
         if not path.is_file():
-            raise UserError(f"no {kind}/{name}.yaml.{hint}")
+            raise NotFound(f"no {kind}/{name}.yaml.{hint}")
         return path
 
     def _hint(self, name: str, known: Iterable[str]) -> str:
@@ -150,13 +150,13 @@ class Project:
             for name, entry in read_entries(path).items():
                 if name in entries and entries[name][0].parent != BUILTIN:
                     other = entries[name][0].relative_to(self.root)
-                    raise UserError(f"{path}: {name!r} is already in {other}; choose another name")
+                    raise Exists(f"{path}: {name!r} is already in {other}; choose another name")
                 entries[name] = path, self._placed(entry, "weights")
         return entries
 
     def model(self, name: str) -> ModelEntry:
         if name not in self.models:
-            raise UserError(f"no model {name!r} in models.yaml.{self._hint(name, self.models)}")
+            raise NotFound(f"no model {name!r} in models.yaml.{self._hint(name, self.models)}")
         return self.models[name]
 
     @once
@@ -182,7 +182,7 @@ class Project:
         members = self._members(recipe, path)
         heads = [member for member in members if member.is_head]
         if heads and len(heads) < len(members) and recipe.blend == "prompts":
-            raise UserError(
+            raise Mismatch(
                 f"{path}: members: {heads[0]} is a trained head, whose columns are classes; write 'blend: classes'"
             )
         return recipe.model_copy(update={"members": members})
@@ -204,13 +204,13 @@ class Project:
     def _check_prompts(self, name: str, where: str) -> None:
         known = {path.name for root in self.roots for path in (root / "prompts").glob("*/")}
         if name not in known:
-            raise UserError(f"{where}: no prompt set {name!r}.{did_you_mean(name, known)}")
+            raise NotFound(f"{where}: no prompt set {name!r}.{did_you_mean(name, known)}")
 
     def _temperature(self, text: str, path: Path | str) -> float:
         model = text.partition("@")[0]
         temperature = self.model(model).temperature
         if temperature is None:
-            raise UserError(
+            raise NotFound(
                 f"{path}: match: temperature: {text} has none; write 'temperature:' beside its weight, or "
                 f"in the entry {model!r} of {self.model_file(model)}"
             )

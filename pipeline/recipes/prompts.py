@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from ..core.digests import digest_of
-from ..core.errors import UserError, did_you_mean
+from ..core.errors import Exists, NotFound, UserError, did_you_mean
 from .reading import read_yaml
 from .schema import Finite, Names, Recipe, unique
 
@@ -119,7 +119,7 @@ def load_prompts(folder: Path, class_names: tuple[str, ...]) -> PromptSet:
     """The prompts of `class_names` from a prompt set's folder; UserError names every class without any."""
     if not folder.is_dir():
         known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
-        raise UserError(f"no prompt set {folder}.{did_you_mean(folder.name, known)}")
+        raise NotFound(f"no prompt set {folder}.{did_you_mean(folder.name, known)}")
     shared = Shared.read(folder / "_shared.yaml") if (folder / "_shared.yaml").is_file() else Shared()
     files = _files_of_classes(folder, class_names, shared.classes == "any")
     prompts, prompt_class, weights, templates, written_in = [], [], [], [], []
@@ -153,7 +153,7 @@ def _files_of_classes(
         if name not in class_names:
             missing = [file_stem(n) for n in class_names if not (folder / f"{file_stem(n)}.yaml").is_file()]
             near = did_you_mean(recipe.class_name or path.stem, missing or class_names)
-            raise UserError(f"{path}: its file name (or its key 'class') is no class of the competition.{near}")
+            raise NotFound(f"{path}: its file name (or its key 'class') is no class of the competition.{near}")
         if name in found:
             raise UserError(f"{path}: class {name!r} already has {found[name][0]}")
         found[name] = path, recipe
@@ -162,7 +162,7 @@ def _files_of_classes(
         return found | {name: (folder / "_shared.yaml", ClassPrompts()) for name in absent}
     if absent:
         files = ", ".join(_file_to_add(folder, name) for name in absent[:3]) + (", ..." if absent[3:] else "")
-        raise UserError(
+        raise NotFound(
             f"No prompts for classes: {absent}. Add {files}, "
             f"or 'classes: any' in {folder}/_shared.yaml if its templates are enough"
         )
@@ -178,7 +178,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
     """A class's prompts and the template that made each."""
     for template in recipe.without:
         if template not in shared.templates:
-            raise UserError(
+            raise NotFound(
                 f"{path}: without: {template!r} is no template of _shared.yaml."
                 f"{did_you_mean(template, shared.templates)}"
             )
@@ -187,7 +187,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
     prompts = [template.replace("{}", name) for name in names for template in templates] + list(recipe.prompts)
     made_by = [template for _ in names for template in templates] + [""] * len(recipe.prompts)
     if not prompts:
-        raise UserError(f"{path}: class {class_name!r} has no prompts; add templates or prompts")
+        raise NotFound(f"{path}: class {class_name!r} has no prompts; add templates or prompts")
     if any(not prompt.strip() for prompt in prompts):
         raise UserError(f"{path}: empty prompt")
     try:
@@ -196,7 +196,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
         raise UserError(f"{path}: {error}") from None
     for prompt in recipe.weights:
         if prompt not in prompts:
-            raise UserError(f"{path}: weights: {prompt!r} is no prompt of this class.{did_you_mean(prompt, prompts)}")
+            raise NotFound(f"{path}: weights: {prompt!r} is no prompt of this class.{did_you_mean(prompt, prompts)}")
     if not any(recipe.weights.get(prompt, 1.0) for prompt in prompts):
         raise UserError(f"{path}: all weights are zero")
     return prompts, made_by
@@ -228,7 +228,7 @@ def write_subset(source: Path, target: Path, class_names: tuple[str, ...], keep:
     is replaced if it was written like this; UserError if it was not.
     """
     if target.exists() and not is_subset(target):
-        raise UserError(f"{target}: is a prompt set that was not written as a subset of another; it is not replaced")
+        raise Exists(f"{target}: is a prompt set that was not written as a subset of another; it is not replaced")
     shared = Shared.read(source / "_shared.yaml")
     gone = [template for template in shared.templates if template not in keep]
     contents = {"_shared.yaml": shared.model_dump() | {"templates": [t for t in shared.templates if t in keep]}}

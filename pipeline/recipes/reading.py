@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..core.errors import UserError
+from ..core.errors import Damaged, NotFound, UserError
 
 MAX_BYTES = 4_000_000  # of one YAML or JSON file; recipes are written by hand
 MAX_DEPTH = 20  # lists and mappings inside each other; libyaml's own stack has no limit
@@ -61,18 +61,18 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+        raise Damaged(f"{path}: not JSON: {error}") from None
 
 
 def _text(path: Path) -> str:
     if not path.is_file():
-        raise UserError(f"no file {path}")
+        raise NotFound(f"no file {path}")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes; a recipe is a short file")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise Damaged(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def _refuse_what_recipes_do_not_use(text: str, path: Path) -> None:

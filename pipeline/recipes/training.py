@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..core.errors import UserError
+from ..core.errors import Forbidden, UserError
 from .dataset import Dataset
 from .schema import Finite, Named, Recipe, Text
 
@@ -69,7 +69,7 @@ class Training(Recipe):
         """UserError when images of the split that is reported would be learnt from."""
         for key, split in (("split", self.split), ("validation", self.validation)):
             if split == dataset.split:
-                raise UserError(
+                raise Forbidden(
                     f"{where}: {key}: {split!r} is the split of {self.dataset!r} that is reported; learn "
                     "from another one, or report another one ('split:' of the data set)"
                 )

@@ -20,7 +20,7 @@ from ..chain.stage import made as made
 from ..chain.suspicions import histogram
 from ..chain.task import CompetitionTask, Task
 from ..core.artefacts import Artefact
-from ..core.errors import UserError
+from ..core.errors import Mismatch, NotFound, UserError
 from ..labelled import benchmark
 from ..labelled.benchmark import Measurement
 from ..labelled.task import DatasetTask
@@ -48,7 +48,7 @@ def labels_of(task: CompetitionTask, number: int | None) -> Result:
     ledger = CsvFormat(task).ledger
     files = ledger.files()
     if not files:
-        raise UserError(f"no submissions in {ledger.folder} yet: make submit, or give ENSEMBLE=name")
+        raise NotFound(f"no submissions in {ledger.folder} yet: make submit, or give ENSEMBLE=name")
     path = ledger.path(number) if number else files[-1]
     number = number_of(path)
     line = next((line for line in ledger.log() if int(line["number"]) == number), {})
@@ -70,7 +70,7 @@ def read_labels(task: CompetitionTask, path: Path) -> np.ndarray:
     try:
         return np.array([known[values[i]] for i in form.ids])
     except KeyError as error:
-        raise UserError(
+        raise Mismatch(
             f"{path}: does not fit the images and classes of {task.where}: {error} is missing or unknown. "
             "Give the DATA= that it was made from"
         ) from None

@@ -16,7 +16,7 @@ from natsort import natsorted
 from PIL import Image
 
 from ...core.digests import FileDigests
-from ...core.errors import UserError, did_you_mean
+from ...core.errors import Damaged, NotFound, UserError, did_you_mean
 from ...core.registry import Registry, import_modules
 from ...images.decoding import DamagedImage, Decoded, Policy
 from ...images.decoding import read as read_image
@@ -78,7 +78,7 @@ class Samples:
         files = {row.file for row in self.rows}
         absent = natsorted(str(file) for file in files if not file.is_file())
         if absent:
-            raise UserError(
+            raise NotFound(
                 f"{len(absent)} images that the data set lists are not there: {', '.join(absent[:5])}"
                 f"{', ...' if absent[5:] else ''}"
             )
@@ -90,13 +90,13 @@ def read(recipe: Dataset, path: Path, where: str) -> tuple[Row, ...]:
     """All rows of all splits. UserError, naming `where` the recipe is, when the data is not what it says."""
     function, options = READERS.bind(recipe.reader, f"{where}: reader")
     if not path.exists():
-        raise UserError(f"{where}: no data at {path}. Put it there or say where: DATA=path")
+        raise NotFound(f"{where}: no data at {path}. Put it there or say where: DATA=path")
     try:
         rows = tuple(function(path, **options))
     except UnicodeDecodeError as error:
-        raise UserError(f"{where}: reader {recipe.reader[0]}: text of {path} is not UTF-8: {error.reason}") from None
+        raise Damaged(f"{where}: reader {recipe.reader[0]}: text of {path} is not UTF-8: {error.reason}") from None
     if not rows:
-        raise UserError(f"{where}: reader {recipe.reader[0]} finds no labelled images in {path}")
+        raise NotFound(f"{where}: reader {recipe.reader[0]} finds no labelled images in {path}")
     return rows
 
 
@@ -105,7 +105,7 @@ def class_names(recipe: Dataset, rows: tuple[Row, ...], where: str) -> dict[str,
     published = natsorted({row.class_name for row in rows})
     unknown = [name for name in recipe.classes if name not in published]
     if unknown:
-        raise UserError(f"{where}: classes: the data has no class {unknown[0]!r}.{did_you_mean(unknown[0], published)}")
+        raise NotFound(f"{where}: classes: the data has no class {unknown[0]!r}.{did_you_mean(unknown[0], published)}")
     names = {name: recipe.classes.get(name) or cleaned(name) for name in published}
     if all(name.isupper() for name in published):  # a set in capitals, not one with an acronym
         names = {name: recipe.classes.get(name) or string.capwords(text) for name, text in names.items()}
@@ -134,7 +134,7 @@ def is_junk(name: str) -> bool:
 def lines(path: Path, what: str) -> Iterator[list[str]]:
     """The words of each line of a text file of a published layout; UserError when the file is not there."""
     if not path.is_file():
-        raise UserError(f"{path.parent}: no {path.name}; {what}")
+        raise NotFound(f"{path.parent}: no {path.name}; {what}")
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.strip():
             yield line.split(maxsplit=1)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from ...core.errors import UserError
+from ...core.errors import Damaged, NotFound
 from . import Row, reader
 
 LAYOUT = "cifar-100-python has meta, train, test; cifar-10-batches-py has batches.meta, data_batch_1..5, test_batch"
@@ -37,9 +37,9 @@ def load(path: Path) -> dict[str, Any]:
         content = _Unpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         return {key.decode(): value for key, value in content.items()}
     except FileNotFoundError:
-        raise UserError(f"{path.parent}: no {path.name}; {LAYOUT}") from None
+        raise NotFound(f"{path.parent}: no {path.name}; {LAYOUT}") from None
     except Exception as error:  # bytes that are no pickle fail in many ways
-        raise UserError(f"{path}: not a published CIFAR file: {error}") from None
+        raise Damaged(f"{path}: not a published CIFAR file: {error}") from None
 
 
 @reader
@@ -54,7 +54,7 @@ def cifar(path: Path, level: Literal["fine", "coarse"] = "fine") -> Iterator[Row
         names = load(path / meta).get(f"{level}_label_names")
         files = [("train", "train"), ("test", "test")]
     if not names:
-        raise UserError(f"{path / meta}: no names of classes in it")
+        raise Damaged(f"{path / meta}: no names of classes in it")
     for file, split in files:
         yield from _rows(path / file, split, [name.decode() for name in names], labels_key)
 
@@ -64,7 +64,7 @@ def _rows(file: Path, split: str, names: list[str], labels_key: str) -> Iterator
     data, labels = content.get("data"), content.get(labels_key)
     fits = isinstance(data, np.ndarray) and data.dtype == np.uint8 and isinstance(labels, list)
     if not fits or data.shape != (len(labels), 3072) or not all(label in range(len(names)) for label in labels):
-        raise UserError(f"{file}: 'data' is not (N, 3072) bytes with N {labels_key} below {len(names)}")
+        raise Damaged(f"{file}: 'data' is not (N, 3072) bytes with N {labels_key} below {len(names)}")
     images = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     for number, label in enumerate(labels):
         yield Row(f"{file.name}/{number}", names[label], split, file, partial(_image, images, number))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from csv import DictReader, Error
 from pathlib import Path
 
-from ...core.errors import UserError, did_you_mean
+from ...core.errors import Damaged, NotFound, UserError, did_you_mean
 from . import ALL, SPLITS, Row, reader
 
 
@@ -26,13 +26,13 @@ def table(path: Path, *needed: str) -> Iterator[dict[str, str]]:
             columns = lines.fieldnames or []
             for name in needed:
                 if name not in columns:
-                    raise UserError(f"{path}: no column {name!r}.{did_you_mean(name, columns)}")
+                    raise NotFound(f"{path}: no column {name!r}.{did_you_mean(name, columns)}")
             for line in lines:
                 if None in line or None in line.values():
-                    raise UserError(f"{path}: line {lines.line_num} has not the header's {len(columns)} columns")
+                    raise Damaged(f"{path}: line {lines.line_num} has not the header's {len(columns)} columns")
                 empty = [name for name in needed if not line[name].strip()]
                 if empty:
-                    raise UserError(f"{path}: line {lines.line_num}: {empty[0]!r} is empty")
+                    raise Damaged(f"{path}: line {lines.line_num}: {empty[0]!r} is empty")
                 yield line
         except (Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a CSV file in UTF-8: {error}") from None
+            raise Damaged(f"{path}: not a CSV file in UTF-8: {error}") from None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...core.errors import UserError
+from ...core.errors import Damaged, NotFound
 from . import Row, lines, reader
 
 LAYOUT = "CUB-200-2011 has images.txt, image_class_labels.txt, classes.txt, train_test_split.txt and images/"
@@ -19,7 +19,7 @@ def cub(path: Path) -> Iterator[Row]:
         try:
             class_name, split = names[labels[number]], {"1": "train", "0": "test"}[is_train[number]]
         except KeyError as error:
-            raise UserError(f"{path}: image {number} ({name}): nothing says what {error} is; {LAYOUT}") from None
+            raise NotFound(f"{path}: image {number} ({name}): nothing says what {error} is; {LAYOUT}") from None
         yield Row(name, class_name, split, path / "images" / name)
 
 
@@ -28,6 +28,6 @@ def _table(path: Path) -> dict[str, str]:
     table = {}
     for words in lines(path, LAYOUT):
         if len(words) != 2:
-            raise UserError(f"{path}: {' '.join(words)!r} is not 'number value'")
+            raise Damaged(f"{path}: {' '.join(words)!r} is not 'number value'")
         table[words[0]] = words[1].strip()
     return table

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...core.errors import UserError
+from ...core.errors import NotFound
 from . import SPLITS, Row, reader
 from .csv import table
 
@@ -21,7 +21,7 @@ def fungiclef(path: Path, images: str | None = None) -> Iterator[Row]:
     """
     found = sorted((match[1], file) for file in path.glob("*.csv") if (match := METADATA.fullmatch(file.name)))
     if not found:
-        raise UserError(f"{path}: no *_metadata.csv; {LAYOUT}")
+        raise NotFound(f"{path}: no *_metadata.csv; {LAYOUT}")
     folder = path / images if images else _image_folder(path)
     on_disk = {file.name.lower(): file for file in folder.iterdir()} if folder.is_dir() else {}
     for split, file in found:
@@ -43,4 +43,4 @@ def _image_folder(path: Path) -> Path:
         for folder in (path / name, *path.glob(f"*/{name}")):
             if folder.is_dir():
                 return folder
-    raise UserError(f"{path}: no folder of images ({', '.join(IMAGES)}); name it: 'reader: {{fungiclef: folder}}'")
+    raise NotFound(f"{path}: no folder of images ({', '.join(IMAGES)}); name it: 'reader: {{fungiclef: folder}}'")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...core.errors import UserError, did_you_mean
+from ...core.errors import Damaged, NotFound, did_you_mean
 from ...core.extras import need
 from . import SPLITS, Row, reader
 
@@ -19,16 +19,16 @@ def parquet(path: Path, image: str = "image", label: str = "label") -> Iterator[
         try:
             table = datasets.Dataset.from_parquet(str(file))  # memory-mapped: only what is asked for is read
         except (OSError, ValueError, datasets.exceptions.DatasetGenerationError) as error:
-            raise UserError(f"{file}: not a Parquet file that can be read: {error}") from None
+            raise Damaged(f"{file}: not a Parquet file that can be read: {error}") from None
         for name in (image, label):
             if name not in table.column_names:
-                raise UserError(f"{file}: no column {name!r}.{did_you_mean(name, table.column_names)}")
+                raise NotFound(f"{file}: no column {name!r}.{did_you_mean(name, table.column_names)}")
         if isinstance(table.features[image], datasets.Image):
             table = table.cast_column(image, datasets.Image(decode=False))
         names, split = getattr(table.features[label], "names", None), file.stem.partition("-")[0]
         for number, value in enumerate(table[label]):
             if value is None or (names and value < 0):  # -1 marks what is not labelled
-                raise UserError(f"{file}: row {number} has no {label}")
+                raise Damaged(f"{file}: row {number} has no {label}")
             yield Row(
                 f"{file.name}/{image}/{number}",
                 names[value] if names else str(value),

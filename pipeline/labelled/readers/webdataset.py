@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...core.errors import UserError
+from ...core.errors import Damaged, Mismatch, NotFound
 from ...images.listing import is_image
 from . import ALL, SPLITS, Row, reader
 
@@ -33,7 +33,7 @@ def webdataset(path: Path, label: str | None = None) -> Iterator[Row]:
             if pixels is None:
                 continue
             if answer is None:
-                raise UserError(
+                raise NotFound(
                     f"{file}: {key} has no label ({label or ' or '.join(LABELS)}); "
                     f"its members are {', '.join(sorted(members))}"
                 )
@@ -53,7 +53,7 @@ def _samples(file: Path) -> dict[str, dict[str, tuple[int, int]]]:
                 if member.isreg() and base and dot:
                     samples[folder + slash + base][suffix.lower()] = (member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise UserError(f"{file}: not an uncompressed tar: {error}") from None
+        raise Damaged(f"{file}: not an uncompressed tar: {error}") from None
     return samples
 
 
@@ -68,7 +68,7 @@ def _class_name(text: str, names: list[str] | None, file: Path) -> str:
     if names is None or not text.isdecimal():
         return text
     if int(text) >= len(names):
-        raise UserError(f"{file}: label {text}, but classnames.txt has {len(names)} lines")
+        raise Mismatch(f"{file}: label {text}, but classnames.txt has {len(names)} lines")
     return names[int(text)]
 
 

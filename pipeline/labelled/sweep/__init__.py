@@ -16,7 +16,7 @@ import yaml
 from ...chain import features
 from ...chain.task import CompetitionTask, Runtime, Task
 from ...core.console import progress, say, warn
-from ...core.errors import UserError
+from ...core.errors import Exists
 from ...core.files import atomic_file
 from ...core.tables import csv_text, markdown, table
 from ...recipes import Sweep, prompts
@@ -67,9 +67,9 @@ def _looked_at(task: Runtime, sweep: Sweep, test_labels: bool) -> Task:
 def _refuse_overwriting(task: Task, sweep: Sweep, overwrite: bool) -> None:
     path, prompt_set = task.project.root / "ensembles" / f"{sweep.out}.yaml", task.project.root / "prompts" / sweep.out
     if path.exists() and not overwrite:
-        raise UserError(f"{path} exists; give another 'out:', or OVERWRITE=1")
+        raise Exists(f"{path} exists; give another 'out:', or OVERWRITE=1")
     if sweep.vary.templates and prompt_set.exists() and not (overwrite and prompts.is_subset(prompt_set)):
-        raise UserError(f"{prompt_set} exists, where a subset of templates would be written; give another 'out:'")
+        raise Exists(f"{prompt_set} exists, where a subset of templates would be written; give another 'out:'")
 
 
 def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, bool]:

@@ -11,7 +11,7 @@ import yaml
 from ...chain import ensemble, rules
 from ...chain.task import Task
 from ...core.console import say
-from ...core.errors import UserError
+from ...core.errors import Mismatch, NotFound, UserError
 from ...recipes import Ensemble, Sweep, prompts
 from .grid import Grid, simplex
 
@@ -59,7 +59,7 @@ def _weights(sweep: Sweep, members: int) -> Sequence[tuple[float, ...]]:
         return simplex(members, steps)
     wrong = [weights for weights in sweep.vary.weights if len(weights) != members]
     if wrong:
-        raise UserError(f"vary.weights: {list(wrong[0])} is not of the {members} members of {sweep.base}")
+        raise Mismatch(f"vary.weights: {list(wrong[0])} is not of the {members} members of {sweep.base}")
     return sweep.vary.weights
 
 
@@ -67,7 +67,7 @@ def _subsets(task: Task, name: str, sweep: Sweep, folder: Path) -> list[str]:
     """Names of prompt sets with random subsets of the templates of another; they are written below `folder`."""
     source = task.project.prompts_folder(name)
     if not set(task.prompts_of(name).templates) - {""}:
-        raise UserError(f"vary.templates: {source} has no templates to choose from")
+        raise NotFound(f"vary.templates: {source} has no templates to choose from")
     templates = prompts.Shared.read(source / "_shared.yaml").templates
     generator, kept = random.Random(f"{sweep.seed} {name}"), []
     for number in range(sweep.vary.templates.number):
@@ -91,12 +91,12 @@ def candidates(task: Task, name: str, sweep: Sweep, grid: Grid) -> list[Candidat
             recipe = task.project.complete(Ensemble.parse(varied(base, values), str(path)), path)
             ensemble.check(task, recipe)
         except UserError as error:
-            refused.append(str(error))
+            refused.append(error)
             continue
         rules.check_recipe(task, recipe, path, "vary")
         found.append(Candidate(place, values, recipe))
     if len(found) == 1:
-        raise UserError(refused[0])
+        raise refused[0]
     if refused:
         say("sweep", name, f"{len(refused)} combinations that no recipe may have are left out, e.g. {refused[0]}")
     return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ...chain.task import CompetitionTask
-from ...core.errors import UserError, did_you_mean
+from ...core.errors import Forbidden, NotFound, Unavailable, UserError, did_you_mean
 
 
 def services() -> list[str]:
@@ -19,7 +19,7 @@ def services() -> list[str]:
     return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
-class Refused(UserError):
+class Refused(Forbidden):
     """The service said no: nothing was submitted."""
 
 
@@ -31,7 +31,7 @@ class Busy(Refused):
         self.wait = wait
 
 
-class NoAnswer(UserError):
+class NoAnswer(Unavailable):
     """No answer, or none that can be understood: what was asked for may have happened or not."""
 
 
@@ -82,5 +82,5 @@ def service_of(task: CompetitionTask) -> Service:
         raise UserError(f"{task.where}: no service; say where submissions go, e.g. 'leaderboard: {{kaggle: slug}}'")
     name, there = next(iter(task.recipe.leaderboard.items()))
     if name not in services():
-        raise UserError(f"{task.where}: leaderboard: unknown service {name!r}.{did_you_mean(name, services())}")
+        raise NotFound(f"{task.where}: leaderboard: unknown service {name!r}.{did_you_mean(name, services())}")
     return importlib.import_module(f".{name}", __name__).Service(there, f"{task.where}: leaderboard")

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ...core.errors import UserError
+from ...core.errors import Mismatch, UserError
 from ..zeroshot import TINY
 from . import Evidence, NotConverged, step, unit_rows
 
@@ -52,11 +52,11 @@ def mix(probs_NC: Tensor, evidence: Evidence, to: Any, gamma: float) -> Tensor:
     if isinstance(to, dict):
         wrong = set(to) ^ set(evidence.class_names)
         if wrong:
-            raise UserError(f"prior: to: the shares must be of the classes; wrong or missing: {sorted(wrong)}")
+            raise Mismatch(f"prior: to: the shares must be of the classes; wrong or missing: {sorted(wrong)}")
         to = [to[name] for name in evidence.class_names]
     shares = [1.0] * classes if to == "uniform" else to
     if len(shares) != classes or sum(shares) <= 0:
-        raise UserError(f"prior: to: {len(shares)} shares of {classes} classes; give each class one, not all 0")
+        raise Mismatch(f"prior: to: {len(shares)} shares of {classes} classes; give each class one, not all 0")
     target_C = torch.tensor(shares, dtype=torch.float32, device=probs_NC.device)
     if gamma:
         target_C = (target_C / target_C.sum()) ** (1 - gamma) * mean_of(probs_NC) ** gamma

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ...core.errors import UserError
+from ...core.errors import Damaged, Mismatch, NotFound
 from ...core.files import atomic_file
 from ...core.registry import Registry, import_modules
 from ..family import Family
@@ -135,7 +135,7 @@ def having(**traits) -> list[str]:
 def check_balance(method: tuple[str, Any], balance: Balance, where: str) -> None:
     """UserError for balanced sampling where nothing is sampled."""
     if balance == "sampling" and not METHODS.find(method[0], where).samples:
-        raise UserError(
+        raise Mismatch(
             f"{where}: balance: {method[0]} looks at all images at once and samples none; write 'balance: weights'"
         )
 
@@ -146,11 +146,9 @@ def fit(method: tuple[str, Any], data: TrainingData, choice, where: str) -> None
     function, arguments = METHODS.bind(method, where)
     if function.needs_text and data.captions is None:
         without = ", ".join(having(needs_text=False))
-        raise UserError(
-            f"{where}: method {name} needs a text tower, and the model has none; methods without: {without}"
-        )
+        raise Mismatch(f"{where}: method {name} needs a text tower, and the model has none; methods without: {without}")
     if function.one_space and data.captions.features.shape[1] != data.train.features.shape[1]:
-        raise UserError(
+        raise Mismatch(
             f"{where}: method {name} compares images with captions of the same model; for captions of "
             "another one take cosine"
         )
@@ -184,9 +182,9 @@ def describe(path: Path, where: str) -> dict:
         with safe_open(path, framework="pt") as file:
             return json.loads((file.metadata() or {})[KEY])
     except FileNotFoundError:
-        raise UserError(f"{where}: no head at {path}; train it again") from None
+        raise NotFound(f"{where}: no head at {path}; train it again") from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{where}: {path} is no whole head ({error}); remove its folder and train again") from None
+        raise Damaged(f"{where}: {path} is no whole head ({error}); remove its folder and train again") from None
 
 
 def load(path: Path, where: str) -> Head:
@@ -206,7 +204,7 @@ def columns(trained_on: list[str], wanted: tuple[str, ...], where: str) -> list[
     absent = [name for name in wanted if name.casefold() not in known]
     extra = [name for name in trained_on if name.casefold() not in {name.casefold() for name in wanted}]
     if absent or extra:
-        raise UserError(
+        raise Mismatch(
             f"{where}: a head gives the classes it was trained on. Not among them: {absent[:5]}; not asked "
             f"for: {extra[:5]}. Train on data with the same classes, or give the data set's "
             "'classes: {published: name}'"
