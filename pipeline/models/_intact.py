@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.console import say
 from ..core.digests import is_settled, read_memo, stamp_of, write_memo
-from ..core.errors import UserError
+from ..core.errors import Damaged, Mismatch
 from . import hub
 from .family import Wanted
 
@@ -57,7 +57,7 @@ class Watch:
             say("check", self.wanted.name, f"{path.name}, {status.st_size / GB:.1f} GB, against its {kind}, once")
         damage = _other_sum(path, stated) if stated else _broken_record(path)
         if damage:
-            raise UserError(
+            raise Damaged(
                 f"{path}: {damage}: the file is damaged, remove it and fetch it again (or 'allow: [checksum]')"
             )
         if is_settled(status):
@@ -76,7 +76,7 @@ class Watch:
             if _any(tensor.flatten()[-TAIL:]):
                 return
             if tensor.numel() > TAIL and (tensor.ndim > 1 or _any(tensor)):
-                raise UserError(
+                raise Damaged(
                     f"{path}: ends in zeros, within {name}: its download was interrupted, fetch it again "
                     "(or 'allow: [zeros]')"
                 )
@@ -86,14 +86,12 @@ class Watch:
         if not parameter.is_floating_point():
             return
         if not tensor.is_floating_point() or tensor.itemsize < 2:
-            raise UserError(
+            raise Mismatch(
                 f"{name} is {str(tensor.dtype).removeprefix('torch.')}: quantised weights, whose scales are not known "
                 "here; take the checkpoint in fp32, fp16 or bf16"
             )
         if tensor.ndim > 1 and "zeros" not in self._allow and _is_zero(tensor):
-            raise UserError(
-                f"{name} holds nothing but zeros: the file is damaged, fetch it again (or 'allow: [zeros]')"
-            )
+            raise Damaged(f"{name} holds nothing but zeros: the file is damaged, fetch it again (or 'allow: [zeros]')")
 
 
 def _is_zero(tensor: Tensor) -> bool:

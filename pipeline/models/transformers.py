@@ -117,7 +117,7 @@ def _processor(folder: Path, where: str) -> dict:
     try:
         return transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False).to_dict()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(
+        raise Damaged(
             f"{where}: {folder}/preprocessor_config.json: no image processor of the library: "
             f"{(str(error).strip().splitlines() or [type(error).__name__])[0]}"
         ) from None
