@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from .core.errors import UserError
+
 if TYPE_CHECKING:
     from .classifier import load_classifier
 
-__all__ = ["load_classifier"]
+__all__ = ["UserError", "load_classifier"]
 
 
 def __getattr__(name: str):
