@@ -1,9 +1,12 @@
 """A small real project: random images, two tiny random open_clip checkpoints, every kind of recipe."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from safetensors.torch import save_file
 
 from pipeline.chain.task import CompetitionTask, Task
 from pipeline.core._torchvision import allow_import
+from pipeline.core.errors import UserError
 from pipeline.recipes import Project
 from pipeline.recipes.prompts import PromptSet
 
@@ -126,6 +130,25 @@ def prompt_set(prompts) -> PromptSet:
 def fresh(root: Path, **settings) -> Task:
     """A task as a new process would have it: nothing read yet."""
     return CompetitionTask(Project(root), "tiny", dtype_name="fp32", **settings)
+
+
+@contextlib.contextmanager
+def refused(kind: type[UserError], *parts: str) -> Iterator[pytest.ExceptionInfo]:
+    """The block ends in an error of this very kind that names the offender: each of `parts`, as it is written."""
+    assert parts, "an error names the offender"
+    with pytest.raises(kind) as error:
+        yield error
+    told = str(error.value)
+    assert error.value.code == kind.code, f"{error.value.code}: {told}"
+    assert all(part in told for part in parts), told
+
+
+def failed(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """A verb ended in an error, told in a line or few on stderr, that names the offender: each of `parts`."""
+    told = result.stderr
+    assert parts and result.returncode == 1, told
+    assert re.search("^error: ", told, re.MULTILINE) and "Traceback" not in told, told
+    assert all(part in told for part in parts), told
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from pipeline.chain import text as chain_text
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import made
 from pipeline.core.digests import FORMAT
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch
 from pipeline.maths import zeroshot
 
-from ..conftest import CLASSES, IMAGES, fresh, write_yaml
+from ..conftest import CLASSES, IMAGES, fresh, refused, write_yaml
 
 BOTH = {"vit": 0.3, "vit2": 0.7}
 
@@ -199,7 +199,7 @@ def test_uniform_prompt_weights(root):
     torch.testing.assert_close(again, plain[1])
     write_yaml(cats, {"prompts": ["The whiskers"], "weights": {"The whiskers": 9.0}})
     assert torch.equal(pooled(root, prompt_weights="uniform"), plain[0])
-    with pytest.raises(UserError, match="prompts/tiny: prompt weights need pooling 'mean' or 'embedding', not 'max'"):
+    with refused(Mismatch, "prompts/tiny", "'mean' or 'embedding', not 'max'"):
         pooled(root, pooling="max")
     assert pooled(root, pooling="max", prompt_weights="uniform").shape == (IMAGES, 3)
 

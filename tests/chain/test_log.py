@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pipeline.chain import scores
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, NotFound, UserError
 from pipeline.core.tables import csv_text, parse_csv
 
-from ..conftest import IMAGES, ROOT, fresh, pipeline
+from ..conftest import IMAGES, ROOT, fresh, pipeline, refused
 from .test_submit import competition
 
 
@@ -75,17 +75,17 @@ def test_scores_are_kept_and_replaced_aloud(task, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "kind", "parts"),
     [
-        ((9, 0.5, None), "no submission 9 in .* Known: 1"),
-        ((1, 92.0, None), "PUBLIC=92.0: a score is a share between 0 and 1"),
-        ((1, float("nan"), None), "PUBLIC=nan"),
-        ((1, None, None), "give PUBLIC= or PRIVATE="),
+        ((9, 0.5, None), NotFound, ["submission 9", "Known: 1"]),
+        ((1, 92.0, None), UserError, ["PUBLIC=92.0", "between 0 and 1"]),
+        ((1, float("nan"), None), UserError, ["PUBLIC=nan"]),
+        ((1, None, None), UserError, ["PUBLIC= or PRIVATE="]),
     ],
 )
-def test_wrong_scores(task, arguments, message):
+def test_wrong_scores(task, arguments, kind, parts):
     add(task, labels())
-    with pytest.raises(UserError, match=message):
+    with refused(kind, *parts):
         scores.record(task, *arguments)
 
 
@@ -139,7 +139,7 @@ def test_scores_that_cannot_be_are_not_called_significant(task, capsys):
 def test_a_log_of_another_form_is_refused(task):
     add(task, labels())
     CsvFormat(task).ledger.log_path.write_text("a,b\n1,2\n")
-    with pytest.raises(UserError, match="the columns must be number,time,recipe"):
+    with refused(Damaged, "log.csv", "number,time,recipe"):
         CsvFormat(task).ledger.log()
 
 
@@ -279,7 +279,7 @@ def test_the_log_is_narrow_and_shows_notes_and_accuracy(task, capsys):
     scores.remark(task, 1, "")
     scores.show_log(fresh(root))
     assert "baseline" not in capsys.readouterr().out
-    with pytest.raises(UserError, match="no submission 9"):
+    with refused(NotFound, "submission 9"):
         scores.remark(task, 9, "x")
 
 

@@ -10,13 +10,13 @@ from pipeline.chain import text as chain_text
 from pipeline.chain.prompt_weights import of_member, weighted
 from pipeline.chain.stage import made
 from pipeline.cli import plan
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Forbidden, Mismatch
 from pipeline.labelled.prompts_rank import rank_prompts as rank
 from pipeline.maths import prompt_scores, zeroshot
 from pipeline.report import collect, sections
 
 from ..chain.test_submit import competition
-from ..conftest import IMAGES, fresh, write_yaml
+from ..conftest import IMAGES, fresh, refused, write_yaml
 
 MEMBERS = {"vit": 0.75, "vit2@tiny-sharp": 0.25}
 both = pytest.mark.parametrize("method", ["zpe", "carprt"])
@@ -111,14 +111,14 @@ def test_plan_computes_nothing(project_root, capsys):
 
 
 def test_pooling_must_know_weights(project_root):
-    with pytest.raises(UserError, match="weighed.yaml: prompt_weights: zpe needs pooling 'mean' or 'embedding'"):
+    with refused(Mismatch, "weighed.yaml: prompt_weights: zpe", "'mean' or 'embedding'"):
         chain_classes.decide(project(project_root, pooling="median"), "weighed")
 
 
 def test_rules_that_forbid_the_test_set(project_root):
     project(project_root)
     competition(project_root, rules={"test_set": False})
-    with pytest.raises(UserError, match="weighed.yaml: line 4: prompt_weights: zpe uses the unlabelled test images"):
+    with refused(Forbidden, "weighed.yaml: line 4: prompt_weights: zpe"):
         chain_classes.decide(fresh(project_root), "weighed")
 
 

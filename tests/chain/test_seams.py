@@ -14,10 +14,10 @@ from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.stage import made, make
 from pipeline.core import artefacts, files
 from pipeline.core.artefacts import Artefact
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Changed, Forbidden, UserError
 from pipeline.images import behaviour
 
-from ..conftest import IMAGES, fresh, pipeline, write_images, write_yaml
+from ..conftest import IMAGES, fresh, pipeline, refused, write_images, write_yaml
 
 
 def meet(count: int, act) -> list:
@@ -148,7 +148,7 @@ class TestWriting:
 
     def test_what_is_forbidden_is_not_submitted(self, project_root):
         write_yaml(project_root / "ensembles" / "t.yaml", {"members": {"vit": 1}, "match": "confidence"})
-        with pytest.raises(UserError, match="which competitions/tiny.yaml forbids"):
+        with refused(Forbidden, "ensembles/t.yaml", "competitions/tiny.yaml"):
             main_job.submit(fresh(project_root), "t")
         assert not (project_root / "submissions").exists() and not (project_root / "cache").exists()
 
@@ -162,7 +162,7 @@ class TestReplaced:
         file = project_root / "data" / "tiny" / "7.jpg"
         whole = file.read_bytes()
         file.write_bytes((project_root / "other" / "7.jpg").read_bytes())
-        with pytest.raises(UserError, match="7.jpg was replaced while the run was reading it"):
+        with refused(Changed, "7.jpg"):
             make(preprocess.stage(task, "tiny"))
         file.write_bytes(whole)
         again = fresh(project_root)
@@ -177,7 +177,7 @@ class TestReplaced:
         task = fresh(project_root)
         _ = task.images_digest()
         (project_root / "data" / "tiny" / "7.jpg").write_bytes(b"half a download")
-        with pytest.raises(UserError, match="7.jpg was replaced"):
+        with refused(Changed, "7.jpg"):
             make(preprocess.stage(task, "tiny"))
 
 

@@ -14,9 +14,9 @@ from pipeline.chain.columns import Columns
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import made
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Mismatch, UserError
 
-from ..conftest import CLASSES, IMAGES, fresh, write_yaml
+from ..conftest import CLASSES, IMAGES, fresh, refused, write_yaml
 
 
 def competition(root, **changes) -> None:
@@ -71,20 +71,18 @@ def test_rows_follow_the_sample_submission(project_root):
 
 
 @pytest.mark.parametrize(
-    ("ids", "header", "parts"),
+    ("ids", "header", "kind", "parts"),
     [
-        (range(IMAGES - 1), ("id_idx", "label"), ["22 ids and the images give 23", "without row: ['22']"]),
-        (range(1, IMAGES + 1), ("id_idx", "label"), ["Without image: ['23']; without row: ['0']"]),
-        ([*range(IMAGES), 0], ("id_idx", "label"), ["not unique"]),
-        (range(IMAGES), ("id", "label"), ["columns are id_idx,label", "has id,label"]),
+        (range(IMAGES - 1), ("id_idx", "label"), Mismatch, ["22 ids", "23", "without row: ['22']"]),
+        (range(1, IMAGES + 1), ("id_idx", "label"), Mismatch, ["Without image: ['23']; without row: ['0']"]),
+        ([*range(IMAGES), 0], ("id_idx", "label"), Damaged, ["'id_idx'"]),
+        (range(IMAGES), ("id", "label"), Mismatch, ["columns are id_idx,label", "has id,label"]),
     ],
 )
-def test_a_sample_submission_that_does_not_fit_is_refused_before_any_work(project_root, ids, header, parts):
+def test_a_sample_submission_that_does_not_fit_is_refused_before_any_work(project_root, ids, header, kind, parts):
     sample(project_root, ids, header)
-    with pytest.raises(UserError) as error:
+    with refused(kind, *parts):
         submit(fresh(project_root), "both")
-    for part in parts:
-        assert part in str(error.value), str(error.value)
     assert not (project_root / "submissions").exists()
     assert not list((project_root / "cache").rglob("*.pt"))
 
@@ -92,7 +90,7 @@ def test_a_sample_submission_that_does_not_fit_is_refused_before_any_work(projec
 def test_stems_that_are_not_unique_are_refused(project_root):
     (project_root / "data" / "tiny" / "7.png").write_bytes((project_root / "data" / "tiny" / "7.jpg").read_bytes())
     competition(project_root, columns={"id": "stem", "label": "label"})
-    with pytest.raises(UserError, match=r"stem is not unique over the images, e.g. \['7'\]"):
+    with refused(Mismatch, "stem", "['7']"):
         submit(fresh(project_root), "both")
 
 
@@ -104,7 +102,7 @@ def test_probabilities_that_are_not_finite_write_nothing(project_root):
     values[3, 2] = torch.nan
     file.unlink()
     probs.save(0, IMAGES, probs=values, **Columns.of(task.prompts).saved())
-    with pytest.raises(UserError, match="not finite; nothing is written"):
+    with refused(Damaged, "probabilities", "nothing is written"):
         submit(fresh(project_root), "both")
     assert not (project_root / "submissions").exists()
 
@@ -138,7 +136,7 @@ def wrong(text: str, how: str) -> str:
 def test_check_finds(task, how):
     text = CsvFormat(task).text([0, 1, 2] * 7 + [1, 1])
     CsvFormat(task).check(text)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match="^submission: "):
         CsvFormat(task).check(wrong(text, how))
 
 
@@ -193,7 +191,7 @@ def test_the_demos_form_of_accuracy(project_root, command):
     table = rows(submit(fresh(project_root), "both"))
     (project_root / "solution.csv").write_text("\n".join(",".join(row) for row in [table[0], *table[1:-3]]) + "\n")
     competition(project_root, solution="solution.csv")
-    with pytest.raises(UserError, match="solution.csv: does not fit"):
+    with refused(Mismatch, "solution.csv"):
         submit(fresh(project_root), "both")
     changed = [*table[:-3], *([i, str((int(label) + 1) % 3)] for i, label in table[-3:])]
     (project_root / "solution.csv").write_text("\n".join(",".join(row) for row in changed) + "\n")

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from pipeline import load_classifier
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Mismatch, NotFound, Unavailable, UserError
 from pipeline.models._tower import Tower
 
-from ..conftest import IMAGES, ROOT
+from ..conftest import IMAGES, ROOT, refused
 
 LABELS = ["cat", "dog", "big bird", "zebra"]
 TEMPLATES = ["a photo of a {}.", "a blurry {}", "{}"]
@@ -105,41 +105,41 @@ class TestImages:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_port}"
             assert classifier(f"{url}/3.jpg", LABELS) == classifier(folder / "3.jpg", LABELS)
-            for name in ("none.jpg", ".DS_Store"):
-                with pytest.raises(UserError, match=f"cannot read image {url}/{name}"):
+            for name, kind in (("none.jpg", Unavailable), (".DS_Store", Damaged)):
+                with refused(kind, f"{url}/{name}"):
                     classifier(f"{url}/{name}", LABELS)
             server.shutdown()
 
     @pytest.mark.parametrize(
-        ("image", "message"),
+        ("image", "kind", "parts"),
         [
-            ("nowhere.jpg", "cannot read image nowhere.jpg"),
-            (7, "not int"),
-            (np.zeros((5, 5, 2)), r"shape \(5, 5, 2\)"),
-            (np.zeros(5), r"shape \(5,\)"),
-            (np.full((5, 5), 1.5), "float64 must hold values from 0 to 1"),
-            (np.full((5, 5), 256), "int64 must hold values from 0 to 255"),
-            (np.full((5, 5), np.nan), "must hold values"),
+            ("nowhere.jpg", Damaged, ["nowhere.jpg"]),
+            (7, UserError, ["int"]),
+            (np.zeros((5, 5, 2)), UserError, ["(5, 5, 2)"]),
+            (np.zeros(5), UserError, ["(5,)"]),
+            (np.full((5, 5), 1.5), UserError, ["float64", "0 to 1"]),
+            (np.full((5, 5), 256), UserError, ["int64", "0 to 255"]),
+            (np.full((5, 5), np.nan), UserError, ["float64"]),
         ],
     )
-    def test_mistakes(self, classifier, image, message):
-        with pytest.raises(UserError, match=message):
+    def test_mistakes(self, classifier, image, kind, parts):
+        with refused(kind, *parts):
             classifier(image, LABELS)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "parts"),
     [
-        ({"candidate_labels": []}, "candidate_labels: give a list"),
-        ({"candidate_labels": ["a", " "]}, "candidate_labels: give a list"),
-        ({"candidate_labels": ["a", "b", "a"]}, "'a' is there twice"),
-        ({"candidate_labels": ["a"], "hypothesis_template": "a photo"}, "hypothesis_template: .*must contain {}"),
-        ({"candidate_labels": ["a"], "hypothesis_template": []}, "at least one template"),
-        ({"candidate_labels": ["a"], "top_k": 0}, "top_k: 0"),
+        ({"candidate_labels": []}, ["candidate_labels", "[]"]),
+        ({"candidate_labels": ["a", " "]}, ["candidate_labels", "['a', ' ']"]),
+        ({"candidate_labels": ["a", "b", "a"]}, ["candidate_labels", "'a'"]),
+        ({"candidate_labels": ["a"], "hypothesis_template": "a photo"}, ["hypothesis_template", "'a photo'", "{}"]),
+        ({"candidate_labels": ["a"], "hypothesis_template": []}, ["hypothesis_template"]),
+        ({"candidate_labels": ["a"], "top_k": 0}, ["top_k: 0"]),
     ],
 )
-def test_mistakes_in_the_question(classifier, folder, arguments, message):
-    with pytest.raises(UserError, match=message):
+def test_mistakes_in_the_question(classifier, folder, arguments, parts):
+    with refused(UserError, *parts):
         classifier(folder / "0.jpg", **arguments)
 
 
@@ -160,9 +160,9 @@ def test_a_sigmoid_model_gives_each_labels_own_probability(classifier, folder):
 
 def test_a_model_and_a_recipe_of_different_sizes(project_root, folder):
     (project_root / "preprocess" / "large.yaml").write_text("size: 48\nops: [resize]\n")
-    with pytest.raises(UserError, match="makes 48 pixels, vit takes 32"):
+    with refused(Mismatch, "large.yaml", "48", "vit", "32"):
         load_classifier("vit", preprocess="large", root=project_root)(folder / "0.jpg", LABELS)
-    with pytest.raises(UserError, match="no model 'vitt'.*Did you mean 'vit"):
+    with refused(NotFound, "'vitt'", "Did you mean 'vit"):
         load_classifier("vitt", root=project_root)
 
 
@@ -173,8 +173,5 @@ def test_importing_the_package_imports_no_torch():
 
 def test_outside_a_project_root_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError,
-        match=r"no model 'vit' in models.yaml. There is none in .*; run from the project's folder, or give .*root=",
-    ):
+    with refused(NotFound, "'vit'", "run from the project's folder", "root="):
         load_classifier("vit")

@@ -155,5 +155,5 @@ class TestPlan:
     def test_a_size_that_is_not_stated_is_estimated(self, project_root):
         entry = Project(project_root).models["vit"]
         known = entry.model_copy(update={"weights": None, "hub": "a/b", "parameters": 1000.0, "download_gb": None})
-        assert models.download_gb(known) == 4.0
+        assert models.hub.download_gb(known) == 4.0
         assert models.weights_state(known, Project(project_root)) == "to download ~4 GB"

@@ -6,6 +6,8 @@ from pipeline.core.errors import KINDS, Damaged, Mismatch, NotFound, PromptsTooL
 from pipeline.images.decoding import DamagedImage, Unreadable
 from pipeline.leaderboard.services import Busy, NoAnswer, Refused
 
+from ..conftest import refused
+
 
 def every_class(kind: type[UserError] = UserError) -> list[type[UserError]]:
     return [kind, *(one for below in kind.__subclasses__() for one in every_class(below))]
@@ -46,3 +48,11 @@ def test_several_errors_in_one_are_of_their_kind_if_they_share_it():
     assert joint_kind([DamagedImage("7.jpg", "empty"), Damaged("8.jpg")]) is Damaged
     assert joint_kind([NotFound("a")]) is NotFound
     assert joint_kind([NotFound("a"), Mismatch("b")]) is UserError
+
+
+@pytest.mark.parametrize(("kind", "part"), [(UserError, "'7.jpg'"), (NotFound, "'8.jpg'")])
+def test_a_test_of_an_error_fails_for_another_kind_and_for_another_offender(kind, part):
+    with refused(NotFound, "no image", "'7.jpg'"):
+        raise NotFound("no image '7.jpg'")
+    with pytest.raises(AssertionError), refused(kind, part):
+        raise NotFound("no image '7.jpg'")

@@ -17,10 +17,10 @@ from pipeline.chain.main_job import submit
 from pipeline.core import artefacts, digests
 from pipeline.core.artefacts import Artefact
 from pipeline.core.digests import FileDigests, write_memo
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Changed, Exists
 
 from .. import damage
-from ..conftest import ROOT, fresh, write_yaml
+from ..conftest import ROOT, fresh, refused, write_yaml
 
 CORPUS = ROOT / "tests" / "corpus" / "artefacts"
 STAGES = ("images", "features", "text", "probs", "ensemble", "threshold")
@@ -111,7 +111,7 @@ class TestChain:
             put(project_root, made, stage_of(file))
             damage.replace(project_root / file, "directory")
             (project_root / file / "precious").touch()
-            with pytest.raises(UserError, match="a folder where a file of the cache belongs; move it away"):
+            with refused(Exists, file):
                 submit(fresh(project_root, shard_rows=8), "both")
             assert (project_root / file / "precious").exists()
             (project_root / file / "precious").unlink()
@@ -229,7 +229,7 @@ class TestShard:
         result, file, content = shard
         assert result.missing(4) == []
         file.unlink() if kind == "gone" else file.write_bytes(damage.BYTES[kind](content))
-        with pytest.raises(UserError, match="removed .*while .* in use; run the same command again"):
+        with refused(Changed, str(result.path), "run the same command again"):
             result.rows("rows", 0, 4)
 
     def test_an_old_shard_is_not_read_again_to_be_listed_and_is_to_be_used(self, shard, monkeypatch):

@@ -4,11 +4,11 @@ import os
 
 import pytest
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch, NotFound
 from pipeline.images.completeness import gaps, suspects
 from pipeline.images.listing import list_images
 
-from ..conftest import fresh, pipeline, write_images, write_yaml
+from ..conftest import fresh, pipeline, refused, write_images, write_yaml
 
 
 def listed(folder):
@@ -66,14 +66,14 @@ def test_gaps_are_noticed_in_what_counts_on_alone(tmp_path):
 
 def test_a_gap_is_an_error_where_ids_are_positions_unless_the_count_is_given(project_root):
     (project_root / "data" / "tiny" / "5.jpg").unlink()
-    with pytest.raises(UserError, match="1 numbers are missing, first 5, and ids are positions.*count: 22"):
+    with refused(NotFound, "data/tiny", "first 5", "'count: 22' in competitions/tiny.yaml"):
         _ = fresh(project_root).images
     file = project_root / "competitions" / "tiny.yaml"
     recipe = {"images": "data/tiny", "classes": ["Cats", "Dogs", "Big Birds"], "ensemble": "both"}
     write_yaml(file, recipe | {"columns": {"i": "position", "label": "label"}, "count": 22})
     assert len(fresh(project_root).images.ids) == 22
     write_yaml(file, recipe | {"count": 23})
-    with pytest.raises(UserError, match="count: 23, but there are 22 images"):
+    with refused(Mismatch, "competitions/tiny.yaml: count: 23", "22 images"):
         _ = fresh(project_root).images
 
 

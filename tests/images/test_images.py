@@ -8,10 +8,12 @@ from PIL import Image, ImageFilter
 from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch, NotFound, UserError
 from pipeline.images.listing import list_images
 from pipeline.images.ops import OPS, compile_recipe
 from pipeline.recipes import Preprocess
+
+from ..conftest import refused
 
 
 @pytest.fixture(params=[(50, 37), (37, 50), (64, 64), (20, 90)], ids=str)
@@ -77,28 +79,26 @@ def test_the_result_is_channels_first_uint8(image):
 
 
 @pytest.mark.parametrize(
-    ("ops", "parts"),
+    ("ops", "kind", "parts"),
     [
-        ([{"sharpn": 2}], ["r.yaml: ops.0", "unknown op 'sharpn'", "Did you mean 'sharpen'?"]),
-        (["sharpen"], ["sharpen needs 'factor'"]),
-        ([{"sharpen": -1.0}], ["sharpen: factor", "-1.0"]),
-        ([{"sharpen": "much"}], ["sharpen: factor", "'much'"]),
-        ([{"resize": "stretch"}], ["resize: mode", "'squash' or 'shortest'"]),
-        ([{"resize": {"mod": "squash"}}], ["resize has no argument 'mod'", "Did you mean 'mode'?"]),
-        ([{"autocontrast": 3}], ["autocontrast takes no argument"]),
-        ([{"image": 1}], ["unknown op 'image'"]),
-        ([{"resize": {"size": 3}}], ["resize has no argument 'size'"]),
+        ([{"sharpn": 2}], NotFound, ["r.yaml: ops.0", "'sharpn'", "Did you mean 'sharpen'?"]),
+        (["sharpen"], UserError, ["sharpen needs 'factor'"]),
+        ([{"sharpen": -1.0}], UserError, ["sharpen: factor", "-1.0"]),
+        ([{"sharpen": "much"}], UserError, ["sharpen: factor", "'much'"]),
+        ([{"resize": "stretch"}], UserError, ["resize: mode", "'squash' or 'shortest'"]),
+        ([{"resize": {"mod": "squash"}}], NotFound, ["resize", "'mod'", "Did you mean 'mode'?"]),
+        ([{"autocontrast": 3}], UserError, ["autocontrast", "found 3"]),
+        ([{"image": 1}], NotFound, ["'image'"]),
+        ([{"resize": {"size": 3}}], NotFound, ["resize", "'size'"]),
     ],
 )
-def test_recipe_mistakes(ops, parts):
-    with pytest.raises(UserError) as error:
+def test_recipe_mistakes(ops, kind, parts):
+    with refused(kind, *parts):
         compile_recipe(Preprocess.parse({"size": 32, "ops": ops}, "r.yaml"), "r.yaml")
-    for part in parts:
-        assert part in str(error.value), str(error.value)
 
 
 def test_ops_that_end_in_another_size_are_told(image):
-    with pytest.raises(UserError, match="not 16x16; add 'center_crop'"):
+    with refused(Mismatch, "r.yaml", "16x16", "'center_crop'"):
         apply(["autocontrast"], image, size=16)
 
 
@@ -118,12 +118,12 @@ def test_globs(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     assert list_images(f"{tmp_path}/**/*.jpg", "here").ids == ("a/1.jpg", "b/2.jpg", "b/10.jpg")
-    with pytest.raises(UserError, match=r"no images in .*\*\*/\*\.jpg"):
+    with refused(NotFound, "**/*.jpg"):
         list_images(str(tmp_path), "here")
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(UserError, match="DATA: no image folder .*nowhere"):
+    with refused(NotFound, "DATA", "nowhere"):
         list_images(str(tmp_path / "nowhere"), "DATA")
 
 

@@ -13,12 +13,12 @@ from pipeline.chain import probs as chain_probs
 from pipeline.chain import text as chain_text
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import made
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, NotFound, UserError
 from pipeline.images.ops import compile_recipe
 from pipeline.maths import zeroshot
 from pipeline.recipes import Preprocess
 
-from ..conftest import IMAGES, SIZE, fresh, prompt_set, write_images, write_yaml
+from ..conftest import IMAGES, SIZE, fresh, prompt_set, refused, write_images, write_yaml
 
 OPS = [{"resize": "squash"}]
 VIEWS = ["identity", "hflip", {"rotate": 25}, {"rotate": -25}, {"zoom": 0.5}, "five_crop"]
@@ -52,22 +52,22 @@ def test_views_equal_torchvision(image):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("recipe", "kind", "parts"),
     [
-        ({"views": ["flip"]}, "views.0: unknown view 'flip'. Did you mean 'hflip'"),
-        ({"views": ["rotate"]}, "rotate needs 'degrees'"),
-        ({"views": [{"rotate": 200}]}, "rotate: degrees: "),
-        ({"views": [{"five_crop": {"shar": 0.5}}]}, "no argument 'shar'. Did you mean 'share'"),
-        ({"views": [{"zoom": 0}]}, "zoom: share"),
-        ({"views": ["identity"], "view_pooling": "confident", "keep_views": 2}, "keep_views: 2, but there are only 1"),
-        ({"views": ["identity"], "keep_views": 1}, "keep_views needs 'view_pooling: confident'"),
-        ({"view_pooling": "confident"}, "view_pooling needs views"),
-        ({"views": ["identity"], "view_pooling": "best"}, "view_pooling"),
-        ({"views": []}, "must be a list"),
+        ({"views": ["flip"]}, NotFound, ["views.0", "'flip'", "Did you mean 'hflip'"]),
+        ({"views": ["rotate"]}, UserError, ["rotate needs 'degrees'"]),
+        ({"views": [{"rotate": 200}]}, UserError, ["rotate: degrees", "200"]),
+        ({"views": [{"five_crop": {"shar": 0.5}}]}, NotFound, ["five_crop", "'shar'", "Did you mean 'share'"]),
+        ({"views": [{"zoom": 0}]}, UserError, ["zoom: share"]),
+        ({"views": ["identity"], "view_pooling": "confident", "keep_views": 2}, UserError, ["keep_views: 2"]),
+        ({"views": ["identity"], "keep_views": 1}, UserError, ["keep_views needs 'view_pooling: confident'"]),
+        ({"view_pooling": "confident"}, UserError, ["view_pooling needs views"]),
+        ({"views": ["identity"], "view_pooling": "best"}, UserError, ["view_pooling", "'best'"]),
+        ({"views": []}, UserError, ["r.yaml: views"]),
     ],
 )
-def test_mistakes(recipe, message):
-    with pytest.raises(UserError, match=message):
+def test_mistakes(recipe, kind, parts):
+    with refused(kind, *parts):
         compile_recipe(Preprocess.parse({"size": 32, "ops": OPS, **recipe}, "r.yaml"), "r.yaml")
 
 
@@ -156,10 +156,8 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
         path = project_root / "data" / "tiny" / f"{number}.jpg"
         path.write_bytes(path.read_bytes()[:200])
     task = fresh(project_root, shard_rows=5)
-    with pytest.raises(UserError) as error:
+    with refused(Damaged, "/13.jpg", "/21.jpg", "2 images failed"):
         made(preprocess.stage(task, "tiny"))
-    for part in ("/13.jpg", "/21.jpg", "2 images failed"):
-        assert part in str(error.value)
     assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from pipeline.chain import features as chain_features
 from pipeline.core.digests import FileDigests
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Mismatch, NotFound, UserError
 from pipeline.labelled import readers as datasets
 from pipeline.labelled.readers import Samples, cifar, cleaned
 from pipeline.recipes import Dataset, Project
 
-from ..conftest import ROOT
+from ..conftest import ROOT, refused
 
 
 def picture(path: Path, colour: int = 0) -> Path:
@@ -116,18 +116,18 @@ def test_cub(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "message"),
+    ("file", "text", "kind", "parts"),
     [
-        ("images.txt", None, "no images.txt; CUB-200-2011 has"),
-        ("image_class_labels.txt", "1 1\n2 6\n", "image 3 .*Least_Auklet_0010.* nothing says what '3' is"),
-        ("train_test_split.txt", "1 0\n2 2\n3 0\n", "nothing says what '2' is"),
-        ("classes.txt", "1\n", "'1' is not 'number value'"),
+        ("images.txt", None, NotFound, ["no images.txt"]),
+        ("image_class_labels.txt", "1 1\n2 6\n", NotFound, ["image 3", "Least_Auklet_0010", "'3'"]),
+        ("train_test_split.txt", "1 0\n2 2\n3 0\n", NotFound, ["image 2", "'2'"]),
+        ("classes.txt", "1\n", Damaged, ["classes.txt", "'1'"]),
     ],
 )
-def test_cub_that_is_not_whole(tmp_path, file, text, message):
+def test_cub_that_is_not_whole(tmp_path, file, text, kind, parts):
     cub(tmp_path)
     (tmp_path / file).unlink() if text is None else (tmp_path / file).write_text(text)
-    with pytest.raises(UserError, match=message):
+    with refused(kind, *parts):
         rows(tmp_path, "cub")
 
 
@@ -144,9 +144,9 @@ def test_dtd_has_ten_splits(tmp_path):
     assert [row[2] for row in first] == ["train", "train", "val", "val", "test", "test"]
     assert table(tmp_path, {"dtd": {"fold": 10}}) == table(tmp_path, {"dtd": 10})
     assert [row[0] for row in table(tmp_path, {"dtd": 10})] == [row[0] for row in first]  # 10 = 1 modulo 3
-    with pytest.raises(UserError, match="no train2.txt; DTD has labels"):
+    with refused(NotFound, "no train2.txt"):
         rows(tmp_path, {"dtd": 2})
-    with pytest.raises(UserError, match="reader: dtd: fold: .*less than or equal to 10"):
+    with refused(UserError, "reader: dtd: fold"):
         rows(tmp_path, {"dtd": 11})
 
 
@@ -171,11 +171,11 @@ def test_fungiclef(tmp_path):
     ]
     (tmp_path / "DF20-300px").rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "DF20_300").rename(tmp_path / "elsewhere" / "photos")
-    with pytest.raises(UserError, match="no folder of images"):
+    with refused(NotFound, str(tmp_path), "'reader: {fungiclef: folder}'"):
         rows(tmp_path, "fungiclef")
     assert len(table(tmp_path, {"fungiclef": "elsewhere/photos"})) == 3
     (tmp_path / "DF20-val_metadata.csv").write_text("scientificName,image\nx,y\n")
-    with pytest.raises(UserError, match="no column 'image_path'"):
+    with refused(NotFound, "'image_path'"):
         rows(tmp_path, {"fungiclef": "elsewhere/photos"})
 
 
@@ -235,7 +235,7 @@ class TestCifar:
             "fish",
         ]
         assert names(cifar100, "cifar") == ["apple", "aquarium fish"]
-        with pytest.raises(UserError, match="level: .*fine.*coarse.*found 'medium'"):
+        with refused(UserError, "level", "'fine'", "'coarse'", "'medium'"):
             rows(cifar100, {"cifar": "medium"})
 
     def test_pixels_are_planes_of_red_green_blue(self, cifar100):
@@ -258,22 +258,22 @@ class TestCifar:
                 return os.mkdir, (str(cifar100 / "owned"),)
 
         (cifar100 / "test").write_bytes(pickle.dumps({"data": Run()}, protocol=2))
-        with pytest.raises(UserError, match=r"test: not a published CIFAR file: it asks for (posix|nt).mkdir"):
+        with refused(Damaged, "/test: ", ".mkdir"):
             rows(cifar100, "cifar")
         assert not (cifar100 / "owned").exists()
 
     @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1], protocol=2)])
     def test_files_that_are_none(self, cifar100, content):
         (cifar100 / "test").write_bytes(content)
-        with pytest.raises(UserError, match="not a published CIFAR file"):
+        with refused(Damaged, "/test: "):
             rows(cifar100, "cifar")
 
     def test_labels_that_are_no_class(self, cifar100):
         python2(cifar100 / "test", cifar_batch(1, 1, fine_labels=[3]))
-        with pytest.raises(UserError, match="with N fine_labels below 3"):
+        with refused(Damaged, "/test: ", "fine_labels below 3"):
             rows(cifar100, "cifar")
         (cifar100 / "test").unlink()
-        with pytest.raises(UserError, match="no test; cifar-100-python has"):
+        with refused(NotFound, "no test;"):
             rows(cifar100, "cifar")
 
     def test_only_what_the_files_need_is_allowed(self):
@@ -297,16 +297,16 @@ class TestCsv:
         assert [row[2] for row in table(file, {"csv": {"image": "file", "label": "kind"}})] == ["all", "all"]
 
     @pytest.mark.parametrize(
-        ("lines", "message"),
+        ("lines", "kind", "parts"),
         [
-            ([["path", "clas"], ["1.png", "x"]], "no column 'class'. Did you mean 'clas'"),
-            ([["path", "class"], ["1.png"]], "line 2 has not the header's 2 columns"),
-            ([["path", "class"], ["1.png", " "]], "line 2: 'class' is empty"),
-            ([["path", "class"]], "finds no labelled images"),
+            ([["path", "clas"], ["1.png", "x"]], NotFound, ["'class'", "Did you mean 'clas'"]),
+            ([["path", "class"], ["1.png"]], Damaged, ["labels.csv: line 2", "2 columns"]),
+            ([["path", "class"], ["1.png", " "]], Damaged, ["labels.csv: line 2", "'class'"]),
+            ([["path", "class"]], NotFound, ["reader csv", "labels.csv"]),
         ],
     )
-    def test_mistakes(self, tmp_path, lines, message):
-        with pytest.raises(UserError, match=message):
+    def test_mistakes(self, tmp_path, lines, kind, parts):
+        with refused(kind, *parts):
             rows(self.write(tmp_path, lines), "csv")
 
 
@@ -332,10 +332,10 @@ def test_parquet(tmp_path, monkeypatch):
         ("train-00000-of-00001.parquet/image/1", "big_dog", "train"),
     ]
     assert Samples(rows(tmp_path / "data", "parquet")).open(2).image.getpixel((0, 0)) == (40, 0, 0)
-    with pytest.raises(UserError, match="no column 'lable'. Did you mean 'label'"):
+    with refused(NotFound, "'lable'", "Did you mean 'label'"):
         rows(tmp_path / "data", {"parquet": {"label": "lable"}})
     (tmp_path / "data" / "test-00000-of-00001.parquet").write_bytes(b"PAR1 no")
-    with pytest.raises(UserError, match="not a Parquet file"):
+    with refused(Damaged, "test-00000-of-00001.parquet"):
         rows(tmp_path / "data", "parquet")
 
 
@@ -376,19 +376,19 @@ class TestWebdataset:
         assert [row[1:] for row in table(tmp_path, "webdataset")] == [("cat", "train"), ("dog", "val")]
 
     @pytest.mark.parametrize(
-        ("members", "message"),
+        ("members", "kind", "parts"),
         [
-            ({"0.jpg": b"x"}, "0 has no label .cls or txt.; its members are jpg"),
-            ({"0.jpg": b"x", "0.cls": b"2"}, "label 2, but classnames.txt has 1 lines"),
+            ({"0.jpg": b"x"}, NotFound, ["0.tar: 0 ", "cls or txt", "jpg"]),
+            ({"0.jpg": b"x", "0.cls": b"2"}, Mismatch, ["label 2", "classnames.txt"]),
         ],
     )
-    def test_mistakes(self, tmp_path, members, message):
+    def test_mistakes(self, tmp_path, members, kind, parts):
         write_tar(tmp_path / "0.tar", members)
         (tmp_path / "classnames.txt").write_text("cat\n")
-        with pytest.raises(UserError, match=message):
+        with refused(kind, *parts):
             rows(tmp_path, "webdataset")
         (tmp_path / "0.tar").write_bytes(b"no tar" * 200)
-        with pytest.raises(UserError, match="not an uncompressed tar"):
+        with refused(Damaged, "0.tar"):
             rows(tmp_path, "webdataset")
 
 
@@ -402,14 +402,14 @@ def test_class_names_are_cleaned_and_can_be_overridden(tmp_path):
     ]
     for name in ("001.Crane", "002.Crane", "BMW"):
         picture(tmp_path / name / "1.jpg")
-    with pytest.raises(UserError, match="'001.Crane' and '002.Crane' are both called 'Crane'.*classes: {002.Crane"):
+    with refused(UserError, "'001.Crane'", "'002.Crane'", "'classes: {002.Crane"):
         names(tmp_path, "folders")
     assert names(tmp_path, "folders", classes={"002.Crane": "construction crane"}) == [
         "Crane",
         "construction crane",
         "BMW",
     ]
-    with pytest.raises(UserError, match="no class '003.Crane'. Did you mean"):
+    with refused(NotFound, "'003.Crane'", "Did you mean"):
         names(tmp_path, "folders", classes={"003.Crane": "x"})
 
 
@@ -426,14 +426,14 @@ def test_listed_images_that_are_not_there_are_all_counted(tmp_path):
     cub(tmp_path)
     for path in (tmp_path / "images" / "006.Least_Auklet").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="2 images .* are not there: .*Auklet_0005.jpg, .*Auklet_0010.jpg"):
+    with refused(NotFound, "2 images", "Auklet_0005.jpg", "Auklet_0010.jpg"):
         Samples(rows(tmp_path, "cub")).contents(FileDigests(tmp_path / "memo.json"))
 
 
 def test_text_that_is_not_utf_8(tmp_path):
     cub(tmp_path)
     (tmp_path / "classes.txt").write_bytes(b"1 \xff\xfe\n")
-    with pytest.raises(UserError, match="reader cub: .* is not UTF-8"):
+    with refused(Damaged, "reader cub", str(tmp_path), "UTF-8"):
         rows(tmp_path, "cub")
 
 
@@ -446,16 +446,16 @@ def test_photographs_in_archives_can_be_decoded_reduced(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("reader", "message"),
+    ("reader", "kind", "parts"),
     [
-        ("folder", "unknown reader 'folder'. Did you mean 'folders'"),
-        ({"dtd": {"fould": 1}}, "dtd has no argument 'fould'. Did you mean 'fold'"),
-        ({"cub": 1}, "cub takes no argument"),
-        ("folders", "finds no labelled images"),
+        ("folder", NotFound, ["'folder'", "Did you mean 'folders'"]),
+        ({"dtd": {"fould": 1}}, NotFound, ["dtd", "'fould'", "Did you mean 'fold'"]),
+        ({"cub": 1}, UserError, ["cub", "found 1"]),
+        ("folders", NotFound, ["reader folders"]),
     ],
 )
-def test_mistakes_in_recipes(tmp_path, reader, message):
-    with pytest.raises(UserError, match=message):
+def test_mistakes_in_recipes(tmp_path, reader, kind, parts):
+    with refused(kind, *parts):
         rows(tmp_path, reader)
 
 
@@ -477,7 +477,7 @@ def test_shipped_recipes_are_whole():
     for name in project.names("datasets"):
         recipe = project.dataset(name)
         assert (ROOT / "prompts" / recipe.prompts / "_shared.yaml").is_file(), name
-        with pytest.raises(UserError, match="no data at"):  # the reader and its arguments are known
+        with refused(NotFound, "DATA=path"):  # the reader and its arguments are known
             datasets.read(recipe, ROOT / "nowhere", name)
     for name in project.names("benchmarks"):
         benchmark = project.benchmark(name)
@@ -499,5 +499,5 @@ def test_a_reader_from_anywhere_is_named_in_yaml(tmp_path, monkeypatch):
     picture(tmp_path / "oak-1.jpg")
     picture(tmp_path / "elm-1.jpg")
     assert table(tmp_path, {"prefixed": "-"}) == [("elm-1.jpg", "elm", "test"), ("oak-1.jpg", "oak", "test")]
-    with pytest.raises(UserError, match="prefixed has no argument 'seperator'. Did you mean 'separator'"):
+    with refused(NotFound, "prefixed", "'seperator'", "Did you mean 'separator'"):
         rows(tmp_path, {"prefixed": {"seperator": "-"}})

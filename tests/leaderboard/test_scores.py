@@ -4,10 +4,11 @@ import pytest
 
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.ledger import FIRST_COLUMNS, LOG_COLUMNS, upload_state
+from pipeline.core.errors import Damaged
 from pipeline.leaderboard.scores import description, file_name, found, take, the_one
 from pipeline.leaderboard.services import Entry
 
-from ..conftest import fresh
+from ..conftest import fresh, refused
 from .conftest import add, lines
 
 LINE = dict.fromkeys(LOG_COLUMNS, "") | {"number": "1", "recipe": "both", "digest": "0123456789ab"}
@@ -99,5 +100,5 @@ def test_a_log_of_before_is_read_and_grows(root, server, verb):
 def test_times_that_are_none_are_refused(root, column):
     ledger = CsvFormat(fresh(root)).ledger
     ledger.write_log([ledger.log()[0] | {column: "yesterday"}])
-    with pytest.raises(ValueError, match=f"{column} 'yesterday' is no time"):
+    with refused(Damaged, f"{column} 'yesterday'"):
         ledger.log()

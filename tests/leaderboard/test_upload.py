@@ -14,7 +14,7 @@ from pipeline.core import extras
 from pipeline.leaderboard import upload
 from pipeline.leaderboard.services import kaggle
 
-from ..conftest import ROOT, fresh, pipeline
+from ..conftest import ROOT, failed, fresh, pipeline
 from .conftest import add, lines
 from .kaggle_server import SIGNATURE, TOKEN, Fault
 
@@ -60,15 +60,14 @@ def test_submit_and_upload_in_one(root, server):
 def test_the_same_content_is_never_sent_again(root, server, verb):
     verb("upload")
     again = verb("upload", "--n", "1")
-    assert again.returncode == 1 and "submission 1 has this content and was uploaded at" in again.stderr
-    assert "public 0.87500" in again.stderr
+    failed(again, "submission 1 ", "public 0.87500")
     folder = root / "submissions" / "tiny"
     (folder / "007-copy.csv").write_bytes((folder / "001-both.csv").read_bytes())
     copy = verb("upload")
-    assert copy.returncode == 1 and "submission 1 has this content" in copy.stderr
+    failed(copy, "submission 1 ")
     (folder / "log.csv").unlink()  # as in another clone: what the service says counts
     copy = verb("upload", "--n", "7")
-    assert copy.returncode == 1 and "kaggle has this content already, as '001 both" in copy.stderr
+    failed(copy, "kaggle", "'001 both")
     adopted = verb("upload", "--n", "1")
     assert adopted.returncode == 0 and "it is not sent again" in adopted.stdout
     assert len(spent(server)) == 1
@@ -80,12 +79,12 @@ def test_a_broken_or_changed_file_is_not_sent(root, server, verb):
     content = path.read_text()
     path.write_text(content.replace("\n0,0", "\n0,7"))
     done = verb("upload")
-    assert done.returncode == 1 and "labels that are no class: {'0': '7'}" in done.stderr
+    failed(done, path.name, "{'0': '7'}")
     path.write_text(content.replace("\n0,0", "\n0,1"))
     done = verb("upload")
-    assert done.returncode == 1 and "is not the file that was logged" in done.stderr
+    failed(done, path.name, "digest")
     path.write_bytes(b"\xff\xfe")
-    assert verb("upload").returncode == 1
+    failed(verb("upload"), path.name, "utf-8")
     assert not server.asked
 
 
@@ -172,24 +171,23 @@ def test_a_rejected_file_is_told_and_may_be_sent_again(root, server, verb):
 def test_no_service_and_unknown_ones(project_root, root, server, verb):
     recipe = root / "competitions" / "tiny.yaml"
     before = recipe.read_text()
-    for text, message in (
-        ("", "no service; say where submissions go"),
-        ("leaderboard: {kagle: tiny-scenes}\n", "unknown service 'kagle'. Did you mean 'kaggle'?"),
-        ("leaderboard: {kaggle: https://www.kaggle.com/competitions/x}\n", "no competition's short name"),
-        ("leaderboard: {kaggle: a, evalai: b}\n", "leaderboard"),
-        ("leaderboard: kaggle\n", "leaderboard"),
+    for text, parts in (
+        ("", ["'leaderboard: {kaggle: slug}'"]),
+        ("leaderboard: {kagle: tiny-scenes}\n", ["'kagle'", "Did you mean 'kaggle'?"]),
+        ("leaderboard: {kaggle: https://www.kaggle.com/competitions/x}\n", ["'https://www.kaggle.com/competitions/x'"]),
+        ("leaderboard: {kaggle: a, evalai: b}\n", ["leaderboard"]),
+        ("leaderboard: kaggle\n", ["leaderboard"]),
     ):
         recipe.write_text(before.partition("leaderboard")[0] + text)
         for name in ("upload", "scores"):
-            done = verb(name)
-            assert done.returncode == 1 and message in done.stderr, done.stderr
+            failed(verb(name), "competitions/tiny.yaml", *parts)
     assert not server.asked
 
 
 def test_an_absent_client_is_told(root, server, verb, monkeypatch):
     monkeypatch.setattr(extras, "pins", lambda extra: (f"no-such-{extra}==1.0",))
     done = verb("upload")
-    assert done.returncode == 1 and "make upload needs no-such-kaggle. Install: " in done.stderr
+    failed(done, "no-such-kaggle", "Install: ")
 
 
 def test_nobody_imports_the_client_before_it_is_used():
@@ -202,7 +200,7 @@ def test_offline(root, server, verb, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     for name in ("upload", "scores"):
         done = verb(name)
-        assert done.returncode == 1 and "kaggle: no connection (Connection refused)" in done.stderr
+        failed(done, "kaggle", "Connection refused")
     assert not lines(root)[0]["uploaded"]
 
 
@@ -266,7 +264,7 @@ def test_an_unanswered_upload_that_arrived_is_found_in_the_same_run(root, server
 def test_wrong_answers_to_the_upload_itself(root, server, verb):
     server.faults["create"] = Fault("body", body=b'{"message": "Successfully submitted"}')  # and nothing is listed
     done = verb("upload")
-    assert done.returncode == 1 and "whether submission 1 arrived is not certain" in done.stderr
+    failed(done, "submission 1 ", "not certain")
     assert "uploads: 1 unanswered; 'make scores' asks for 1" in verb("log").stdout
     assert "1 unanswered" in verb("scores").stdout
 
@@ -275,7 +273,7 @@ def test_an_empty_list_that_cannot_be_is_no_answer(root, server, verb):
     server.add("by hand", "x.csv")
     server.faults["list"] = Fault("body", body=b'["maintenance"]')
     done = verb("upload")
-    assert done.returncode == 1 and "it counts 1 submissions and lists none" in done.stderr
+    failed(done, "it counts 1 submissions")
     assert len(server.submissions) == 1
 
 

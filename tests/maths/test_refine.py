@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch, UserError
 from pipeline.maths import refine
 from pipeline.maths.refine import STEPS, Evidence, NotConverged, discriminant
 from pipeline.maths.refine import frolic as frolic_module
 from pipeline.maths.refine.neighbours import affinity, nearest
 from pipeline.maths.zeroshot import normalise
+
+from ..conftest import refused
 
 CASES = [
     ("prior", {}),
@@ -148,11 +150,11 @@ def test_prior_of_named_classes_and_errors():
     probs, given, _ = evidence(30, 3)
     named = {"class 2": 3.0, "class 0": 1.0, "class 1": 2.0}
     assert torch.equal(STEPS["prior"](probs, given, to=named), STEPS["prior"](probs, given, to=[1.0, 2.0, 3.0]))
-    with pytest.raises(UserError, match="class 1"):
+    with refused(Mismatch, "prior: to", "class 1"):
         STEPS["prior"](probs, given, to={"class 0": 1.0, "class 2": 1.0})
-    with pytest.raises(UserError, match="2 shares of 3 classes"):
+    with refused(Mismatch, "prior: to", "2 shares of 3 classes"):
         STEPS["prior"](probs, given, to=[1.0, 1.0])
-    with pytest.raises(UserError, match="method: sinkhorn"):
+    with refused(UserError, "method: transport", "'method: sinkhorn'"):
         STEPS["prior"](torch.ones(1, 3).expand(1_000_000, 3), given, method="transport")
     with pytest.raises(NotConverged):
         STEPS["prior"](probs, given, to=[1.0, 1.0, 5.0], iterations=1)

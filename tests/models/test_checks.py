@@ -14,11 +14,11 @@ from pipeline.chain import features as chain_features
 from pipeline.chain import probs as chain_probs
 from pipeline.chain import text as chain_text
 from pipeline.chain.task import CompetitionTask
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Mismatch, NotFound, PromptsTooLong, Unavailable
 from pipeline.models import _checks
 from pipeline.recipes import ModelEntry, Preprocess, Project
 
-from ..conftest import fresh, write_yaml
+from ..conftest import fresh, refused, write_yaml
 from ..models.test_open_clip import KINDS, create, entry
 from ..tiny import MEAN, PROMPTS, local_dir, pixels, tokenizer_files
 
@@ -37,8 +37,8 @@ def load(folder, tower="image", dtype="fp32", **more):
 @pytest.mark.parametrize(
     "wrong, check, found",
     [
-        ({"mean": [0.48, 0.45, 0.4]}, "mean", r"\[0.5, 0.4, 0.3\]"),
-        ({"std": [0.26, 0.26, 0.27]}, "std", r"\[0.2, 0.3, 0.25\]"),
+        ({"mean": [0.48, 0.45, 0.4]}, "mean", "[0.5, 0.4, 0.3]"),
+        ({"std": [0.26, 0.26, 0.27]}, "std", "[0.2, 0.3, 0.25]"),
         ({"resize_mode": "shortest"}, "resize_mode", "squash"),
         ({"quick_gelu": True}, "activation", "false"),
         ({"context_length": 77}, "context_length", "12"),
@@ -46,7 +46,7 @@ def load(folder, tower="image", dtype="fp32", **more):
     ],
 )
 def test_a_declared_fact_that_the_checkpoint_contradicts(folder, wrong, check, found):
-    with pytest.raises(UserError, match=rf"models.yaml: m: {check}: .*{found}\. Correct the entry") as error:
+    with refused(Mismatch, f"models.yaml: m: {check}:", found) as error:
         load(folder, **wrong)
     if check not in ("size", "context_length"):
         assert f"allow: [{check}]" in str(error.value)
@@ -65,13 +65,13 @@ def test_an_allowed_mean_is_used(folder):
 
 def test_an_unknown_check_cannot_be_allowed():
     entry = ModelEntry.parse({"family": "open_clip", "tag": "t", "preprocess": "x", "allow": ["sizes"]}, "m")
-    with pytest.raises(UserError, match="models.yaml: m: allow: unknown check 'sizes'. Did you mean 'size'?"):
+    with refused(NotFound, "models.yaml: m: allow", "'sizes'", "Did you mean 'size'?"):
         models.identity("m", entry, Path())
 
 
 def test_another_size_is_for_convolutions_only():
     fields = {"architecture": "x", "tag": "t", "preprocess": "x", "allow": ["size"]}
-    with pytest.raises(UserError, match="'size' is for backbones of family timm"):
+    with refused(Mismatch, "'size'", "family timm"):
         models.identity("m", ModelEntry.parse({"family": "open_clip", **fields}, "m"), Path())
     models.identity("m", ModelEntry.parse({"family": "timm", **fields}, "m"), Path())
 
@@ -81,11 +81,10 @@ def test_missing_and_unexpected_keys(folder):
     state = load_file(path)
     removed = state.pop("visual.ln_post.weight")
     save_file({**state, "visual.extra": torch.zeros(1)}, path)
-    with pytest.raises(UserError) as error:
+    with refused(Mismatch, "1 missing keys (visual.ln_post.weight)", "1 unexpected keys (visual.extra)"):
         load(folder, "text")
-    assert "1 missing keys (visual.ln_post.weight), 1 unexpected keys (visual.extra)" in str(error.value)
     save_file({**state, "visual.ln_post.weight": removed, "visual.extra": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"allow: \[unexpected_keys\]"):
+    with refused(Mismatch, "visual.extra", "allow: [unexpected_keys]"):
         load(folder, "text")
     load(folder, "text", allow=["unexpected_keys"])
 
@@ -95,9 +94,7 @@ def test_a_vocabulary_of_another_size_in_the_file(folder):
     state = load_file(path)
     state["token_embedding.weight"] = state["token_embedding.weight"][:100].clone()
     save_file(state, path)
-    with pytest.raises(
-        UserError, match="vocabulary: the file's token embedding has 100 rows, the architecture's 49408"
-    ):
+    with refused(Mismatch, "vocabulary", "100 rows", "49408"):
         load(folder, "text")
 
 
@@ -107,11 +104,10 @@ def test_a_tokenizer_of_another_model(tmp_path):
     rows = tokenizer_files(tokens)
     config = {**KINDS["clip"], "text_cfg": {**KINDS["clip"]["text_cfg"], "hf_tokenizer_name": "x"}}
     folder = local_dir(tmp_path / "m", config, create(KINDS["clip"]))
-    message = f"vocabulary: the tokenizer has {rows} tokens, the token embedding 49408 rows"
-    with pytest.raises(UserError, match=message):
+    with refused(Mismatch, "vocabulary", f"{rows} tokens", "49408 rows"):
         load(folder, "text", tokenizer="tokens")
     load(folder, "text", tokenizer="tokens", allow=["vocabulary"]).encode_text(PROMPTS)
-    with pytest.raises(UserError, match="its tokenizer x is not on disk"):
+    with refused(Unavailable, "tokenizer x", "'tokenizer: path'"):
         load(folder, "text")
 
 
@@ -120,9 +116,8 @@ def test_prompts_that_are_cut_are_named_with_what_they_lose(folder):
     fitting = "a photo of a cat and a dog and a"  # ten tokens, start and end
     long = fitting + " house in the mountains"
     text.encode_text([fitting])
-    with pytest.raises(UserError) as error:
+    with refused(PromptsTooLong, "1 of 2 prompts", "12 tokens", f"{long!r} loses 4"):
         text.encode_text([fitting, long])
-    assert f"1 of 2 prompts are longer than the context of 12 tokens: {long!r} loses 4" in str(error.value)
     cut = load(folder, "text", allow=["prompts_cut"]).encode_text([long])
     assert cut.isfinite().all()
 
@@ -131,11 +126,9 @@ def test_sizes_and_modes_of_recipes(project_root):
     root = project_root
     write_yaml(root / "preprocess" / "big.yaml", {"size": 64, "ops": ["resize"]})
     write_yaml(root / "preprocess" / "crop.yaml", {"size": 32, "ops": [{"resize": "shortest"}, "center_crop"]})
-    with pytest.raises(UserError, match="vit@big: preprocess/big.yaml makes 64 pixels, vit takes 32. .*tiny"):
+    with refused(Mismatch, "vit@big: preprocess/big.yaml makes 64", "vit takes 32", "tiny"):
         chain_probs.of_member(fresh(root), fresh(root).project.member("vit@big"))
-    with pytest.raises(
-        UserError, match="crop.yaml resizes by shortest, vit was trained with squash. .* tiny, tiny-sharp"
-    ):
+    with refused(Mismatch, "crop.yaml", "shortest", "vit", "squash", " tiny, tiny-sharp"):
         chain_probs.of_member(fresh(root), fresh(root).project.member("vit@crop"))
     entries = {"vit3": {**Project(root).model("vit").model_dump(include={"family", "weights", "preprocess"})}}
     write_yaml(root / "models.local.yaml", {"vit3": {**entries["vit3"], "allow": ["resize_mode"]}})
@@ -146,7 +139,7 @@ def test_a_declared_size_is_checked_before_any_image_is_read(project_root):
     entry = {"family": "open_clip", "weights": "absent", "preprocess": "tiny", "size": 64}
     (project_root / "absent").mkdir()
     write_yaml(project_root / "models.local.yaml", {"far": entry})
-    with pytest.raises(UserError, match="far takes 64"):
+    with refused(Mismatch, "far takes 64"):
         chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("far@tiny"))
     assert not (project_root / "cache/tiny/images").exists()
 
@@ -191,7 +184,7 @@ def test_fp16_overflow_names_the_layer_type_and_the_fix(overflowing):
         type(layer).__name__: {p.dtype for p in layer.parameters(recurse=False)} for layer in fixed.module.modules()
     }
     assert (kinds["Linear"], kinds["Conv2d"]) == ({torch.float32}, {torch.float16})
-    with pytest.raises(UserError, match="fp32_layers: this tower has no 'Linaer'. Did you mean 'Linear'"):
+    with refused(NotFound, "fp32_layers", "'Linaer'", "Did you mean 'Linear'"):
         load(overflowing, dtype="fp16", fp32_layers=["Linaer"])
 
 
@@ -204,7 +197,7 @@ def test_an_overflow_in_the_chain_names_the_image_and_the_prompt(project_root):
         folder = local_dir(project_root / part, KINDS["clip"], model)
         fields = {"family": "open_clip", "weights": str(folder), "preprocess": "tiny"}
         write_yaml(project_root / "models.local.yaml", {part: fields})
-        with pytest.raises(UserError, match=rf"{part}(@tiny)?: features of {inputs} are not finite: Linear"):
+        with refused(Damaged, part, f"features of {inputs}", "Linear"):
             chain_probs.of_member(
                 CompetitionTask(Project(project_root), "tiny", dtype_name="fp16"),
                 CompetitionTask(Project(project_root), "tiny", dtype_name="fp16").project.member(f"{part}@tiny"),
@@ -237,7 +230,7 @@ def test_a_config_whose_size_is_not_that_of_the_positions(tmp_path):
         },
     }
     folder = local_dir(tmp_path / "m", config, create(config))
-    with pytest.raises(UserError, match="position_embedding: the config says image_size 192, the positions are those"):
+    with refused(Mismatch, "position_embedding", "192", "'size: 224'"):
         load(folder)
     assert load(folder, size=224).image_size == 224
 

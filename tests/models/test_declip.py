@@ -6,9 +6,10 @@ import torch
 from torch.nn.functional import normalize
 
 from pipeline import models
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch, NotFound, PromptsTooLong
 from pipeline.recipes import ModelEntry
 
+from ..conftest import refused
 from ..tiny import PROMPTS, pixels, scaled
 
 CPU = torch.device("cpu")
@@ -79,16 +80,16 @@ def test_only_one_tower_is_materialised(published):
 
 
 def test_mistakes_are_told(published, tmp_path):
-    with pytest.raises(UserError, match="activation: the entry says quick_gelu: false"):
+    with refused(Mismatch, "activation", "quick_gelu: false"):
         load(published[0], "text", quick_gelu=False)
-    with pytest.raises(UserError, match="prompts are longer than the context of 77 tokens: '(cat )+'... loses 25"):
+    with refused(PromptsTooLong, "77 tokens", "'cat cat", "loses 25"):
         load(published[0], "text").encode_text(["cat " * 100])
     torch.save({"model": {"module.visual.conv1.weight": torch.zeros(1)}}, tmp_path / "other.pth.tar")
-    with pytest.raises(UserError, match="visual.positional_embedding is missing; this is no DeCLIP ViT checkpoint"):
+    with refused(Mismatch, "visual.positional_embedding"):
         load(tmp_path / "other.pth.tar", "text")
-    with pytest.raises(UserError, match="absent.pth.tar"):
+    with refused(NotFound, "absent.pth.tar"):
         load(tmp_path / "absent.pth.tar", "text")
-    with pytest.raises(UserError, match="has to be brought"):
+    with refused(NotFound, "models.yaml: d", "'weights: path of the .pth.tar'"):
         entry = ModelEntry.parse({"family": "declip", "hub": "a/b", "preprocess": "x"}, "d")
         models.load("d", entry, tmp_path, "text", CPU, "fp32")
 

@@ -10,10 +10,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from pipeline import models
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Mismatch
 from pipeline.models import hub
 from pipeline.recipes import ModelEntry
 
+from ..conftest import refused
 from ..tiny import MEAN, STD, local_dir, pixels
 from .conftest import COMMIT
 from .test_evaclip import POST, Reference, load, write_pt
@@ -46,11 +47,9 @@ def test_a_torch_file_whose_bytes_were_zeroed(folder, start):
     whole = features(folder)
     content = file.read_bytes()
     file.write_bytes(zeroed(content, start, 0.005))
-    with pytest.raises(
-        UserError, match=r"open_clip_pytorch_model.bin: .*the file is damaged, remove it and fetch it"
-    ) as e:
+    with refused(Damaged, "open_clip_pytorch_model.bin", "fetch it", "checksum") as e:
         features(folder)
-    assert "checksum" in str(e.value) and "\n" not in str(e.value)
+    assert "\n" not in str(e.value)
     assert features(folder, allow=["checksum"]).isfinite().all(), "without the check nothing would be seen"
     file.write_bytes(content)
     torch.testing.assert_close(features(folder), whole)
@@ -60,7 +59,7 @@ def test_a_large_family_reads_no_zeroed_record_either(tmp_path):
     folder = write_pt(tmp_path / "eva", Reference(POST).state(), POST)
     file = next(folder.glob("*.pt"))
     file.write_bytes(zeroed(file.read_bytes(), 0.5, 0.005))
-    with pytest.raises(UserError, match="models.yaml: eva: .*damaged"):
+    with refused(Damaged, "models.yaml: eva", file.name):
         load(folder, "image")
 
 
@@ -70,7 +69,7 @@ def test_a_preallocated_download_that_was_interrupted(folder, missing):
     file = folder / FILE
     content = file.read_bytes()
     file.write_bytes(zeroed(content, 1 - missing, missing))
-    with pytest.raises(UserError, match=f"{FILE}: ends in zeros, within .*: its download was interrupted"):
+    with refused(Damaged, FILE, "zeros", "fetch it"):
         features(folder)
 
 
@@ -86,9 +85,8 @@ def test_a_matrix_of_zeros(folder):
     state = load_file(folder / FILE)
     state["visual.transformer.resblocks.0.mlp.c_fc.weight"].zero_()
     save_file(state, folder / FILE)
-    with pytest.raises(UserError, match=r"models.yaml: m: visual.*c_fc.weight holds nothing but zeros") as error:
+    with refused(Damaged, "models.yaml: m: visual", "c_fc.weight", "allow: [zeros]"):
         features(folder)
-    assert "allow: [zeros]" in str(error.value)
     features(folder, allow=["zeros"])
 
 
@@ -97,7 +95,7 @@ def test_quantised_weights(folder, kind):
     state = load_file(folder / FILE)
     state["visual.proj"] = (state["visual.proj"] * 100).to(getattr(torch, kind))
     save_file(state, folder / FILE)
-    with pytest.raises(UserError, match=f"m: visual.proj is {kind}: quantised weights"):
+    with refused(Mismatch, f"m: visual.proj is {kind}"):
         features(folder)
 
 
@@ -136,14 +134,14 @@ def test_a_file_of_the_hub_is_what_the_hub_states(published, tmp_path):
     known = json.loads((tmp_path / "cache" / "hub-files.json").read_bytes().partition(b"\n")[2])
     assert list(known.values()) == [hashlib.sha256(published.read_bytes()).hexdigest()]
     damage(published)
-    with pytest.raises(UserError, match="its SHA-256 begins with .*, the hub states .*the file is damaged"):
+    with refused(Damaged, published.name, "SHA-256", "the hub states"):
         loaded(tmp_path)
     loaded(tmp_path, allow=["checksum"])
     other = published.resolve().with_name("f" * 64)
     published.resolve().rename(other)
     published.unlink()
     published.symlink_to(other)
-    with pytest.raises(UserError, match=f"the hub states {next(iter(known.values()))[:12]}"):
+    with refused(Damaged, f"the hub states {next(iter(known.values()))[:12]}"):
         loaded(tmp_path)
     assert right.isfinite().all()
 
@@ -158,7 +156,7 @@ def test_where_links_are_not_possible_the_hub_is_asked_once(published, tmp_path,
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     loaded(tmp_path)
     damage(published)
-    with pytest.raises(UserError, match="the hub states"):
+    with refused(Damaged, published.name, "the hub states"):
         loaded(tmp_path)
 
 
@@ -181,7 +179,7 @@ def test_a_file_is_read_for_its_sum_once(published, tmp_path, monkeypatch):
     assert (tmp_path / "cache" / "intact.json").read_bytes() == before
     os.utime(published.resolve())
     damage(published)
-    with pytest.raises(UserError, match="the hub states"):
+    with refused(Damaged, published.name, "the hub states"):
         loaded(tmp_path)
 
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import models
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Damaged, Forbidden, Mismatch, NotFound, UserError
 from pipeline.recipes import ModelEntry
 
-from ..conftest import tiny_config
+from ..conftest import refused, tiny_config
 from ..tiny import MEAN, PROMPTS, STD, local_dir, pixels, preprocessor_file, scaled, tokenizer_files
 
 CPU = torch.device("cpu")
@@ -226,7 +226,7 @@ def test_a_local_copy_of_a_published_file_keeps_the_tags_facts(published, tmp_pa
     save_file(published.state_dict(), file)
     image = models.load("m", tagged(weights=str(file)), tmp_path, "image", CPU, "fp32")
     assert (image.mean, image.resize_mode) == (tuple(MEAN), "shortest")
-    with pytest.raises(UserError, match="does not say how it was trained; add mean, std, resize_mode, quick_gelu"):
+    with refused(UserError, "m: ", "mean, std, resize_mode, quick_gelu"):
         models.load("m", tagged(weights=str(file), tag=None), tmp_path, "image", CPU, "fp32")
     told = {"mean": MEAN, "std": STD, "resize_mode": "shortest", "quick_gelu": True}
     same = models.load("m", tagged(weights=str(file), tag=None, **told), tmp_path, "image", CPU, "fp32")
@@ -234,9 +234,7 @@ def test_a_local_copy_of_a_published_file_keeps_the_tags_facts(published, tmp_pa
 
 
 def test_activation_of_a_tag(published, tmp_path):
-    with pytest.raises(
-        UserError, match="activation: .* trained with QuickGELU, Tiny-ViT computes the other.*-quickgelu"
-    ):
+    with refused(Mismatch, "activation", "QuickGELU", "Tiny-ViT", "'-quickgelu'"):
         models.load("m", tagged(architecture="Tiny-ViT"), tmp_path, "image", CPU, "fp32")
     allowed = tagged(architecture="Tiny-ViT", allow=["activation"])
     right = models.load("m", tagged(), tmp_path, "image", CPU, "fp32").encode_image(pixels(32))
@@ -245,23 +243,22 @@ def test_activation_of_a_tag(published, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more, message",
+    "more, parts",
     [
-        ({"architecture": "Tiny-VIT-quickgelu"}, "no architecture 'Tiny-VIT-quickgelu'. Did you mean 'Tiny-ViT"),
-        ({"tag": "tagg"}, "has no tag 'tagg'. Did you mean 'tag'"),
+        ({"architecture": "Tiny-VIT-quickgelu"}, ["'Tiny-VIT-quickgelu'", "Did you mean 'Tiny-ViT"]),
+        ({"tag": "tagg"}, ["'tagg'", "Did you mean 'tag'"]),
     ],
 )
-def test_unknown_names(published, tmp_path, more, message):
-    with pytest.raises(UserError) as error:
+def test_unknown_names(published, tmp_path, more, parts):
+    with refused(NotFound, *parts):
         models.load("m", tagged(**more), tmp_path, "image", CPU, "fp32")
-    assert message in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, that scripting is old
 def test_a_file_of_openai_that_is_code_is_not_run(published, tmp_path):
     file = tmp_path / "ViT.pt"
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(file))
-    with pytest.raises(UserError, match="models.yaml: m: .*ViT.pt: a TorchScript archive, which is code: refused"):
+    with refused(Forbidden, "models.yaml: m: ", "ViT.pt"):
         models.load("m", tagged(weights=str(file)), tmp_path, "image", CPU, "fp32")
 
 
@@ -269,7 +266,7 @@ def test_positions_are_interpolated_only_when_asked(tmp_path):
     import open_clip
 
     folder = local_dir(tmp_path / "m", KINDS["clip"], create(KINDS["clip"]))
-    with pytest.raises(UserError, match="size: the entry says size: 48, the checkpoint was trained with 32"):
+    with refused(Mismatch, "size: 48", "32"):
         models.load("m", entry(folder, size=48), tmp_path, "image", CPU, "fp32")
     larger = models.load("m", entry(folder, size=48, allow=["position_embedding"]), tmp_path, "image", CPU, "fp32")
     library, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}", force_image_size=48)
@@ -282,7 +279,7 @@ def test_positions_are_interpolated_only_when_asked(tmp_path):
 def test_positions_of_another_size_in_the_file(tmp_path):
     config = {**KINDS["clip"], "vision_cfg": {**VISION, "image_size": 48}}
     folder = local_dir(tmp_path / "m", config, create(KINDS["clip"]))
-    with pytest.raises(UserError, match="position_embedding: visual.positional_embedding of the file is"):
+    with refused(Mismatch, "position_embedding: visual.positional_embedding"):
         models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
 
 
@@ -296,7 +293,7 @@ def test_a_folder_that_says_little_has_the_librarys_defaults(tmp_path):
     said = library.visual.preprocess_cfg
     assert (image.mean, image.std, image.resize_mode) == (tuple(said["mean"]), tuple(said["std"]), said["resize_mode"])
     (folder / "open_clip_config.json").write_text("{}")
-    with pytest.raises(UserError, match="is no folder of open_clip: KeyError: 'model_cfg'"):
+    with refused(Damaged, str(folder), "'model_cfg'"):
         models.load("m", entry(folder), tmp_path, "image", CPU, "fp32")
 
 

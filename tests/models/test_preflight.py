@@ -7,12 +7,12 @@ import torch
 
 from pipeline import models
 from pipeline.chain import features as chain_features
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Unavailable
 from pipeline.models import _preflight, hub
 from pipeline.models._placement import size_of
 from pipeline.recipes import ModelEntry
 
-from ..conftest import IMAGES, fresh
+from ..conftest import IMAGES, fresh, refused
 from ..models.test_open_clip import KINDS, create, entry
 from ..tiny import local_dir
 from .conftest import COMMIT, in_cache
@@ -23,19 +23,19 @@ CPU = torch.device("cpu")
 def test_a_download_that_does_not_fit_is_refused_before_it_starts(tmp_path):
     folder = tmp_path / "not" / "there" / "yet"
     _preflight.disk("m", folder, 1000)
-    with pytest.raises(UserError, match=r"model m: 1000000.0 GB to download to .*, [\d.]+ [GM]B free. .*HF_HOME"):
+    with refused(Unavailable, "model m", "1000000.0 GB", str(folder), " free", "HF_HOME"):
         _preflight.disk("m", folder, 1e15)
     assert not folder.exists()
 
 
 def test_a_model_that_does_not_fit_into_memory_is_refused():
     _preflight.memory("m", 1000, CPU, "fp32")
-    with pytest.raises(UserError, match=r"model m: needs 1050000.0 GB of memory on cpu, [\d.]+ GB free"):
+    with refused(Unavailable, "model m", "1050000.0 GB", "cpu", " free"):
         _preflight.memory("m", 1e15, CPU, "fp32")
     just = 1.2 * _preflight.free_on_host()
-    with pytest.raises(UserError, match="half of it with DTYPE=fp16 or bf16"):
+    with refused(Unavailable, "half of it with DTYPE=fp16 or bf16"):
         _preflight.memory("m", just, CPU, "fp32")
-    with pytest.raises(UserError, match=r"on cpu, .* free"):
+    with refused(Unavailable, "cpu", " free"):
         _preflight.memory("m", just, CPU, "bf16")
 
 
@@ -49,7 +49,7 @@ def test_the_refusal_comes_before_the_weights_are_read(tmp_path, monkeypatch):
     (folder / "open_clip_model.safetensors").write_bytes(b"not read")
     monkeypatch.setattr(_preflight, "free_on_host", lambda: 1000)
     for tower in ("image", "text"):
-        with pytest.raises(UserError, match="model m: needs .* free"):
+        with refused(Unavailable, "model m", " free"):
             models.load("m", entry(folder), tmp_path, tower, CPU, "fp32")
 
 
@@ -78,34 +78,26 @@ def test_files_of_the_local_cache_are_used_offline(cache):
 
 
 def test_offline_is_respected_and_explained_in_one_line(cache):
-    with pytest.raises(UserError) as error:
+    parts = ("model m", "some/repo/a.safetensors (3.5 GB)", "HF_HUB_OFFLINE=1", "models.local.yaml")
+    with refused(Unavailable, *parts) as error:
         hub.fetch("m", "some/repo", ("a.safetensors", "b.bin"), None, 3.5)
-    message = str(error.value)
-    for part in (
-        "model m is not on disk",
-        "some/repo/a.safetensors (3.5 GB)",
-        "HF_HUB_OFFLINE=1 forbids downloads",
-        "models.local.yaml",
-    ):
-        assert part in message
-    assert "\n" not in message
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     "status, code, reason",
     [
-        (403, "GatedRepo", "gated: accept its terms on https://huggingface.co/some/repo"),
-        (401, "RepoNotFound", "no such repository, or it is private"),
-        (404, "EntryNotFound", "m is not on disk and could not be downloaded: some/repo/a.safetensors"),
+        (403, "GatedRepo", "https://huggingface.co/some/repo"),
+        (401, "RepoNotFound", "private"),
+        (404, "EntryNotFound", "model m"),
         (503, "", "503"),
     ],
 )
 def test_the_hubs_answers_are_one_line(cache, monkeypatch, hub_server, status, code, reason):
     hub_server.answers[""] = (status, {"X-Error-Code": code}, b"")
     monkeypatch.setattr("time.sleep", lambda _: None)  # between the client's attempts
-    with pytest.raises(UserError) as error:
+    with refused(Unavailable, "some/repo/a.safetensors", reason) as error:
         hub.fetch("m", "some/repo", "a.safetensors", None, None)
-    assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -122,7 +114,7 @@ def test_the_first_file_that_a_repository_has_is_downloaded_at_its_revision(cach
 def test_a_file_larger_than_the_disk_is_not_downloaded(cache, hub_server):
     size = str(10**15)
     hub_server.answers[""] = (200, {"X-Repo-Commit": COMMIT, "ETag": '"abc"', "X-Linked-Size": size}, b"")
-    with pytest.raises(UserError, match="1000000.0 GB to download"):
+    with refused(Unavailable, "1000000.0 GB"):
         hub.fetch("m", "some/repo", "a.safetensors", COMMIT, None)
     assert hub_server.methods == {"HEAD"}
 
@@ -171,7 +163,7 @@ def test_when_one_image_does_not_fit_that_is_said():
     def encode(rows):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match="out of memory with a batch of 1"):
+    with refused(Unavailable, "batch of 1"):
         list(chain_features.Batches(4).run(encode, [1, 2, 3]))
 
 
@@ -200,6 +192,6 @@ def test_shards_that_do_not_all_fit_are_refused_before_the_first(cache, hub_serv
     head = {"X-Repo-Commit": COMMIT, "X-Linked-Size": str(free // 2)}
     for file in ("1.bin", "3.bin", "4.bin"):
         hub_server.answers[file] = (200, {**head, "ETag": f'"{file}"'}, b"")
-    with pytest.raises(UserError, match="GB to download"):
+    with refused(Unavailable, "model m: ", " GB to download"):
         hub.fetch_all("m", "some/big", ["1.bin", "2.bin", "3.bin", "4.bin"], COMMIT)
     assert hub_server.methods == {"HEAD"} and len(hub_server.asked) == 3

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from pipeline.chain.task import CompetitionTask
-from pipeline.core.errors import UserError
+from pipeline.core.errors import NotFound, UserError
 from pipeline.recipes import Project
 from pipeline.recipes.prompts import file_stem, load_prompts, write_subset
 
-from ..conftest import CLASSES, ROOT, write_yaml
+from ..conftest import CLASSES, ROOT, refused, write_yaml
 
 
 def test_prompts_are_listed_class_by_class(task):
@@ -59,29 +59,34 @@ def test_a_class_file_may_name_its_class(project_root):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "parts"),
+    ("file", "content", "kind", "parts"),
     [
-        ("cats.yaml", None, ["No prompts for classes: ['Cats']", "Add ", "prompts/tiny/cats.yaml"]),
-        ("cat.yaml", {}, ["cat.yaml", "is no class"]),
-        ("cats.yaml", {"prompt": ["x"]}, ["cats.yaml", "unknown key 'prompt'", "Did you mean 'prompts'?"]),
-        ("cats.yaml", {"templates": ["no hole"]}, ["'no hole' must contain {}"]),
-        ("cats.yaml", {"templates": ["{name}"]}, ["'{name}' must contain {}"]),
-        ("cats.yaml", {"templates": ["{} {"]}, ["no other braces"]),
-        ("cats.yaml", {"templates": ["{0.__class__} {}"]}, ["no other braces"]),
-        ("cats.yaml", {"templates": ["a {}", "a {}"]}, ["duplicate templates: ['a {}']"]),
-        ("cats.yaml", {"templates": ["{}"]}, ["duplicate prompts: ['Cats']"]),
-        ("cats.yaml", {"prompts": ["a", "a"]}, ["duplicate prompts: ['a']"]),
-        ("cats.yaml", {"prompts": ["  "]}, ["empty prompt"]),
-        ("cats.yaml", {"prompts": [1]}, ["prompts.0", "1 is not text"]),
-        ("cats.yaml", {"prompts": ["dog", "a photo of a dog"]}, ["duplicate prompt 'a photo of a dog'", "'Dogs'"]),
-        ("cats.yaml", {"without": ["a phot of a {}"]}, ["without", "Did you mean 'a photo of a {}'?"]),
-        ("cats.yaml", {"without": ["{}", "a photo of a {}", "a blurry {}."]}, ["'Cats' has no prompts"]),
-        ("cats.yaml", {"weights": {"Cat": 1.0}}, ["weights", "Did you mean 'Cats'?"]),
-        ("cats.yaml", {"weights": {"Cats": -1.0}}, ["weights.Cats"]),
-        ("_shared.yaml", {"templates": []}, ["has no prompts"]),
+        ("cats.yaml", None, NotFound, ["['Cats']", "Add ", "prompts/tiny/cats.yaml"]),
+        ("cat.yaml", {}, NotFound, ["tiny/cat.yaml"]),
+        ("cats.yaml", {"prompt": ["x"]}, UserError, ["cats.yaml", "'prompt'", "Did you mean 'prompts'?"]),
+        ("cats.yaml", {"templates": ["no hole"]}, UserError, ["'no hole'", "{}"]),
+        ("cats.yaml", {"templates": ["{name}"]}, UserError, ["'{name}'"]),
+        ("cats.yaml", {"templates": ["{} {"]}, UserError, ["'{} {'"]),
+        ("cats.yaml", {"templates": ["{0.__class__} {}"]}, UserError, ["'{0.__class__} {}'"]),
+        ("cats.yaml", {"templates": ["a {}", "a {}"]}, UserError, ["['a {}']"]),
+        ("cats.yaml", {"templates": ["{}"]}, UserError, ["['Cats']"]),
+        ("cats.yaml", {"prompts": ["a", "a"]}, UserError, ["['a']"]),
+        ("cats.yaml", {"prompts": ["  "]}, UserError, ["cats.yaml: empty prompt"]),
+        ("cats.yaml", {"prompts": [1]}, UserError, ["prompts.0"]),
+        ("cats.yaml", {"prompts": ["dog", "a photo of a dog"]}, UserError, ["'a photo of a dog'", "'Dogs'"]),
+        (
+            "cats.yaml",
+            {"without": ["a phot of a {}"]},
+            NotFound,
+            ["without", "'a phot of a {}'", "Did you mean 'a photo of a {}'?"],
+        ),
+        ("cats.yaml", {"without": ["{}", "a photo of a {}", "a blurry {}."]}, NotFound, ["'Cats'"]),
+        ("cats.yaml", {"weights": {"Cat": 1.0}}, NotFound, ["weights", "'Cat'", "Did you mean 'Cats'?"]),
+        ("cats.yaml", {"weights": {"Cats": -1.0}}, UserError, ["weights.Cats"]),
+        ("_shared.yaml", {"templates": []}, NotFound, ["'Dogs'"]),
     ],
 )
-def test_mistakes(project_root, file, content, parts):
+def test_mistakes(project_root, file, content, kind, parts):
     folder = project_root / "prompts" / "tiny"
     if content is None:
         (folder / file).unlink()
@@ -89,10 +94,8 @@ def test_mistakes(project_root, file, content, parts):
         write_yaml(folder / file, content)
         if file == "_shared.yaml":
             write_yaml(folder / "dogs.yaml", {})
-    with pytest.raises(UserError) as error:
+    with refused(kind, *parts):
         load_prompts(folder, tuple(CLASSES))
-    for part in parts:
-        assert part in str(error.value), str(error.value)
 
 
 def test_a_set_for_any_class_needs_no_class_files(project_root):
@@ -103,10 +106,10 @@ def test_a_set_for_any_class_needs_no_class_files(project_root):
     assert found.prompts == ("owl", "a owl.", "a night bird", "cat", "a cat.")
     assert found.templates == ("{}", "a {}.", "", "{}", "a {}.")
     write_yaml(folder / "_shared.yaml", {"templates": [], "classes": "any"})
-    with pytest.raises(UserError, match="class 'cat' has no prompts"):
+    with refused(NotFound, "'cat'"):
         load_prompts(folder, ("owl", "cat"))
     write_yaml(folder / "_shared.yaml", {"templates": ["{}"], "classes": "all"})
-    with pytest.raises(UserError, match="classes: .*'listed' or 'any'"):
+    with refused(UserError, "classes", "'listed' or 'any'"):
         load_prompts(folder, ("owl", "cat"))
 
 
@@ -117,7 +120,7 @@ def test_template_sets_of_domains():
 
 
 def test_unknown_set(project_root):
-    with pytest.raises(UserError, match="no prompt set .*tny.* Did you mean 'tiny'"):
+    with refused(NotFound, "tny", "Did you mean 'tiny'"):
         load_prompts(project_root / "prompts" / "tny", tuple(CLASSES))
 
 

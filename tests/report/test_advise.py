@@ -6,14 +6,14 @@ import pytest
 from pipeline.chain import probs as chain_probs
 from pipeline.chain.columns import Columns
 from pipeline.chain.main_job import submit
-from pipeline.core.errors import UserError
+from pipeline.core.errors import Mismatch, NotFound, UserError
 from pipeline.maths import zeroshot
 from pipeline.report import advise, collect, sections
 from pipeline.report.prompt_use import PromptUse
 from pipeline.report.result import Change, Member, Result
 
 from ..chain.test_submit import competition
-from ..conftest import CLASSES, IMAGES, fresh, pipeline, write_yaml
+from ..conftest import CLASSES, IMAGES, fresh, pipeline, refused, write_yaml
 from ..report.test_report import made_up
 
 
@@ -69,19 +69,19 @@ def test_prior_and_uniform_hint():
 
 
 @pytest.mark.parametrize(
-    ("prior", "message"),
+    ("prior", "kind", "parts"),
     [
-        ({"Cats": 0.5, "Dogs": 0.5}, "competitions/tiny.yaml: prior: no share for .'Big Birds'."),
-        ({"Cats": 0.5, "Dogs": 0.25, "Big Bird": 0.25}, "'Big Bird' is no class. Did you mean 'Big Birds'"),
-        ([0.5, 0.5], "2 shares for 3 classes"),
-        ([0.5, 0.5, 0.5], "prior: the shares sum to 1.5, must be 1"),
-        ([1.5, -0.5, 0], "prior: must be 'class: share' lines or a list"),
-        ("uniform", "prior: must be 'class: share' lines or a list"),
+        ({"Cats": 0.5, "Dogs": 0.5}, Mismatch, ["competitions/tiny.yaml: prior", "['Big Birds']"]),
+        ({"Cats": 0.5, "Dogs": 0.25, "Big Bird": 0.25}, NotFound, ["'Big Bird'", "Did you mean 'Big Birds'"]),
+        ([0.5, 0.5], Mismatch, ["prior", "2 shares", "3 classes"]),
+        ([0.5, 0.5, 0.5], UserError, ["prior", "1.5"]),
+        ([1.5, -0.5, 0], UserError, ["prior", "'class: share'"]),
+        ("uniform", UserError, ["prior", "'class: share'"]),
     ],
 )
-def test_wrong_priors(project_root, prior, message):
+def test_wrong_priors(project_root, prior, kind, parts):
     competition(project_root, prior=prior)
-    with pytest.raises(UserError, match=message):
+    with refused(kind, *parts):
         _ = fresh(project_root).prior
 
 

@@ -104,7 +104,7 @@ def test_the_page(root, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--benchmark", "none"], "no benchmarks/none.yaml"),
+        (["--benchmark", "none"], "benchmarks/none.yaml"),
         (["--models", "vit"], "no datasets given"),
         (["--benchmark", "none", "--n", "3"], "not both"),
         (["--models", "vit", "--datasets", "pets", "--ensemble", "both"], "not both"),
