@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..chain.task import DTYPES, CompetitionTask, Runtime
 from ..core.console import rank
 from ..core.errors import UserError, did_you_mean
+from ..core.memory import keep_freed
 from ..models import family
 from ..recipes import HEAD, Project
 from ..recipes.member import Member
@@ -145,7 +146,9 @@ FIELDS = {  # of a Runtime, by option
 
 
 def runtime_of(args: Arguments) -> Runtime:
-    """The settings of a run in the present folder."""
+    """The settings of a run in the present folder; the memory of one that computes is kept for what comes next."""
+    if "compute" in args.module.USES:
+        keep_freed()
     given = {field: getattr(args, option, None) for option, field in FIELDS.items()}
     return Runtime(Project(), **{field: value for field, value in given.items() if value is not None})
 

@@ -16,6 +16,7 @@ from .family import Wanted
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 TRIAL = 8  # images
+CONVOLUTIONS = 8  # more than a stem: a tower of convolutions
 USED_SHARE = 0.7  # of the free memory of a GPU; the rest is for fragmentation and other allocations
 
 Triple = tuple[float, float, float]
@@ -71,6 +72,12 @@ class Tower:
         self.module, self.tokenizer, self.where, self.allow = module, tokenizer, wanted.where, wanted.entry.allow
         self._forward_image, self._forward_text = forward_image, forward_text
         self._mean, self._std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.mean, self.std))
+        # most kernels of convolutions want the channels last, others have to be given them in another order each time;
+        # of a model that is spread over devices nothing may be moved
+        self._layout = torch.contiguous_format
+        if not getattr(module, "hf_device_map", None) and _is_convolutional(module):
+            self._layout = torch.channels_last
+            module.to(memory_format=self._layout)
         self._mixed = bool(wanted.entry.fp32_layers) and self.dtype != "fp32"
 
     @torch.inference_mode()
@@ -83,7 +90,7 @@ class Tower:
                 f"{self.image_size}; choose a preprocess recipe of that size"
             )
         scaled = pixels.to(self.device, non_blocking=True).float() / 255
-        ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype])
+        ready = ((scaled - self._mean) / self._std).to(DTYPES[self.dtype], memory_format=self._layout)
         with self._precision():
             return normalise(self._forward_image(self.module, ready))
 
@@ -138,8 +145,12 @@ class Tower:
             )
         assert self.dtype == "fp32", "weights are trained in float32; lower precision is autocast's"
         for tensor in (*self.module.parameters(), *self.module.buffers()):
-            tensor.data = tensor.data.clone()
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)  # as files have them
         return Encoder(self.module, self._forward_image, self._mean, self._std, self.image_size, self.where)
+
+
+def _is_convolutional(module: nn.Module) -> bool:
+    return sum(isinstance(part, nn.Conv2d) for part in module.modules()) > CONVOLUTIONS
 
 
 def _gpus(module: nn.Module, first: torch.device) -> set[torch.device]:
