@@ -82,10 +82,10 @@ def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
                 f"{probs.path}: probabilities {tuple(rows_NP.shape)} of {stop - start} images; remove that "
                 "folder, nothing is written"
             )
-        if not rows_NP.isfinite().all():
+        if not zeroshot.all_finite(rows_NP):
             raise Damaged(f"{probs.path}: probabilities are not finite; nothing is written")
         pooled_NC[start:stop] = columns.pool(rows_NP, how)
-    if not pooled_NC.isfinite().all():
+    if not zeroshot.all_finite(pooled_NC):
         raise UserError(
             f"prompts/{task.prompts_name}: pooled with these weights the probabilities are not finite; give "
             "weights nearer to 1, only ratios matter. Nothing is written"

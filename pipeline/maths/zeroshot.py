@@ -121,6 +121,11 @@ def _mean(values: Iterable[Tensor], shares: list[float]) -> Tensor:
     return mean
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is infinite or not a number. One pass without a mask: both reach the extremes."""
+    return bool(torch.stack(values.aminmax()).isfinite().all()) if values.numel() else True
+
+
 def threshold(probs_NP: Tensor, limit: float) -> Tensor:
     """p where p > limit, else 0; not renormalised. A limit of 0 changes nothing."""
     return torch.where(probs_NP > limit, probs_NP, 0.0)
@@ -134,11 +139,12 @@ def pool(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: in
     weights have a meaning only for the mean (ValueError else).
     """
     kept = weight_P > 0
-    probs_NP, prompt_class_P, weight_P = probs_NP[:, kept], prompt_class_P[kept], weight_P[kept]
+    if not kept.all():  # the choice is a copy
+        probs_NP, prompt_class_P, weight_P = probs_NP[:, kept], prompt_class_P[kept], weight_P[kept]
     if how == "mean":
         total_C = torch.zeros(classes).index_add_(0, prompt_class_P, weight_P)
-        sums_NC = probs_NP.new_zeros(probs_NP.shape[0], classes).index_add_(1, prompt_class_P, probs_NP * weight_P)
-        return sums_NC / total_C
+        parts_NP = probs_NP if (weight_P == 1).all() else probs_NP * weight_P
+        return probs_NP.new_zeros(len(probs_NP), classes).index_add_(1, prompt_class_P, parts_NP) / total_C
     if (weight_P != weight_P[0]).any():
         raise ValueError(f"prompt weights need pooling 'mean' or 'embedding', not {how!r}")
     reduce = {"max": lambda columns: columns.amax(dim=1), "median": _median}[how]

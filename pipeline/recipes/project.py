@@ -16,7 +16,7 @@ from .member import Member
 from .model import ModelEntry, read_entries
 from .preprocess import Preprocess
 from .reading import read_json
-from .schema import Recipe, checked_class_names, checked_name
+from .schema import NAME, Recipe, checked_class_names, checked_name
 from .sweep import Sweep
 from .training import Training
 
@@ -77,11 +77,10 @@ class Project:
 
     def path(self, kind: str, name: str) -> Path:
         """The file of a recipe, which is there."""
+        if NAME.fullmatch(name) and (path := self.find(f"{kind}/{name}.yaml")).is_file():
+            return path
         hint = self._hint(Path(name).name.removesuffix(".yaml"), self.names(kind))
-        path = self.find(f"{kind}/{checked_name(name, 'recipe', hint)}.yaml")
-        if not path.is_file():
-            raise NotFound(f"no {kind}/{name}.yaml.{hint}")
-        return path
+        raise NotFound(f"no {kind}/{checked_name(name, 'recipe', hint)}.yaml.{hint}")
 
     def _hint(self, name: str, known: Iterable[str]) -> str:
         nothing = (
