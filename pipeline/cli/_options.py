@@ -147,7 +147,7 @@ FIELDS = {  # of a Runtime, by option
 
 def runtime_of(args: Arguments) -> Runtime:
     """The settings of a run in the present folder; the memory of one that computes is kept for what comes next."""
-    if "compute" in args.module.USES:
+    if hasattr(args, "device"):
         keep_freed()
     given = {field: getattr(args, option, None) for option, field in FIELDS.items()}
     return Runtime(Project(), **{field: value for field, value in given.items() if value is not None})
