@@ -1,62 +1,99 @@
-"""Whether channels_last or torch.compile would pay: the image tower of ViT-B/32 and the demo's ResNet on this CPU."""
+"""The bare forward pass of an ordinary process, and what this project adds to it: kept memory, channels last."""
 
+import json
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-BATCH, ROUNDS = 32, 5
+ROUNDS, PASSES = 3, 3
+# batch by tower: an image tower's own is 64; the large one would take minutes
+TOWERS = {
+    "vit_base_patch32_clip_224": 64,
+    "vit_large_patch14_clip_224": 8,
+    "mobilenetv2_100": 64,
+    "resnet50": 64,
+    "convnext_base": 16,
+}
+WAYS = ("ordinary", "kept", "kept and last", "compile")
+COMPILED = ("mobilenetv2_100",)  # minutes for the others
 
 
-def main() -> str:
-    """Measure, and return the Markdown table: time of the plain forward over that with the option."""
+def forward(name: str, dtype: str, way: str) -> None:
+    """In a process of its own: print seconds of a forward pass and the peak of memory in MB, as JSON."""
+    import resource
+
+    from pipeline.core.memory import keep_freed
+
+    if way.startswith("kept"):
+        assert keep_freed()
     import torch
 
     from pipeline.core._torchvision import allow_import
 
     allow_import()
-    import open_clip
+    import timm
 
     torch.manual_seed(0)
-    towers = {
-        "ViT-B/32, 224 px": (open_clip.create_model("ViT-B-32").visual.eval(), 224),
-        "demo-resnet, 64 px": (open_clip.create_model(f"local-dir:{ROOT}/demo/models/demo-resnet").visual.eval(), 64),
-    }
-    rows = []
-    for name, (tower, size) in towers.items():
-        for dtype in (torch.float32, torch.bfloat16):
-            tower, pixels = tower.to(dtype), torch.randn(BATCH, 3, size, size, dtype=dtype)
-            last = pixels.to(memory_format=torch.channels_last)
-            ways = {
-                "plain": (tower, pixels),
-                "channels_last": (tower.to(memory_format=torch.channels_last), last),
-                "compile": (torch.compile(tower), pixels),
-            }
-            taken = {way: [] for way in ways}
-            with torch.inference_mode():
-                for number in range(ROUNDS + 1):
-                    for way, (module, batch) in ways.items():
-                        began = time.perf_counter()
-                        module(batch)
-                        if number:  # the first pass compiles
-                            taken[way].append(time.perf_counter() - began)
-            median = {way: statistics.median(values) for way, values in taken.items()}
-            gains = " | ".join(f"{median['plain'] / median[way]:.2f}" for way in ("channels_last", "compile"))
-            rows.append(f"| {name} | {str(dtype).removeprefix('torch.')} | {gains} |")
+    tower = timm.create_model(name, num_classes=0).eval().to(getattr(torch, dtype))
+    pixels = torch.randn(TOWERS[name], 3, 224, 224).to(getattr(torch, dtype))
+    if way.endswith("last"):
+        tower, pixels = (one.to(memory_format=torch.channels_last) for one in (tower, pixels))
+    call = torch.compile(tower) if way == "compile" else tower
+    taken = []
+    with torch.inference_mode():
+        for _ in range(PASSES + 1):
+            began = time.perf_counter()
+            call(pixels)
+            taken.append(time.perf_counter() - began)
+    print(json.dumps([statistics.median(taken[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024]))
+
+
+def measured(name: str, dtype: str, way: str) -> tuple[float, int]:
+    command = [sys.executable, __file__, name, dtype, way]
+    return tuple(
+        json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    )
+
+
+def row(name: str, dtype: str) -> str:
+    """Speed of each way over the ordinary process's, and its peak of memory over that one's."""
+    ways = [way for way in WAYS if way != "compile" or name in COMPILED]
+    found = {way: [] for way in ways}
+    for _ in range(ROUNDS):
+        for way in ways:
+            found[way].append(measured(name, dtype, way))
+    seconds, peak = ({way: statistics.median(one[at] for one in found[way]) for way in ways} for at in (0, 1))
+    gains = [f"{seconds['ordinary'] / seconds[way]:.2f}" if way in ways else "" for way in WAYS[1:]]
+    memory = [f"{peak[way] / peak['ordinary']:.2f}" for way in WAYS[1:3]]
+    speed = f"{TOWERS[name] / seconds['ordinary']:.0f}"
+    return f"| {name} | {dtype} | {speed} | {' | '.join(gains)} | {' | '.join(memory)} |"
+
+
+def main() -> str:
+    """Measure, and return the Markdown table."""
     return "\n".join(
         [
-            "### Options of the forward pass (bench/forward_options.py)",
+            "### The forward pass (bench/forward_options.py)",
             "",
-            f"Speed against the plain forward pass on this CPU, batch {BATCH}, median of {ROUNDS} alternating runs.",
+            f"Image towers at 224 px, random weights, each way in a process of its own, median of {ROUNDS} alternating "
+            f"processes of {PASSES} passes: images a second of an ordinary process, and the speed of the others over "
+            "its. `kept`: freed memory is kept (pipeline/core/memory.py); `last`: channels last as well, which towers "
+            "of convolutions get; `compile`: torch.compile, after its first pass. Then the peak of memory over the "
+            "ordinary one's.",
             "",
-            "| image tower | dtype | channels_last | torch.compile |",
-            "|---|---|---|---|",
-            *rows,
+            "| tower | dtype | ordinary, img/s | kept | kept and last | compile | peak, kept | peak, kept and last |",
+            "|---|---|---|---|---|---|---|---|",
+            *(row(name, dtype) for name in TOWERS for dtype in ("float32", "bfloat16")),
         ]
     )
 
 
 if __name__ == "__main__":
-    print(main())
+    if len(sys.argv) > 1:
+        forward(*sys.argv[1:])
+    else:
+        print(main())

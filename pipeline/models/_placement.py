@@ -48,6 +48,10 @@ def place(
     return main_device(where)
 
 
+def _room(gpu: int) -> int:
+    return int(SHARE * torch.cuda.mem_get_info(gpu)[0])
+
+
 def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), max_memory: dict | None = None) -> dict:
     """{module name: device} over the whole model: {'': device} where one is enough.
 
@@ -56,17 +60,17 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
     if max_memory is None:
         if device.type != "cuda":
             return {"": device}
-        room = {number: int(SHARE * torch.cuda.mem_get_info(number)[0]) for number in range(torch.cuda.device_count())}
-        need = size_of(model)
-        first = torch.cuda.current_device() if device.index is None else device.index
-        if need <= room[first]:
+        need, first = size_of(model), torch.cuda.current_device() if device.index is None else device.index
+        room = _room(first)  # asking a GPU opens a context on it, in each process of a launcher: no other is asked yet
+        if need <= room:
             return {"": torch.device("cuda", first)}
         if device.index is not None:
             raise Unavailable(
-                f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room[first] / GIB:.1f} GiB "
+                f"DEVICE={device}: the weights take {need / GIB:.1f} GiB, and {room / GIB:.1f} GiB "
                 "are free for them; DEVICE=auto spreads them over all devices"
             )
-        max_memory = {**room, "cpu": int(SHARE * _preflight.free_on_host())}
+        max_memory = {gpu: _room(gpu) for gpu in range(torch.cuda.device_count())}
+        max_memory["cpu"] = int(SHARE * _preflight.free_on_host())
     # balanced: with two GPUs each gets half of the weights, so each keeps room for activations
     limits = get_balanced_memory(model, dict(max_memory), no_split_module_classes=list(whole))
     where = dict(infer_auto_device_map(model, limits, no_split_module_classes=list(whole)))

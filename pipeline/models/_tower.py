@@ -65,6 +65,7 @@ class Tower:
         fused: bool = False,
         device: torch.device | None = None,
     ):
+        _compute_fp32_exactly()
         self.image_size, self.mean, self.std = facts.size, facts.mean, facts.std
         self.resize_mode, self.context_length = facts.resize_mode, facts.context_length
         self.logit_scale, self.logit_bias = logit_scale, logit_bias
@@ -147,6 +148,12 @@ class Tower:
         for tensor in (*self.module.parameters(), *self.module.buffers()):
             tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)  # as files have them
         return Encoder(self.module, self._forward_image, self._mean, self._std, self.image_size, self.where)
+
+
+def _compute_fp32_exactly() -> None:
+    """cuDNN's convolutions take TF32 unless they are told, and DTYPE=fp32 would give other labels on newer GPUs."""
+    for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+        part.fp32_precision = "ieee"
 
 
 def _is_convolutional(module: nn.Module) -> bool:

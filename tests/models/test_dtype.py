@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from pipeline import models
 from pipeline.chain import checkpoints
 from pipeline.chain import probs as chain_probs
 from pipeline.maths import zeroshot
@@ -49,3 +50,10 @@ def test_probabilities_of_lower_precision_are_close(project_root, dtype):
     ).rows("probs", 0, IMAGES)
     assert (exact - other).abs().max() < 0.1
     assert not torch.equal(exact, other)
+
+
+def test_fp32_is_not_tf32_anywhere(task):
+    """cuDNN's own default computes convolutions with ten bits of mantissa on newer GPUs."""
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    models.load("vit", task.project.model("vit"), task.project.root, "image", torch.device("cpu"), "fp32")
+    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"

@@ -98,3 +98,12 @@ def test_convolutions_take_another_size_when_allowed(weights):
     with torch.inference_mode():
         expected = torch.nn.functional.normalize(model(scaled(pixels(32))), dim=-1)
     torch.testing.assert_close(image.encode_image(pixels(32)), expected, atol=1e-4, rtol=0)
+
+
+def test_convolutions_have_their_channels_last_and_training_has_them_as_files_do(weights):
+    path, _ = weights
+    image = models.load("m", entry(path), path.parent, "image", CPU, "fp32")
+    kernels = [weight for weight in image.module.parameters() if weight.ndim == 4 and min(weight.shape[1:]) > 1]
+    assert kernels and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
+    image.trainable()
+    assert all(weight.is_contiguous() for weight in image.module.parameters())
