@@ -180,6 +180,10 @@ new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES
 models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download
 	$(PIPELINE) models $(GIVEN)
 
+.PHONY: verify
+verify: $(READY) ## is a checkpoint right? MODEL=x by its library's own way and by ours (without MODEL: what is on disk)
+	$(PIPELINE) verify $(GIVEN)
+
 .PHONY: inspect
 inspect: $(READY) ## what a cached file is and what it was made from: FILE=cache/...pt
 	$(call need,FILE,FILE=cache/demo/probs/...)

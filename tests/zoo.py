@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from pipeline.images.specimens import noise, smooth
+
 HEIGHT, WIDTH = 9, 12
 ORIENTATION = 0x0112
 TURNED = {
@@ -31,10 +33,6 @@ class Specimen(NamedTuple):
     pixels: np.ndarray
     tolerance: int = 0
     several: bool = False
-
-
-def noise(*shape: int, top: int = 256, dtype=np.uint8, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng([seed, *shape]).integers(0, top, shape).astype(dtype)
 
 
 def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
@@ -100,7 +98,7 @@ GREY = noise(HEIGHT, WIDTH)
 ALPHA = noise(HEIGHT, WIDTH, seed=1)
 ALPHA[:3], ALPHA[3:6] = 0, 255  # hidden, seen, and in between
 DEEP = noise(HEIGHT, WIDTH, top=65536, dtype=np.uint16)
-SMOOTH = np.asarray(Image.fromarray(noise(3, 3, 3)).resize((40, 30), Image.Resampling.BICUBIC))  # for lossy formats
+SMOOTH = np.asarray(smooth(40, 30))  # for lossy formats
 
 
 def plain() -> dict[str, Specimen]:

@@ -9,7 +9,7 @@ from ._options import Arguments
 HELP = "the entries of models.yaml: size, accuracy, licence, on disk or to download"
 HEADER = ("name", "family", "parameters", "px", "fp16 GB", "IN-1k", "licence", "weights")
 
-TO_DOWNLOAD = "to download"
+TO_DOWNLOAD, ON_DISK = "to download", "on disk"
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
@@ -43,9 +43,9 @@ def _count(millions: float | None) -> str:
 def weights_state(entry: ModelEntry, project: Project) -> str:
     """'on disk', 'bring <path>' or what has to be downloaded."""
     if entry.weights:
-        return "on disk" if (project.root / entry.weights).exists() else f"bring {entry.weights}"
+        return ON_DISK if (project.root / entry.weights).exists() else f"bring {entry.weights}"
     if entry.hub and hub.cached(entry):
-        return "on disk"
+        return ON_DISK
     size = hub.download_gb(entry)
     about = "" if entry.download_gb else "~"
     return TO_DOWNLOAD + (f" {about}{size:.4g} GB" if size else ", size unknown")

@@ -23,8 +23,13 @@ from .family import Wanted
 GB = 1e9
 LONG = 1 * GB  # bytes that take a while to read: said
 CHUNK = 1 << 20  # bytes
+MEMO = "intact.json"  # below cache/
 TAIL = 64  # zeros in a row at the end of a file: no training leaves that many
 SAMPLED = 256  # values of a matrix that are looked at before all of it is
+
+
+# what this process looked at, for a report: {file: what it was compared with}
+compared: dict[Path, str] = {}
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,12 @@ class Watch:
     def _allow(self) -> tuple[str, ...]:
         return self.wanted.entry.allow
 
-    def file(self, path: Path, again: bool = False) -> str | None:
-        """What was compared, 'SHA-256' or 'CRC-32', now or (unless `again`) when the file had the same size and times.
+    def file(self, path: Path) -> str | None:
+        """What was compared, 'SHA-256' or 'CRC-32', now or when the file last had the same size and times.
 
         None where there is nothing to compare with. UserError for a file that is not as it was written.
         """
+        compared[path] = "nothing"
         if "checksum" in self._allow:
             return None
         root = self.wanted.root / "cache"
@@ -49,9 +55,10 @@ class Watch:
         kind = "SHA-256" if stated else "CRC-32" if zipfile.is_zipfile(path) else None
         if kind is None:
             return None
-        memo, status = root / "intact.json", path.stat()
+        compared[path] = kind
+        memo, status = root / MEMO, path.stat()
         found, known = [stamp_of(status), stated or kind], read_memo(memo)
-        if known.get(f"{path}") == found and not again:
+        if known.get(f"{path}") == found:
             return kind
         if status.st_size > LONG:
             say("check", self.wanted.name, f"{path.name}, {status.st_size / GB:.1f} GB, against its {kind}, once")
@@ -92,6 +99,12 @@ class Watch:
             )
         if tensor.ndim > 1 and "zeros" not in self._allow and _is_zero(tensor):
             raise Damaged(f"{name} holds nothing but zeros: the file is damaged, fetch it again (or 'allow: [zeros]')")
+
+
+def forget(root: Path) -> None:
+    """All files of a project are read again for their sums."""
+    (root / "cache" / MEMO).unlink(missing_ok=True)
+    compared.clear()
 
 
 def _is_zero(tensor: Tensor) -> bool:

@@ -225,7 +225,10 @@ def lower(model: nn.Module, dtype: str) -> None:
     if dtype == "fp32":
         return
     if not isinstance(model.visual, open_clip.timm_model.TimmModel) and not getattr(model.visual, "attn_pool", None):
-        convert_weights_to_lp(model, DTYPES[dtype])
+        # the library takes a projection of text for a parameter, and fails on DeCLIP's, which is a layer like others
+        layer = isinstance(getattr(model, "text_projection", None), nn.Linear)
+        for part in model.children() if layer else [model]:
+            convert_weights_to_lp(part, DTYPES[dtype])
         return
     model.to(dtype=DTYPES[dtype])
     for layer in model.modules():

@@ -137,10 +137,11 @@ def preprocessing(config: dict) -> Facts:
     span, offset = 255 * config.get("rescale_factor", 1 / 255), 1.0 if config.get("rescale_offset") else 0.0
     normalised = config.get("do_normalize", True)
     mean, std = (config["image_mean"], config["image_std"]) if normalised else ([0.0] * 3, [1.0] * 3)
+    again = config["image_std"] if config.get("include_top") else [1.0] * 3  # EfficientNet's divides once more
     return Facts(
         size=pixels,
         mean=tuple((m + offset) / span for m in mean),
-        std=tuple(s / span for s in std),
+        std=tuple(s * more / span for s, more in zip(std, again, strict=True)),
         resize_mode="shortest" if size.get("shortest_edge") else "squash",
     )
 

@@ -72,6 +72,17 @@ def test_features_equal_an_independent_construction(published):
     assert (image.image_size, image.mean, image.std, image.resize_mode) == (64, *IMAGENET, "shortest")
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_is_close(published, dtype):
+    entry = ModelEntry.parse({"family": "declip", "weights": str(published[0]), "preprocess": "x"}, "d")
+    for tower, inputs in (("image", pixels(64)), ("text", PROMPTS)):
+        exact, half = (
+            getattr(models.load("d", entry, published[0].parent, tower, CPU, kind), f"encode_{tower}")(inputs)
+            for kind in ("fp32", dtype)
+        )
+        assert (exact * half).sum(-1).min() > 0.99
+
+
 def test_only_one_tower_is_materialised(published):
     of_image = {name for name, _ in load(published[0], "image").module.named_parameters()}
     of_text = {name for name, _ in load(published[0], "text").module.named_parameters()}
