@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import models
 from ...chain.canary import NOISE
 from ...chain.task import Runtime
-from ...core.errors import UserError
+from ...core.errors import Unavailable, UserError
 from ...images.decoding import decode
 from ...images.ops import compile_recipe
 from ...images.specimens import pictures
@@ -111,8 +111,8 @@ class Verification:
     def _exact(self) -> dict[str, Tensor]:
         try:
             return self._ours("fp32")
-        except UserError as error:
-            if "of memory on" not in str(error) or self.runtime.dtype == "fp32":
+        except Unavailable:  # memory
+            if self.runtime.dtype == "fp32":
                 raise
         self.exact = self.runtime.dtype
         self.checks.clear()
