@@ -152,8 +152,7 @@ class Tower:
 
 def _compute_fp32_exactly() -> None:
     """cuDNN's convolutions take TF32 unless they are told, and DTYPE=fp32 would give other labels on newer GPUs."""
-    for part in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        part.fp32_precision = "ieee"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def _is_convolutional(module: nn.Module) -> bool:

@@ -54,6 +54,7 @@ def test_probabilities_of_lower_precision_are_close(project_root, dtype):
 
 def test_fp32_is_not_tf32_anywhere(task):
     """cuDNN's own default computes convolutions with ten bits of mantissa on newer GPUs."""
-    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     models.load("vit", task.project.model("vit"), task.project.root, "image", torch.device("cpu"), "fp32")
-    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert "tf32" not in (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision)
