@@ -19,7 +19,7 @@ unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
 OTHERS := N A B UPLOAD PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS \
-          POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT
+          POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT PORT
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
 $(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
@@ -32,19 +32,21 @@ quote = '$(subst ','\'',$(1))'
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
-DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale kaggle dev)
+DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale kaggle workbench dev)
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed
   REPORT_READY := $(VENV)/.installed-report
   TRAIN_READY := $(VENV)/.installed-report $(VENV)/.installed-train
   KAGGLE_READY := $(VENV)/.installed-kaggle
+  WORKBENCH_READY := $(VENV)/.installed-workbench
 else
   RUN := $(PYTHON)
   READY := environment
   REPORT_READY := environment
   TRAIN_READY := environment
   KAGGLE_READY := environment
+  WORKBENCH_READY := environment
 endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
@@ -84,6 +86,10 @@ plan: $(READY) ## what submit would reuse, compute and write, and about how long
 .PHONY: advise
 advise: $(READY) ## before a submission is spent: disagreement, prompts, images to look at; can the board see it?
 	$(PIPELINE) advise $(GIVEN)
+
+.PHONY: workbench
+workbench: $(WORKBENCH_READY) ## edit prompts and weights in the browser and see which images change [DATASET= SPLIT= PORT=]
+	$(PIPELINE) workbench $(GIVEN)
 
 .PHONY: log
 log: $(READY) ## the submissions so far

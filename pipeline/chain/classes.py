@@ -19,7 +19,7 @@ from . import damage, ensemble, features, rules, text, threshold
 from .columns import Columns
 from .ensemble import Rows
 from .prompt_weights import weighted
-from .stage import Stage, made
+from .stage import made
 from .task import Task
 
 MIX_SHOWN = 10  # classes whose count changed, on the terminal
@@ -30,7 +30,7 @@ Parts = Callable[[Member], Rows]  # the probabilities of each member of a recipe
 class Decision:
     """What a recipe says of N images: `pooled` (N, C) float32, and `refined`, which is the same without steps."""
 
-    probs: Stage  # the thresholded blend
+    probs: Rows  # the thresholded blend
     pooled: Tensor
     refined: Tensor
     outcomes: tuple[Outcome, ...] = ()  # of the steps, in their order
@@ -46,12 +46,18 @@ def decide(task: Task, name: str) -> Decision:
     recipe, where = task.project.ensemble(name), str(task.project.ensemble_path(name))
     steps(recipe, where)  # mistakes are told before anything is computed
     probs = made(threshold.stage(task, name))
-    pooled_NC = pool(task, probs, Columns.read(probs), ensemble.pooling(recipe))
-    outcomes: list[Outcome] = []
     parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
-    refined_NC = refine(task, recipe, pooled_NC, where, parts, outcomes.append)
-    for outcome in outcomes:
+    decision = conclude(task, recipe, where, probs, Columns.read(probs), parts)
+    for outcome in decision.outcomes:
         _say(task, name, outcome)
+    return decision
+
+
+def conclude(task: Task, recipe: Ensemble, where: str, probs: Rows, columns: Columns, parts: Parts) -> Decision:
+    """What follows from the thresholded blend `probs` (N, P), which lies in files or in memory, under its `columns`."""
+    pooled_NC = pool(task, probs, columns, ensemble.pooling(recipe))
+    outcomes: list[Outcome] = []
+    refined_NC = refine(task, recipe, pooled_NC, where, parts, outcomes.append)
     return Decision(probs, fall_back(task, pooled_NC, with_picture(task, recipe)), refined_NC, tuple(outcomes))
 
 
@@ -186,8 +192,9 @@ def member_probs(task: Task, recipe: Ensemble, member: Member, probs: Rows) -> T
 def _vectors(task: Task, member: Member) -> Tensor:
     """One vector per image (N, D), float16: of several (views, or a model's queries) their mean."""
     seen, _ = features.of_member(task, member)
-    found = []
-    for start, stop in task.chunks():
-        rows = seen.rows("features", start, stop)
-        found.append(rows if rows.ndim == 2 else zeroshot.normalise(rows.float().flatten(1, -2).mean(dim=1)).half())
-    return torch.cat(found)
+    return torch.cat([one_vector(seen.rows("features", start, stop)) for start, stop in task.chunks()])
+
+
+def one_vector(rows: Tensor) -> Tensor:
+    """Image features with one vector per image, (n, D) float16: of several the mean, normalised again."""
+    return rows if rows.ndim == 2 else zeroshot.normalise(rows.float().flatten(1, -2).mean(dim=1)).half()

@@ -26,6 +26,7 @@ def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, 
         "images": {"count": len(task.images.ids), "digest": task.images_digest()},
         "recipe": {"name": name, **recipe.model_dump(mode="json")},
         "prompts": _prompts(task.prompts),
+        "files": recipe_files(task, name),
         "members": {member: _of_part(task, name, member) for member in ensemble.members(recipe)},
         "uses": rules.uses(project, name),
         "refinement": [asdict(outcome) for outcome in decision.outcomes],
@@ -34,6 +35,18 @@ def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, 
         "histogram": histogram,
         "damaged": [[task.images.ids[row], done, why] for row, done, why in problems if done != damage.SEVERAL],
     }
+
+
+def recipe_files(task: Task, name: str) -> dict[str, str]:
+    """The text of each file in which an ensemble and its prompt sets are written, by its name in the project."""
+    project, recipe = task.project, task.project.ensemble(name)
+    own = [use.prompts for use in recipe.members.values() if use.prompts and use.prompts not in project.made_prompts]
+    sets = dict.fromkeys([task.prompts_name, *own])
+    found = {} if "@" in name else {f"ensembles/{name}.yaml": project.ensemble_path(name)}
+    for prompt_set in sets:
+        folder = project.prompts_folder(prompt_set)
+        found |= {f"prompts/{prompt_set}/{path.name}": path for path in sorted(folder.glob("*.yaml"))}
+    return {name: path.read_bytes().decode("utf-8-sig") for name, path in found.items()}
 
 
 def _prompts(prompts: PromptSet) -> dict:

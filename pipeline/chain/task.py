@@ -6,7 +6,7 @@ take tasks and do not ask which kind.
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -31,7 +31,8 @@ SHOWN = 5  # pairs of prompts that are told to be one
 class Runtime:
     """A project and the settings of one run; 'auto' settings are decided when they are needed.
 
-    `facts` is what was learnt once and holds for the run; it is shared by all tasks of a run.
+    `facts` is what was learnt once and holds for the run; it is shared by all tasks of a run. With `keep_towers` the
+    text towers stay in memory, for prompts that are still to come.
     """
 
     project: Project
@@ -41,6 +42,7 @@ class Runtime:
     batch_size: int | None = field(default=None, kw_only=True)
     workers: int = field(default=0, kw_only=True)
     shard_rows: int = field(default=2048, kw_only=True)
+    keep_towers: bool = field(default=False, kw_only=True)
     facts: dict = field(default_factory=dict, kw_only=True, repr=False)
 
     def once(self, key: tuple, find: Callable[[], Any]) -> Any:
@@ -131,6 +133,13 @@ class Task(Runtime):
     def of(cls, runtime: Runtime, name: str, **more) -> Self:
         """A task with the settings (device, dtype, DATA, ...) of a run."""
         return cls(name=name, **runtime.settings(), **more)
+
+    def under(self, project: Project) -> Self:
+        """The same task with other prompts and ensembles: what was learnt of its images, models and classes stays."""
+        known = {key: value for key, value in self.facts.items() if key[0] != "prompts"}
+        other = replace(self, project=project, facts=known)
+        vars(other).update({key: value for key, value in vars(self).items() if key not in vars(other)})
+        return other
 
     @property
     def identity(self) -> tuple:

@@ -4,6 +4,7 @@ A prompt's feature depends on nothing but the prompt, so after an edit only new 
 tower is loaded; prompts that are edited away stay for their return.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,8 @@ def _encode_new(runtime: Runtime, name: str, prompts: PromptSet) -> tuple[dict, 
     if not new:
         return known, new
     say("infer", name, f"encoding {len(new)} new prompts on {runtime.device}, {runtime.dtype}")
-    entry = runtime.project.model(name)
-    model = models.load(name, entry, runtime.project.root, "text", runtime.device, runtime.dtype)
-    check_unchanged(runtime, name)
-    canary.check(runtime, name, "text", lambda: model.encode_text([canary.PROMPT]))
+    load = functools.partial(_tower, runtime, name)
+    model = runtime.once(("text tower", name), load) if runtime.keep_towers else load()
     rows = _encoded(runtime, model, name, new, prompts)
     if not math.isfinite(model.logit_scale or 0):
         raise Damaged(f"{name}: logit_scale is {model.logit_scale}: the weights are damaged, fetch them again")
@@ -91,6 +90,15 @@ def _encode_new(runtime: Runtime, name: str, prompts: PromptSet) -> tuple[dict, 
     }
     artefacts.save(path, made_from(runtime, name), **content)
     return content, new
+
+
+def _tower(runtime: Runtime, name: str) -> models.Model:
+    """A model with its text tower alone, checked."""
+    entry = runtime.project.model(name)
+    model = models.load(name, entry, runtime.project.root, "text", runtime.device, runtime.dtype)
+    check_unchanged(runtime, name)
+    canary.check(runtime, name, "text", lambda: model.encode_text([canary.PROMPT]))
+    return model
 
 
 def _encoded(runtime: Runtime, model: models.Model, name: str, new: list[str], prompts: PromptSet) -> Tensor:

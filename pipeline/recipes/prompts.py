@@ -121,7 +121,7 @@ def load_prompts(folder: Path, class_names: tuple[str, ...]) -> PromptSet:
         known = [path.name for path in folder.parent.glob("*/")] if folder.parent.is_dir() else []
         raise NotFound(f"no prompt set {folder}.{did_you_mean(folder.name, known)}")
     shared = Shared.read(folder / "_shared.yaml") if (folder / "_shared.yaml").is_file() else Shared()
-    files = _files_of_classes(folder, class_names, shared.classes == "any")
+    files = files_of_classes(folder, class_names, shared.classes == "any")
     prompts, prompt_class, weights, templates, written_in = [], [], [], [], []
     for label, class_name in enumerate(class_names):
         path, recipe = files[class_name]
@@ -138,9 +138,10 @@ def load_prompts(folder: Path, class_names: tuple[str, ...]) -> PromptSet:
     return found
 
 
-def _files_of_classes(
+def files_of_classes(
     folder: Path, class_names: tuple[str, ...], any_class: bool
 ) -> dict[str, tuple[Path, ClassPrompts]]:
+    """{class name: its file and what is written there}; with `any_class` some may have _shared.yaml and nothing own."""
     by_stem: dict[str, str] = {}
     for name in class_names:
         by_stem.setdefault(file_stem(name), name)
@@ -182,10 +183,7 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
                 f"{path}: without: {template!r} is no template of _shared.yaml."
                 f"{did_you_mean(template, shared.templates)}"
             )
-    templates = [t for t in (*shared.templates, *recipe.templates) if t not in recipe.without]
-    names = (recipe.name or class_name, *recipe.aliases)
-    prompts = [template.replace("{}", name) for name in names for template in templates] + list(recipe.prompts)
-    made_by = [template for _ in names for template in templates] + [""] * len(recipe.prompts)
+    prompts, made_by = filled(recipe, shared, class_name)
     if not prompts:
         raise NotFound(f"{path}: class {class_name!r} has no prompts; add templates or prompts")
     if any(not prompt.strip() for prompt in prompts):
@@ -200,6 +198,14 @@ def _class_prompts(path: Path, recipe: ClassPrompts, shared: Shared, class_name:
     if not any(recipe.weights.get(prompt, 1.0) for prompt in prompts):
         raise UserError(f"{path}: all weights are zero")
     return prompts, made_by
+
+
+def filled(recipe: ClassPrompts, shared: Shared, class_name: str) -> tuple[list[str], list[str]]:
+    """A class's prompts, unchecked, and the template that made each ('' for whole sentences)."""
+    templates = [t for t in (*shared.templates, *recipe.templates) if t not in recipe.without]
+    names = (recipe.name or class_name, *recipe.aliases)
+    prompts = [template.replace("{}", name) for name in names for template in templates] + list(recipe.prompts)
+    return prompts, [template for _ in names for template in templates] + [""] * len(recipe.prompts)
 
 
 def as_tokenised(prompt: str) -> str:
@@ -232,7 +238,7 @@ def write_subset(source: Path, target: Path, class_names: tuple[str, ...], keep:
     shared = Shared.read(source / "_shared.yaml")
     gone = [template for template in shared.templates if template not in keep]
     contents = {"_shared.yaml": shared.model_dump() | {"templates": [t for t in shared.templates if t in keep]}}
-    for class_name, (path, recipe) in _files_of_classes(source, class_names, shared.classes == "any").items():
+    for class_name, (path, recipe) in files_of_classes(source, class_names, shared.classes == "any").items():
         if path.name == "_shared.yaml":  # a class without a file of its own
             continue
         content = read_yaml(path) or {}

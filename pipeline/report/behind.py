@@ -1,5 +1,6 @@
 """What is behind the labels of an ensemble: its members, prompts and feature spaces, from the cached probabilities."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from ..chain import classes, ensemble
 from ..chain.columns import Columns
-from ..chain.ensemble import Blend
+from ..chain.ensemble import Blend, Rows
 from ..chain.prompt_weights import weighted
 from ..chain.stage import made as made_stage
 from ..chain.task import Task
@@ -36,7 +37,7 @@ def added(task: Task, known: Result, final: Artefact, features: bool) -> Result:
     )
     return replace(
         known,
-        shares=_shares(refined.numpy()),
+        shares=shares_of(refined.numpy()),
         members=_members(task, recipe, parts, columns, pooled.argmax(dim=1)),
         spaces=_spaces(task, recipe, parts) if features else [],
         prompts=uses,
@@ -45,7 +46,11 @@ def added(task: Task, known: Result, final: Artefact, features: bool) -> Result:
 
 
 def _members(task: Task, recipe: Ensemble, parts: dict[Name, Artefact], columns: Columns, labels: Tensor) -> list:
-    weights, flips = ensemble.members(recipe), _flips_without_each(task, recipe, parts, columns, labels)
+    weights = ensemble.members(recipe)
+    known = parts.keys() == weights.keys()
+    if known and recipe.blend == "classes":  # else their columns are no longer known
+        known = all(parts[member].digest == ensemble.part(task, recipe, member).digest for member in weights)
+    flips = flips_without_each(task, recipe, parts, columns, labels) if known else {}
     found = []
     for name, part in parts.items():
         own = classes.pool(task, part, Columns.read(part), ensemble.pooling(recipe))
@@ -65,13 +70,16 @@ def _spaces(task: Task, recipe: Ensemble, parts: dict[Name, Artefact]) -> list[S
     return found
 
 
-def _flips_without_each(task: Task, recipe: Ensemble, parts: dict, columns: Columns, labels) -> dict[str, int]:
-    """How many labels, before refinement, change when a member is left out; nothing where one is alone or gone."""
+def flips_without_each(
+    task: Task, recipe: Ensemble, parts: Mapping[Name, Rows], columns: Columns, labels: Tensor
+) -> dict[str, int]:
+    """How many labels (N,), before refinement, change when a member is left out; nothing where one is alone.
+
+    `parts` are the probabilities of each member, under `columns` when they are blended.
+    """
     weights = ensemble.members(recipe)
-    if len(weights) < 2 or parts.keys() != weights.keys():
+    if len(weights) < 2:
         return {}
-    if recipe.blend == "classes" and any(parts[m].digest != ensemble.part(task, recipe, m).digest for m in weights):
-        return {}  # their columns are no longer known
     flips = {}
     for left_out in weights:
         rest = {name: use for name, use in recipe.members.items() if name in weights and name != left_out}
@@ -81,7 +89,7 @@ def _flips_without_each(task: Task, recipe: Ensemble, parts: dict, columns: Colu
     return flips
 
 
-def _shares(class_probs: np.ndarray) -> np.ndarray:
+def shares_of(class_probs: np.ndarray) -> np.ndarray:
     """Rows that sum to 1; a row that the threshold emptied has equal shares."""
     totals = class_probs.sum(axis=1, keepdims=True)
     equal = np.full_like(class_probs, 1 / class_probs.shape[1])
