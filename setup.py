@@ -10,6 +10,7 @@ setup(
     package_data={
         "": ["*.html", "*.css", "*.js", "*.svg"],
         "pipeline.images": ["canaries/*"],
+        "pipeline.workbench": ["static/*"],
         "pipeline.builtin": [
             *("models.yaml", "demo/*.csv", "demo/images/*", "demo/models/*/*"),
             *(f"{folder}/**/*.yaml" for folder in RECIPES),

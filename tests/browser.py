@@ -17,8 +17,8 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 @contextlib.contextmanager
-def opened(path, width: int, scheme: str = "light"):
-    """The page of a file, with everything it complained about and asked for in `page.complaints`, `page.requests`."""
+def opened(address, width: int, scheme: str = "light"):
+    """The page of a file or an address; what it complained about and asked for: `page.complaints`, `page.requests`."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium is installed")
@@ -31,7 +31,7 @@ def opened(path, width: int, scheme: str = "light"):
         page.on("console", lambda message: page.complaints.append(message.text))
         page.on("pageerror", lambda error: page.complaints.append(str(error)))
         page.on("request", lambda request: page.requests.append(request.url))
-        page.goto(path.as_uri())
+        page.goto(address if isinstance(address, str) else address.as_uri())
         yield page
         browser.close()
 

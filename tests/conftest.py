@@ -84,7 +84,11 @@ def write_images(folder: Path, count: int, seed: int = 0) -> None:
 @pytest.fixture
 def project_root(tmp_path, checkpoints) -> Path:
     """Files of a project with competition `tiny`, members vit@tiny and vit2@tiny-sharp, ensemble `both`."""
-    root = tmp_path / "project"
+    return write_project(tmp_path / "project", checkpoints)
+
+
+def write_project(root: Path, checkpoints: Path) -> Path:
+    """Write these files; returns `root`."""
     write_images(root / "data" / "tiny", IMAGES)
     (root / "data" / "tiny" / ".DS_Store").write_bytes(b"junk")
     write_yaml(

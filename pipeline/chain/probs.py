@@ -4,6 +4,7 @@ A trained head gives class probabilities from the image features of its base, wi
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,10 +58,20 @@ def stage(
     )
 
 
-class Probabilities:
-    """The work of the stage. `encoded` is how many images were encoded for it."""
+class Seen(Protocol):
+    """Image features of all images, in files or in memory."""
 
-    def __init__(self, task: Task, member: Member, kind: Kind, prompts: PromptSet | None, seen: Stage, encoded: int):
+    @property
+    def ids(self) -> tuple[str, ...]: ...
+
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
+        """As Artefact.rows."""
+
+
+class Probabilities:
+    """The work of the stage, from the image features `seen`. `encoded` is how many images were encoded for it."""
+
+    def __init__(self, task: Task, member: Member, kind: Kind, prompts: PromptSet | None, seen: Seen, encoded: int):
         self.member, self.seen, self.encoded = member, seen, encoded
         if member.is_head:
             self.of, self.columns = head_probs(task, member), Columns.classes(task.class_names)
@@ -85,7 +96,7 @@ def of_member(task: Task, member: Member, kind: Kind = "prompts", prompts: Promp
     return found
 
 
-def in_chunks(of: OfFeatures, seen: Stage, start: int, stop: int) -> Tensor:
+def in_chunks(of: OfFeatures, seen: Seen, start: int, stop: int) -> Tensor:
     """Probabilities (n, P) of images start..stop."""
     return torch.cat([of(rows) for rows in seen.rows("features", start, stop).split(CHUNK)])
 

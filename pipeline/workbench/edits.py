@@ -96,9 +96,13 @@ class Files:
     def after(self, edit: Edit) -> dict[str, str]:
         """The texts that an edit changes; UserError where it finds something else than it says."""
         match edit:
-            case SetMember() | SetKey():
+            case SetMember():
                 document = self._open(self.ensemble)
-                (_member if isinstance(edit, SetMember) else _key)(document, edit)
+                _member(document, edit)
+                return self._changed({self.ensemble: document})
+            case SetKey():
+                document = self._open(self.ensemble)
+                _key(document, edit)
                 return self._changed({self.ensemble: document})
             case ChangeList(key="refine"):
                 document = self._open(self.ensemble)
@@ -182,7 +186,7 @@ class Prompts:
         recipe = ClassPrompts.parse(plain(self._document(label).content), self.own[label])
         return filled(recipe, self._shared(), self.files.class_names[label])[0]
 
-    def after(self, edit: Edit) -> dict[str, Document]:
+    def after(self, edit: ChangeList | WeighPrompts | NameClass) -> dict[str, Document]:
         """The documents of the set, edited."""
         if isinstance(edit, WeighPrompts):
             for label, prompt in edit.prompts:

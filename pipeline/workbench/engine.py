@@ -5,7 +5,7 @@ labels while its pooling is.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,7 +67,7 @@ class Evaluated:
     recipe: Ensemble
     decision: Decision
     blend: Blend
-    parts: dict[Member, Rows]
+    parts: Mapping[Member, Rows]
     labels: np.ndarray  # (N,)
     shares: np.ndarray  # (N, C)
     members: tuple[result.Member, ...]
@@ -149,7 +149,7 @@ class Engine:
             self._features[member.tower] = Values.of(stage, "features")
         return self._features[member.tower]
 
-    def _members(self, task: Task, recipe: Ensemble, parts: dict[Member, Values]):
+    def _members(self, task: Task, recipe: Ensemble, parts: Mapping[Member, Values]) -> Iterator[result.Member]:
         weights = ensemble.members(recipe)
         for member, part in parts.items():
             columns, how = ensemble.member_columns(task, recipe, member), ensemble.pooling(recipe)
@@ -194,7 +194,7 @@ def prompt_effects(
     return prompt_uses(seen.task, rows, columns, how, truth)
 
 
-def member_effects(seen: Evaluated) -> dict[Member, int]:
+def member_effects(seen: Evaluated) -> dict[str, int]:
     """How many labels, before refinement, change when a member is left out."""
     columns, _ = seen.where
     before = seen.decision.pooled.argmax(dim=1)

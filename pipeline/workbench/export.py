@@ -22,7 +22,7 @@ def table(session: Session, view: View) -> dict[str, list]:
     columns = {
         "path": paths,
         "label": names[result.labels[rows]].tolist(),
-        "margin": [round(float(margin), 6) for margin in result.margin[rows]],
+        "margin": [round(float(margin), 6) for margin in session.margin[rows]],
         "before": names[before[rows]].tolist(),
         "flipped": (before[rows] != result.labels[rows]).tolist(),
     }

@@ -10,7 +10,7 @@ import yaml
 
 from ..chain import main_job
 from ..chain.csv_format import CsvFormat
-from ..chain.ledger import number_of
+from ..chain.ledger import Ledger, number_of
 from ..chain.task import CompetitionTask, Task
 from ..core.digests import stamp_of
 from ..core.errors import UserError
@@ -46,8 +46,14 @@ class History:
     _labels: dict[Path, tuple[list, np.ndarray | None]] = field(default_factory=dict)
 
     @property
-    def ledger(self):
+    def ledger(self) -> Ledger | None:
         return CsvFormat(self.task).ledger if isinstance(self.task, CompetitionTask) else None
+
+    def competition(self) -> CompetitionTask:
+        """The task; UserError where it is a data set."""
+        if not isinstance(self.task, CompetitionTask):
+            raise UserError("a data set has no submissions")
+        return self.task
 
     def table(self) -> list[dict]:
         """All submissions, the newest first."""
@@ -70,10 +76,9 @@ class History:
 
     def baseline(self, number: int) -> Baseline:
         """Submission `number`; UserError where it is not there, or of other images."""
-        if self.ledger is None:
-            raise UserError("a data set has no submissions")
-        path = self.ledger.path(number)
-        line = next((line for line in self.ledger.log() if int(line["number"]) == number), {})
+        ledger = CsvFormat(self.competition()).ledger
+        path = ledger.path(number)
+        line: dict[str, str] = next((line for line in ledger.log() if int(line["number"]) == number), {})
         return Baseline(number, path.stem.partition("-")[2], line.get("public", ""), self._labels_of(path))
 
     def newest(self, opened: np.ndarray) -> Baseline:
@@ -87,7 +92,7 @@ class History:
         stamp = stamp_of(path.stat())
         if path not in self._labels or self._labels[path][0] != stamp:
             try:
-                self._labels[path] = stamp, collect.read_labels(self.task, path)
+                self._labels[path] = stamp, collect.read_labels(self.competition(), path)
             except UserError:
                 self._labels[path] = stamp, None
         labels = self._labels[path][1]
@@ -121,9 +126,8 @@ class History:
 
         UserError where its labels are not those that were `shown`: then the page is out of date.
         """
-        if self.ledger is None:
-            raise UserError("a data set takes no submissions")
-        fresh = replace(self.task, project=Project(self.task.project.root), facts={})  # all recipes are read again
+        anew = Project(self.task.project.root)  # which reads all recipes again
+        fresh = replace(self.competition(), project=anew, facts={})
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             path = main_job.submit(fresh, name)

@@ -163,7 +163,7 @@ class Hub:
         arrays = wire.labels_of(result.labels, len(result.class_names), None if everything else self._sent)
         self._sent = result.labels
         arrays |= {
-            "margins": result.margin.astype(np.float16),
+            "margins": session.margin.astype(np.float16),
             "dissent": (255 * result.dissent).round().astype(np.uint8),
         }
         if everything or session.baseline is not self._pinned:
@@ -248,7 +248,9 @@ class Hub:
             yield from self._state(self.tabs)
 
     def map_frame(self) -> bytes:
-        return wire.frame({"type": "map"}, {"points": self.session.points.ravel()})
+        """The points of the map, where they are known."""
+        points = self.session.points
+        return wire.frame({"type": "map"}, {} if points is None else {"points": points.ravel()})
 
 
 def joined(batch: list[tuple[Tab, dict]]) -> list[tuple[Tab, dict]]:

@@ -29,7 +29,7 @@ def of_image(session: Session, pictures: Pictures, row: int) -> dict:
         "label": int(result.labels[row]),
         "baseline": int(session.baseline.labels[row]),
         "truth": None if result.truth is None else int(result.truth[row]),
-        "shares": [round(float(share), 4) for share in result.shares[row]],
+        "shares": [round(float(share), 4) for share in session.shares[row]],
         "members": members,
         "neighbours": neighbours(session, row),
         "submissions": session.history.of_image(row),

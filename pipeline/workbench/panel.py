@@ -24,7 +24,7 @@ def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
     sets = {"sets": [_prompt_set(task, one) for one in prompt_sets(task, recipe)]} if with_prompts else {}
     return {
         "ensemble": name,
-        "members": _members(recipe),
+        "members": _members(task, name, recipe),
         "keys": {key: getattr(recipe, key) for key in ("threshold", "pooling", "space", "match", "prompt_weights")}
         | {"blend": recipe.blend, "guards": recipe.guards},
         "refine": listed(recipe.refine),
@@ -32,11 +32,12 @@ def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
     }
 
 
-def _members(recipe: Ensemble) -> list[dict]:
-    shares = ensemble.members(recipe)
+def _members(task: Task, name: str, recipe: Ensemble) -> list[dict]:
+    """The members with their shares; `key` is how the file calls them."""
+    shares, keys = ensemble.members(recipe), Ensemble.read(task.project.ensemble_path(name)).members
     return [
-        {"member": member, "weight": use.weight, "share": shares.get(member, 0.0), "prompts": use.prompts}
-        for member, use in recipe.members.items()
+        {"member": member, "key": key, "weight": use.weight, "share": shares.get(member, 0.0), "prompts": use.prompts}
+        for key, (member, use) in zip(keys, recipe.members.items(), strict=True)
     ]
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..chain import classes, ensemble, text
 from ..core.errors import UserError
 from ..maths import zeroshot
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from .engine import Engine, Evaluated
+from .engine import Engine, Evaluated, Values
 from .views import View
 
 
@@ -33,13 +34,11 @@ class Search:
         return self.by_likeness(view)[0]
 
     def by_likeness(self, view: View) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, weighted mean cosine of each), most similar first; both (N,)."""
+        """(rows, weighted mean cosine of each), most similar first; both (N,). To an image where a row is named."""
         task, found = self.seen.task, torch.zeros(len(self.seen.labels))
         for member, share in self._members():
             features = self.engine.features(task, member)
-            query_1D = self._of_text(member, view.text) if view.kind == "text" else None
-            if query_1D is None:
-                query_1D = classes.one_vector(features.rows("features", view.row, view.row + 1)).float()
+            query_1D = self._of_text(member, view.text) if view.row is None else self._of_image(features, view.row)
             for start, stop in task.chunks():
                 images_ND = classes.one_vector(features.rows("features", start, stop))
                 found[start:stop] += share * zeroshot.prompt_logits(images_ND, query_1D, 1.0)[:, 0]
@@ -54,6 +53,10 @@ class Search:
         for member, weight in with_text.items():
             yield member, weight / sum(with_text.values())
 
-    def _of_text(self, member: Member, sentence: str):
+    @staticmethod
+    def _of_image(features: Values, row: int) -> Tensor:
+        return classes.one_vector(features.rows("features", row, row + 1)).float()
+
+    def _of_text(self, member: Member, sentence: str) -> Tensor:
         asked = PromptSet(("",), (sentence,), (0,), (1.0,), ("",), (Path("what is searched for"),))
         return text.of_prompts(self.seen.task, member.model, asked)[0].features

@@ -47,7 +47,7 @@ class Pages:
 
     async def picture(self, request: Request) -> Response:
         """sheet/3.jpg, image/17.jpg, seen/17/0.png: the latter after the preprocess recipe of that number."""
-        kind, row, number = (request.path_params.get(key) for key in ("kind", "row", "number"))
+        kind, row, number = (request.path_params.get(key, 0) for key in ("kind", "row", "number"))
         loop = asyncio.get_running_loop()
         try:
             if kind == "seen":
@@ -56,9 +56,7 @@ class Pages:
                     raise UserError("no such preprocess recipe")
                 content = await loop.run_in_executor(None, self.pictures.preprocessed, row, recipes[number])
                 return Response(content, media_type="image/png")
-            make = {"sheet": self.pictures.sheet, "image": self.pictures.large}.get(kind)
-            if make is None:
-                raise UserError("no such picture")
+            make = self.pictures.sheet if kind == "sheet" else self.pictures.large
             content = await loop.run_in_executor(None, make, row)
             return Response(content, media_type="image/jpeg", headers=KEPT)
         except UserError as error:
@@ -146,6 +144,7 @@ def bound(port: int | None) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((ADDRESS, number))
+            found.listen(64)  # from now on who comes waits, and is answered when the server runs
             return found
         except OSError as error:
             found.close()
@@ -154,27 +153,39 @@ def bound(port: int | None) -> socket.socket:
     raise UserError("no port is free on this machine")
 
 
+class Serving:
+    """The server of a session on a port of its own, ready to run."""
+
+    def __init__(self, session: Session, port: int | None = None):
+        pictures = Pictures(session.first, session.folder)
+        pictures.bake()
+        self.socket, self.hub = bound(port), Hub(session, pictures)
+        self.guard = Guard(application(self.hub), self.socket.getsockname()[1])
+        config = uvicorn.Config(
+            self.guard,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            ws_max_size=LARGEST,
+            ws_per_message_deflate=False,
+            timeout_graceful_shutdown=1,
+        )
+        self.server = uvicorn.Server(config)
+
+    def run(self) -> None:
+        """Until Ctrl-C, or `server.should_exit`; what is unsaved is kept for the next time."""
+        session = self.hub.session
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(self.socket):
+            self.server.run(sockets=[self.socket])
+        self.hub.thread.submit(session.keep).result()
+        self.hub.thread.shutdown(cancel_futures=True)
+        unsaved = ", ".join(session.draft.changed)
+        session.held.close()
+        say("workbench", session.name, f"ended; unsaved and kept for the next time: {unsaved}" if unsaved else "ended")
+
+
 def serve(session: Session, port: int | None = None) -> None:
-    """Serve the page until Ctrl-C; what is unsaved is kept for the next time."""
-    pictures = Pictures(session.first, session.folder)
-    pictures.bake()
-    listening = bound(port)
-    hub = Hub(session, pictures)
-    guard = Guard(application(hub), listening.getsockname()[1])
-    config = uvicorn.Config(
-        guard,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        ws_max_size=LARGEST,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=1,
-    )
-    say("workbench", session.name, f"{guard.url}  (Ctrl-C ends it)")
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(listening):
-        uvicorn.Server(config).run(sockets=[listening])
-    hub.thread.submit(session.keep).result()
-    hub.thread.shutdown(cancel_futures=True)
-    unsaved = ", ".join(session.draft.changed)
-    session.held.close()
-    say("workbench", session.name, f"ended; unsaved and kept for the next time: {unsaved}" if unsaved else "ended")
+    """Serve the page of a session, and say where it is."""
+    serving = Serving(session, port)
+    say("workbench", session.name, f"{serving.guard.url}  (Ctrl-C ends it)")
+    serving.run()

@@ -11,7 +11,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ..chain.csv_format import CsvFormat
 from ..chain.task import CompetitionTask, Task
 from ..core.errors import UserError
 from ..core.files import lock
@@ -38,8 +37,11 @@ class Session:
         self.held.callback(self.overlay.close)
         self.folder = task.cache / "workbench"
         self.store = Store.take(self.folder, name, self.held)
-        self.engine, self.history, self.marked = Engine(task), History(task), []
-        self.task, self.points, self.notices = task, None, []
+        self.engine, self.history = Engine(task), History(task)
+        self.marked: list[int] = []
+        self.notices: list[str] = []  # to be told once
+        self.points: np.ndarray | None = None  # of the map (N + C, 2)
+        self.task = task
         sets = panel.prompt_sets(task, self._opened_recipe(new))
         self.files = RecipeFiles(task.project, name, tuple(sets))
         self.draft = Draft.of(self.files.read())
@@ -225,7 +227,7 @@ class Session:
         if not number:
             self._evaluate()
             return
-        found = collect.of_submission(self.first, number)
+        found = collect.of_submission(self.history.competition(), number)
         shares = found.shares
         if shares is None:  # what was behind it is gone: its labels alone are known
             shares = np.eye(len(found.class_names), dtype=np.float32)[found.labels]
@@ -248,6 +250,14 @@ class Session:
         prompts = [[use.flips, use.gain, use.largest, round(use.mean, 6)] for use in self.result.prompts]
         return {**numbers.details(self.result), "prompts": prompts if not self.viewing else []}
 
-    @cached_property
-    def form(self) -> CsvFormat | None:
-        return CsvFormat(self.first) if isinstance(self.first, CompetitionTask) else None
+    @property
+    def shares(self) -> np.ndarray:
+        """Class shares of all images (N, C), rows that sum to 1."""
+        assert self.result.shares is not None  # `look_at` sees to it
+        return self.result.shares
+
+    @property
+    def margin(self) -> np.ndarray:
+        """The best class's lead over the second; (N,)."""
+        assert self.result.margin is not None
+        return self.result.margin

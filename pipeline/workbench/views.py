@@ -82,7 +82,9 @@ def _chosen(view: View, known: Known) -> np.ndarray:
             return np.flatnonzero(~result.right) if result.right is not None else np.zeros(0, int)
         case "fragile":
             return np.flatnonzero(result.fragile) if result.fragile is not None else np.zeros(0, int)
-        case "text" | "like":
+        case "text":
+            return known.similar(view.model_copy(update={"row": None}))
+        case "like":
             return known.similar(view)
         case "name":
             asked = view.text.casefold()
