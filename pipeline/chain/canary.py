@@ -28,9 +28,9 @@ def pixels(size: int) -> Tensor:
     ].to(torch.uint8)
 
 
-def check(runtime: Runtime, model: str, tower: str, encode: Callable[[], Tensor]) -> None:
-    """Compare what a loaded tower gives with what it gave first; a warning where that differs."""
-    made_from = {"stage": "canary", "format": FORMAT, "tower": tower, **checkpoint(runtime, model)}
+def check(runtime: Runtime, model: str, tower: str, dtype: str, encode: Callable[[], Tensor]) -> None:
+    """Compare what a tower loaded in `dtype` gives with what it gave first; a warning where that differs."""
+    made_from = {"stage": "canary", "format": FORMAT, "tower": tower, **checkpoint(runtime, model, dtype)}
     path = runtime.project.root / "cache" / "canaries" / model / f"{tower}-{digest_of(made_from)}.pt"
     found, known = encode().float().cpu().flatten(), artefacts.load(path, digest_of(made_from))
     if not found.isfinite().all():
@@ -39,7 +39,7 @@ def check(runtime: Runtime, model: str, tower: str, encode: Callable[[], Tensor]
         artefacts.save(path, made_from, features=found)
         return
     cosine = torch.nn.functional.cosine_similarity(known["features"], found, dim=0).item()
-    if 1 - cosine > NOISE[runtime.dtype]:
+    if 1 - cosine > NOISE[dtype]:
         warn(
             f"{model}: its {tower} tower gives other features here than those in the cache (cosine {cosine:.4f}): a "
             "library has changed, or the machine. What is cached is used; to compute all of it again remove "

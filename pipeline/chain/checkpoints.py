@@ -5,10 +5,14 @@ from ..core.errors import Changed
 from .task import Runtime
 
 
-def checkpoint(runtime: Runtime, model: str) -> dict:
+def checkpoint(runtime: Runtime, model: str, dtype: str) -> dict:
     """What decides a model's features: checkpoint identity and dtype."""
-    key = ("checkpoint", model, runtime.dtype)
-    return runtime.once(key, lambda: {"checkpoint": _identity(runtime, model), "dtype": runtime.dtype})
+    return {"checkpoint": identity(runtime, model), "dtype": dtype}
+
+
+def identity(runtime: Runtime, model: str) -> dict:
+    """Which checkpoint it is, as it was when the run first asked."""
+    return runtime.once(("checkpoint", model), lambda: _identity(runtime, model))
 
 
 def _identity(runtime: Runtime, model: str) -> dict:
@@ -17,7 +21,7 @@ def _identity(runtime: Runtime, model: str) -> dict:
 
 def check_unchanged(runtime: Runtime, model: str) -> None:
     """UserError when a checkpoint is not the one this run began with: its features would be kept under that name."""
-    if _identity(runtime, model) != checkpoint(runtime, model)["checkpoint"]:
+    if _identity(runtime, model) != identity(runtime, model):
         raise Changed(
             f"{model}: its weights were replaced during the run; what they gave is not kept. Run the same command again"
         )

@@ -12,7 +12,7 @@ from ..maths import zeroshot
 from ..models import _checks
 from ..recipes import Project
 from ..recipes.member import Member
-from . import canary, preprocess
+from . import brought, canary, preprocess
 from .checkpoints import check_unchanged, checkpoint
 from .stage import Advance, Stage, declare, make
 from .task import Task
@@ -25,21 +25,27 @@ def stage(task: Task, member: Member) -> Stage:
     """
     member = member.tower
     pixels, pooling = preprocess.stage(task, member.preprocess), task.project.preprocess(member.preprocess).view_pooling
-    made_from = {**checkpoint(task, member.model), "pixels": pixels.digest}
-    if pooling != "mean":
-        made_from["view_pooling"] = pooling
-    return declare(
-        task,
-        "features",
-        member,
-        made_from,
-        verb="infer",
-        begin=lambda _: Encoding(task, member, pixels),
-        inputs=(pixels,),
-        shard_rows=pixels.shard_rows,
-        shared=True,
-        streams=True,
-    )
+    more = {"pixels": pixels.digest} | ({"view_pooling": pooling} if pooling != "mean" else {})
+
+    def declared(dtype: str, reused: str = "") -> Stage:
+        return declare(
+            task,
+            "features",
+            member,
+            {**checkpoint(task, member.model, dtype), **more},
+            verb="infer",
+            begin=lambda _: Encoding(task, member, pixels, dtype),
+            inputs=(pixels,),
+            reused=reused,
+            shard_rows=pixels.shard_rows,
+            shared=True,
+            streams=True,
+        )
+
+    there = brought.dtype(task, member, lambda dtype: declared(dtype).digest)
+    if there:
+        return declared(there, f"{len(task.images.ids)} images reused that were encoded elsewhere, in {there}")
+    return declared(task.dtype)
 
 
 def of_member(task: Task, member: Member) -> tuple[Stage, int]:
@@ -51,17 +57,17 @@ def of_member(task: Task, member: Member) -> tuple[Stage, int]:
 class Encoding:
     """The work of the stage: the image tower in memory, and batches of pixels as they are decoded."""
 
-    def __init__(self, task: Task, member: Member, pixels: Stage):
-        self.task, self.member = task, member
+    def __init__(self, task: Task, member: Member, pixels: Stage, dtype: str):
+        self.task, self.member, self.dtype = task, member, dtype
         project, name = task.project, member.model
         entry = project.model(name)
         check_recipe(project, member, entry.size, entry.resize_mode)  # before a long load, as far as it is declared
         self._say_what_will_be_done(pixels)
-        self.model = models.load(name, entry, project.root, "image", task.device, task.dtype)
+        self.model = models.load(name, entry, project.root, "image", task.device, dtype)
         check_unchanged(task, name)
         check_recipe(project, member, self.model.image_size, self.model.resize_mode)
         self.fitting = Batches(task.batch_size or self.model.batch_size(task.batch))
-        canary.check(task, name, "image", lambda: self.model.encode_image(canary.pixels(self.model.image_size)))
+        canary.check(task, name, "image", dtype, lambda: self.model.encode_image(canary.pixels(self.model.image_size)))
         self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
 
     def _say_what_will_be_done(self, pixels: Stage) -> None:
@@ -69,7 +75,7 @@ class Encoding:
         undecoded, todo = pixels.todo, stage(task, self.member).todo
         say("preprocess", self.member.preprocess, f"{total - undecoded} images reused, {undecoded} to decode")
         cached = f", {total - todo} cached" if todo < total else ""
-        how = f"{task.device}, {task.dtype}, batch {task.batch} at most"
+        how = f"{task.device}, {self.dtype}, batch {task.batch} at most"
         say("infer", self.member, f"encoding {todo} images{cached} on {how}")
 
     def rows(self, start: int, stop: int, advance: Advance) -> dict:

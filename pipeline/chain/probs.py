@@ -16,7 +16,7 @@ from ..recipes import Preprocess
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
 from . import features, text
-from .checkpoints import checkpoint
+from .checkpoints import identity
 from .columns import Columns, Kind
 from .stage import Advance, Stage, declare, make
 from .task import Task
@@ -127,7 +127,7 @@ def kept_views(task: Task, member: Member) -> dict:
 def head_made_from(task: Task, member: Member) -> dict:
     """What decides a trained head's probabilities beside the features; UserError for other classes than the task's."""
     head_columns(task, member)
-    return {"head": checkpoint(task, member.model)["checkpoint"], "classes": list(task.class_names)}
+    return {"head": identity(task, member.model), "classes": list(task.class_names)}
 
 
 def _head_file(task: Task, member: Member) -> tuple:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from . import damage, ensemble, rules
+from . import damage, ensemble, features, rules
 from .checkpoints import checkpoint
 from .classes import Decision
 from .prompt_weights import prompts_of
@@ -63,7 +63,7 @@ def _of_part(task: Task, name: str, member: Member) -> dict:
 def of_member(task: Task, member: Member) -> dict:
     """Checkpoint, dtype, and the two recipes of a member."""
     return {
-        **checkpoint(task, member.model),
+        **checkpoint(task, member.model, features.stage(task, member).made_from["dtype"]),
         "model": task.project.model(member.model).model_dump(mode="json", exclude_none=True),
         "preprocess": task.project.preprocess(member.preprocess).content(),
     }

@@ -16,13 +16,13 @@ from .. import models
 from ..core import artefacts
 from ..core.console import progress, say
 from ..core.digests import FORMAT, digest_of
-from ..core.errors import Damaged, PromptsTooLong
+from ..core.errors import Damaged, PromptsTooLong, UserError
 from ..core.files import lock
 from ..recipes.prompts import PromptSet
-from . import canary
+from . import brought, canary
 from .checkpoints import check_unchanged, checkpoint
 from .features import Batches, first_not_finite
-from .task import Runtime
+from .task import Runtime, Task
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,17 @@ class Text:
 
 def made_from(runtime: Runtime, model: str) -> dict:
     """What decides the features of a model's prompts; UserError for a model without a text tower."""
-    entry = runtime.project.model(model)
-    models.check_text(model, entry)
-    return {"stage": "text", "format": FORMAT, **checkpoint(runtime, model), **models.text_identity(entry)}
+    models.check_text(model, runtime.project.model(model))
+    return _made_in(runtime, model, _brought(runtime, model) or runtime.dtype)
+
+
+def _made_in(runtime: Runtime, model: str, dtype: str) -> dict:
+    facts = {**checkpoint(runtime, model, dtype), **models.text_identity(runtime.project.model(model))}
+    return {"stage": "text", "format": FORMAT, **facts}
+
+
+def _brought(runtime: Runtime, model: str) -> str | None:
+    return brought.dtype(runtime, model, lambda dtype: digest_of(_made_in(runtime, model, dtype)))
 
 
 def digest(runtime: Runtime, model: str) -> str:
@@ -75,30 +83,54 @@ def _encode_new(runtime: Runtime, name: str, prompts: PromptSet) -> tuple[dict, 
     known, new = cached(runtime, name, prompts.prompts)
     if not new:
         return known, new
-    say("infer", name, f"encoding {len(new)} new prompts on {runtime.device}, {runtime.dtype}")
-    load = functools.partial(_tower, runtime, name)
-    model = runtime.once(("text tower", name), load) if runtime.keep_towers else load()
+    dtype = made_from(runtime, name)["dtype"]
+    say("infer", name, f"encoding {len(new)} new prompts on {runtime.device}, {dtype}")
+    load = functools.partial(_tower, runtime, name, dtype, len(new))
+    model = runtime.once(("text tower", name, dtype), load) if runtime.keep_towers else load()
     rows = _encoded(runtime, model, name, new, prompts)
     if not math.isfinite(model.logit_scale or 0):
         raise Damaged(f"{name}: logit_scale is {model.logit_scale}: the weights are damaged, fetch them again")
     check_unchanged(runtime, name)
-    before = known or {"prompts": [], "features": rows[:0]}
+    return _saved(runtime, name, known, Text(rows, model.logit_scale), new), new
+
+
+def _tower(runtime: Runtime, name: str, dtype: str, new: int) -> models.Model:
+    """A model with its text tower alone, checked; UserError, with the way out, where this machine cannot have it."""
+    entry = runtime.project.model(name)
+    try:
+        model = models.load(name, entry, runtime.project.root, "text", runtime.device, dtype)
+    except UserError as error:
+        if isinstance(runtime, Task) and _brought(runtime, name):
+            pack = f"make pack COMPETITION={runtime.name}, with the same ENSEMBLE or MODEL"
+            error.args = (f"{error}\nIts {new} new prompts can be encoded where its images were: {pack}",)
+        raise
+    check_unchanged(runtime, name)
+    canary.check(runtime, name, "text", dtype, lambda: model.encode_text([canary.PROMPT]))
+    return model
+
+
+def _saved(runtime: Runtime, name: str, known: dict | None, found: Text, new: list[str]) -> dict:
+    """The content of a text cache with new prompts, written."""
+    before = known or {"prompts": [], "features": found.features[:0]}
     content = {
         "prompts": [*before["prompts"], *new],
-        "features": torch.cat([before["features"], rows]),
-        "logit_scale": model.logit_scale,
+        "features": torch.cat([before["features"], found.features]),
+        "logit_scale": found.logit_scale,
     }
-    artefacts.save(path, made_from(runtime, name), **content)
-    return content, new
+    artefacts.save(file(runtime, name), made_from(runtime, name), **content)
+    return content
 
 
-def _tower(runtime: Runtime, name: str) -> models.Model:
-    """A model with its text tower alone, checked."""
-    entry = runtime.project.model(name)
-    model = models.load(name, entry, runtime.project.root, "text", runtime.device, runtime.dtype)
-    check_unchanged(runtime, name)
-    canary.check(runtime, name, "text", lambda: model.encode_text([canary.PROMPT]))
-    return model
+def add(runtime: Runtime, name: str, prompts: list[str], found: Text) -> int:
+    """Keep features that were computed elsewhere, of prompts that have none here; returns how many those are."""
+    path = file(runtime, name)
+    with lock(path.with_suffix(".lock")):
+        artefacts.load_or_discard(path, path.stem)
+        known, new = cached(runtime, name, tuple(prompts))
+        if new:
+            rows = [prompts.index(prompt) for prompt in new]
+            _saved(runtime, name, known, Text(found.features[rows], found.logit_scale), new)
+    return len(new)
 
 
 def _encoded(runtime: Runtime, model: models.Model, name: str, new: list[str], prompts: PromptSet) -> Tensor:

@@ -131,6 +131,7 @@ def _of_member(task: Task, member: Member) -> Iterator[str]:
         with contextlib.suppress(UserError):  # of a head with other classes there is nothing
             yield probs.stage(task, member).digest
     elif member.model in _usable(task.project, text=True):
+        yield text.digest(task, member.model)  # noted where features were encoded elsewhere
         yield from (probs.stage(task, member, kind).digest for kind in KINDS)
 
 

@@ -201,7 +201,7 @@ class TestBehaviour:
     def test_a_tower_that_gives_other_features_is_said(self, project_root, capsys):
         task = fresh(project_root)
         features.of_member(task, task.project.member("vit"))
-        canary.check(task, "vit", "image", lambda: torch.ones(1, 16))
+        canary.check(task, "vit", "image", "fp32", lambda: torch.ones(1, 16))
         assert "its image tower gives other features here than those in the cache (cosine " in capsys.readouterr().err
 
     def test_the_same_tower_is_not(self, project_root, capsys):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline import models
-from pipeline.chain import checkpoints
 from pipeline.chain import probs as chain_probs
+from pipeline.chain import text as chain_text
 from pipeline.maths import zeroshot
 
 from ..conftest import IMAGES, fresh
@@ -20,7 +20,7 @@ def test_auto_follows_the_processor(task, monkeypatch, able, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     task = replace(task, device_name="cpu", dtype_name="auto")
     assert task.dtype == dtype
-    assert checkpoints.checkpoint(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
+    assert chain_text.made_from(task, "vit")["dtype"] == dtype, "features of another dtype are other features"
     assert replace(task, dtype_name="fp32").dtype == "fp32"
 
 
