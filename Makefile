@@ -81,6 +81,15 @@ submit: $(READY) $(if $(UPLOAD),$(KAGGLE_READY)) ## pool, check and write submis
 plan: $(READY) ## what submit would reuse, compute and write, and about how long it would take
 	$(PIPELINE) plan $(GIVEN)
 
+.PHONY: pack
+pack: $(READY) ## one zip to encode what is missing on another machine [IMAGES=1 includes the images, PROMPTS=all all prompts]
+	$(PIPELINE) pack $(GIVEN)
+
+.PHONY: unpack
+unpack: $(READY) ## check what a pack's run left, and merge it into the cache: FILE=packs/name.features
+	$(call need,FILE,FILE=packs/name.features)
+	$(PIPELINE) unpack $(GIVEN)
+
 ##@ Submissions
 
 .PHONY: advise

@@ -1,4 +1,4 @@
-"""Features that were encoded on another machine and brought here: with DTYPE=auto their dtype counts, not this machine's.
+"""Features that were encoded on another machine and brought here: with DTYPE=auto their dtype counts, not ours.
 
 The dtype is part of what features are made from. A GPU elsewhere computes in another one than the CPU here; without a
 mark beside the cache its features would never be asked for.
@@ -20,6 +20,11 @@ def dtype(runtime: Runtime, subject: str, digest_in: Callable[[str], str]) -> st
     marks = {name: _folder(runtime, subject) / digest_in(name) for name in DTYPES}
     there = [name for name, mark in marks.items() if mark.exists()]
     return max(there, key=lambda name: marks[name].stat().st_mtime_ns, default=None)
+
+
+def noted(task: Task, subject: str, digest: str) -> bool:
+    """Whether some of these features were brought."""
+    return (_folder(task, subject) / digest).exists()
 
 
 def note(task: Task, subject: str, digest: str) -> None:
