@@ -67,13 +67,15 @@ def _seconds(task: Task, asked: ImagesAsked, entry: ModelEntry) -> float | None:
 def _weights(task: Task, entry: ModelEntry) -> str:
     here = local_bytes(entry, task.project.root)
     if here:
-        return f"{here / 1e9:.1f} packed"
+        return f"{_gb(here / 1e9)} packed"
     size = entry.download_gb or (entry.parameters * 4 / 1000 if entry.parameters else None)
     return f"{_gb(size)} to download" + (f" ({entry.hub})" if entry.hub else "")
 
 
 def _gb(size: float | None) -> str:
-    return "unknown" if size is None else f"{size:.1f}"
+    if size is None:
+        return "unknown"
+    return f"{size:.1f}" if size >= 0.1 else "under 0.1"
 
 
 def _minutes(seconds: float) -> str:

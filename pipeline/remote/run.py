@@ -36,9 +36,9 @@ def main() -> int:
     bring(pack["requirements"])
     set_up(work.resolve())
     there = There(work.resolve(), (args.images or images()).resolve(), args.hours)
-    if there.run("check"):
-        return 1
     try:
+        if there.run("check"):
+            return 1
         failed = encode(there, pack)
     except KeyboardInterrupt:
         print("\ninterrupted: what is finished is kept; run the same command again to go on", flush=True)

@@ -244,6 +244,8 @@ def main() -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:  # told by run.py
+        return 130
     return 0
 
 
