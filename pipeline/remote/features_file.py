@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from ..core.errors import UserError
+from ..core.errors import Damaged, Mismatch, NotFound, UserError
 from ..core.files import atomic_file
 from ..recipes.schema import Finite, Recipe, Text
 
@@ -104,26 +104,26 @@ class FeaturesFile:
     def open(cls, path: Path) -> Self:
         """UserError for what is no such file, or damaged."""
         if not path.is_file():
-            raise UserError(f"FILE={path}: no such file")
+            raise NotFound(f"FILE={path}: no such file")
         if path.open("rb").read(2) == b"PK":
             raise UserError(f"{path} is an archive, perhaps the pack itself; give the .features file that its run left")
         try:
             with safe_open(path, framework="np") as file:
                 found, names = file.metadata() or {}, set(file.keys())
         except (SafetensorError, ValueError, OverflowError) as error:
-            raise UserError(f"{path}: damaged, or no file of features ({error}). Copy it again") from None
+            raise Damaged(f"{path}: damaged, or no file of features ({error}). Copy it again") from None
         text = found.get(KEY, "")
         if found.get("digest") != _digest_of(text.encode(errors="surrogatepass")):
-            raise UserError(f"{path}: damaged, or no file of features: its manifest is not as it was written")
+            raise Damaged(f"{path}: damaged, or no file of features: its manifest is not as it was written")
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
-            raise UserError(f"{path}: its manifest is not JSON") from None
+            raise Damaged(f"{path}: its manifest is not JSON") from None
         if isinstance(content, dict) and content.get("format") != 1:
-            raise UserError(f"{path}: made by another version of this program")
+            raise Mismatch(f"{path}: made by another version of this program")
         self = cls(path, Manifest.parse(content, str(path)))
         if names != set(self.manifest.digests):
-            raise UserError(f"{path}: damaged: its tensors are not those of its manifest")
+            raise Damaged(f"{path}: damaged: its tensors are not those of its manifest")
         for name in names:
             self.array(name)
         return self
@@ -137,7 +137,7 @@ class FeaturesFile:
         except (SafetensorError, ValueError, TypeError, OverflowError, AttributeError):
             whole = False
         if not whole:
-            raise UserError(f"{self.path}: damaged: {name!r} is not as it was written. Copy the file again")
+            raise Damaged(f"{self.path}: damaged: {name!r} is not as it was written. Copy the file again")
         return array
 
     def listed(self) -> dict:
@@ -147,11 +147,11 @@ class FeaturesFile:
         except (ValueError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{self.path}: its list of images is not JSON") from None
+            raise Damaged(f"{self.path}: its list of images is not JSON") from None
         lists = list(found.values()) if isinstance(found, dict) and set(found) == {"ids", "contents"} else []
         texts = all(isinstance(one, list) and all(isinstance(text, str) for text in one) for one in lists)
         if not (lists and texts and len(lists[0]) == len(lists[1])):
-            raise UserError(f"{self.path}: it has no list of images")
+            raise Damaged(f"{self.path}: it has no list of images")
         return found
 
 

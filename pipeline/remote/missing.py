@@ -10,6 +10,7 @@ from ..chain.prompt_weights import prompts_of
 from ..chain.task import CompetitionTask, Task
 from ..core import artefacts
 from ..core.errors import UserError
+from ..images.listing import UNREADABLE
 from ..recipes.schema import Recipe, Text
 from . import facts
 
@@ -90,6 +91,11 @@ class Listed:
     @classmethod
     def of(cls, task: Task) -> Self:
         return cls(list(task.images.ids), task.contents())
+
+    def wanted(self, pack: Pack) -> list[int]:
+        """The rows of the images that a pack asks for, as far as they can be read."""
+        rows = {row for asked in pack.images for start, stop in asked.rows for row in range(start, stop)}
+        return sorted(row for row in rows if self.contents[row] != UNREADABLE)
 
 
 def images(task: CompetitionTask, name: str) -> Iterator[ImagesAsked]:

@@ -64,7 +64,8 @@ def _members(task: CompetitionTask, asked: Pack, with_images: bool) -> Iterator[
     """(name in the zip, content or file) of everything."""
     slug = (task.recipe.leaderboard or {}).get("kaggle")
     yield PACK, asked.model_dump_json(indent=1).encode()
-    yield IMAGES, json.dumps(vars(Listed.of(task))).encode()
+    listed = Listed.of(task)
+    yield IMAGES, json.dumps(vars(listed)).encode()
     yield wheel.name(), wheel.content()
     yield "run.py", (Path(__file__).parent / "run.py").read_bytes()
     yield "run.ipynb", notebook.notebook(task.name).encode()
@@ -72,9 +73,9 @@ def _members(task: CompetitionTask, asked: Pack, with_images: bool) -> Iterator[
     yield from _recipes(task, asked)
     yield from _weights(task, asked)
     if with_images:
-        paths, ids = task.images.paths(), task.images.ids
-        for row in sorted({row for one in asked.images for start, stop in one.rows for row in range(start, stop)}):
-            yield f"images/{_packable(ids[row])}", Path(paths[row])
+        paths = task.images.paths()
+        for row in listed.wanted(asked):
+            yield f"images/{_packable(listed.ids[row])}", Path(paths[row])
 
 
 def _recipes(task: CompetitionTask, asked: Pack) -> Iterator[tuple[str, bytes | Path]]:

@@ -20,8 +20,8 @@ from ..chain.task import CompetitionTask, Runtime
 from ..core.artefacts import load
 from ..core.console import rank, say
 from ..core.digests import FileDigests
-from ..core.errors import UserError
-from ..images.listing import ImageFiles
+from ..core.errors import Mismatch, NotFound, Unavailable, UserError
+from ..images.listing import UNREADABLE, ImageFiles
 from ..recipes import Project
 from ..recipes.prompts import PromptSet
 from . import facts, features_file
@@ -108,26 +108,23 @@ def check(there: There) -> None:
 
 def _check_facts(here: facts.Facts, wanted: facts.Facts, model: str, recipe: str = "") -> None:
     if wrong := facts.difference(here, wanted, model, recipe):
-        raise UserError(f"{wrong}: not what this pack was made for. Make the pack again, or install what it names")
+        raise Mismatch(f"{wrong}: not what this pack was made for. Make the pack again, or install what it names")
 
 
 def _check_images(there: There) -> None:
-    listed, digests = there.task.listed, FileDigests(there.task.cache / "files.json")
-    rows = sorted({row for asked in there.pack.images for a, b in asked.rows for row in range(a, b)})
-    paths, absent, other = there.task.images.paths(), [], []
-    for row in rows:
-        try:
-            if digests.of(paths[row]) != listed.contents[row]:
-                other.append(listed.ids[row])
-        except OSError:
-            absent.append(listed.ids[row])
-    digests.remember()
-    for names, what in ((absent, "are not there"), (other, "are other images than those of the pack")):
+    listed = there.task.listed
+    rows = listed.wanted(there.pack)
+    with FileDigests(there.task.cache / "files.json") as digests:
+        found = ImageFiles(there.task.folder, tuple(listed.ids[row] for row in rows)).contents(digests)
+    absent = [listed.ids[row] for row, content in zip(rows, found, strict=True) if content == UNREADABLE]
+    other = [listed.ids[row] for row, content in zip(rows, found, strict=True) if content != listed.contents[row]]
+    for kind, names, what in (
+        (NotFound, absent, "are not there"),
+        (Mismatch, other, "are other images than those of the pack"),
+    ):
         if names:
             some = ", ".join(names[:SHOWN]) + (" ..." if names[SHOWN:] else "")
-            raise UserError(
-                f"{there.task.folder}: {len(names)} of {len(rows)} images {what}: {some}. Give --images folder"
-            )
+            raise kind(f"{there.task.folder}: {len(names)} of {len(rows)} images {what}: {some}. Give --images folder")
 
 
 def encode(there: There, models: list[str]) -> None:
@@ -145,7 +142,7 @@ def encode(there: There, models: list[str]) -> None:
         except (UserError, RuntimeError) as error:  # torch has no memory left, or a kernel less
             failed.append(f"{asked.name}: {str(error).splitlines()[0]}")
     if failed:
-        raise UserError("\n".join(failed))
+        raise Unavailable("\n".join(failed))
 
 
 def _encode_prompts(there: There, asked: TextsAsked) -> None:

@@ -16,7 +16,7 @@ from ..chain import brought, damage, features, text
 from ..chain.stage import Stage
 from ..chain.task import CompetitionTask, Runtime
 from ..core.console import say
-from ..core.errors import UserError, prefixed
+from ..core.errors import Damaged, Mismatch, NotFound, UserError, joint_kind, prefixed
 from ..recipes.member import Member
 from . import facts
 from .features_file import FeaturesFile, ImageFeatures, TextFeatures, unit
@@ -31,9 +31,9 @@ def unpack(runtime: Runtime, path: Path, competition: str | None = None) -> None
     file = FeaturesFile.open(path)
     manifest, merges, refused = file.manifest, [], []
     if competition not in (None, manifest.competition):
-        raise UserError(f"{path} was made for competition {manifest.competition}, not for {competition}")
+        raise Mismatch(f"{path} was made for competition {manifest.competition}, not for {competition}")
     if manifest.data and not runtime.data:
-        raise UserError(f"{path} was made with DATA={manifest.data}; give the same DATA=")
+        raise Mismatch(f"{path} was made with DATA={manifest.data}; give the same DATA=")
     task = CompetitionTask.of(runtime, manifest.competition)
     with prefixed(str(path)):
         _check_images(file, task)
@@ -44,13 +44,14 @@ def unpack(runtime: Runtime, path: Path, competition: str | None = None) -> None
             with prefixed(f"{path}: {name}"):
                 merges.append(check())
         except UserError as error:
-            refused.append(str(error))
+            refused.append(error)
     for merge in merges:
         merge()
     if refused:
-        raise UserError("\n".join(refused) + "\nnothing of that was kept" + (", the rest was merged" if merges else ""))
+        told = "\n".join(map(str, refused))
+        raise joint_kind(refused)(told + "\nnothing of that was kept" + (", the rest was merged" if merges else ""))
     if not merges:
-        raise UserError(f"{path}: there are no features in it: nothing was encoded there")
+        raise NotFound(f"{path}: there are no features in it: nothing was encoded there")
 
 
 def _check_images(file: FeaturesFile, task: CompetitionTask) -> None:
@@ -64,7 +65,7 @@ def _check_images(file: FeaturesFile, task: CompetitionTask) -> None:
     first = (
         "" if not odd else f"; {odd[0]!r} " + ("differs" if odd[0] in here and odd[0] in there else "is in one only")
     )
-    raise UserError(
+    raise Mismatch(
         f"made for other images than those of {task.source}: {len(there)} there, {len(here)} here{first}. "
         "Nothing is merged; make the pack again"
     )
@@ -72,7 +73,7 @@ def _check_images(file: FeaturesFile, task: CompetitionTask) -> None:
 
 def _check_facts(here: facts.Facts, there: facts.Facts, model: str, recipe: str = "") -> None:
     if wrong := facts.difference(here, there, model, recipe):
-        raise UserError(f"made with {wrong} than here; make the pack again")
+        raise Mismatch(f"made with {wrong} than here; make the pack again")
 
 
 def _of_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures) -> Merge:
@@ -84,15 +85,15 @@ def _of_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures) -
     for shard in part.shards:
         array, rows = file.array(shard.name), f"rows {shard.start} to {shard.stop}"
         if not shard.start < shard.stop <= len(seen.ids):
-            raise UserError(f"{rows} of {len(seen.ids)} images")
+            raise Damaged(f"{rows} of {len(seen.ids)} images")
         if array.dtype != np.float16 or array.ndim < 2 or len(array) != shard.stop - shard.start or not unit(array):
-            raise UserError(f"{rows} are no features: not as many, or not of length 1")
+            raise Damaged(f"{rows} are no features: not as many, or not of length 1")
         shapes.add(array.shape[1:])
     if len(shapes) > 1:
-        raise UserError(f"features of several shapes: {sorted(map(tuple, shapes))}")
+        raise Damaged(f"features of several shapes: {sorted(map(tuple, shapes))}")
     for problem in part.problems:
         if problem.row >= len(seen.ids) or problem.done not in DONE or not problem.why.isprintable():
-            raise UserError(f"no record of damaged images: {problem.why[:100]!r}")
+            raise Damaged(f"no record of damaged images: {problem.why[:100]!r}")
     return partial(_merge_images, file, task, part, member, seen)
 
 
@@ -117,12 +118,12 @@ def _of_text(file: FeaturesFile, task: CompetitionTask, part: TextFeatures) -> M
     _check_facts(facts.of_text(task, part.model), part.facts, part.model)
     array, one = file.array(part.name), replace(task, dtype_name=part.dtype)
     if array.dtype != np.float32 or array.ndim != 2 or len(array) != len(part.prompts) or not unit(array):
-        raise UserError(f"no features of {len(part.prompts)} prompts: not as many, or not of length 1")
+        raise Damaged(f"no features of {len(part.prompts)} prompts: not as many, or not of length 1")
     known, _ = text.cached(one, part.model, ())
     if known and known["features"].shape[1] != array.shape[1]:
-        raise UserError(f"prompts of {array.shape[1]} dimensions, those here have {known['features'].shape[1]}")
+        raise Mismatch(f"prompts of {array.shape[1]} dimensions, those here have {known['features'].shape[1]}")
     if known and abs(known["logit_scale"] - part.logit_scale) > SCALES:
-        raise UserError(f"logit_scale {part.logit_scale:.4g}, that of the prompts here is {known['logit_scale']:.4g}")
+        raise Mismatch(f"logit_scale {part.logit_scale:.4g}, that of the prompts here is {known['logit_scale']:.4g}")
     return partial(_merge_text, task, one, part, torch.from_numpy(array))
 
 
