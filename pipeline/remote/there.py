@@ -7,6 +7,7 @@ same stages as at home, in shards under locks, so any number of processes share 
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from ..core.artefacts import load
 from ..core.console import rank, say
 from ..core.digests import FileDigests
 from ..core.errors import Mismatch, NotFound, Unavailable, UserError
+from ..core.memory import keep_freed
 from ..images.listing import UNREADABLE, ImageFiles
 from ..recipes import Project
 from ..recipes.prompts import PromptSet
@@ -229,6 +231,8 @@ def main() -> int:
     parser.add_argument("--models", nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    keep_freed()
+    warnings.filterwarnings("ignore", module="PIL")  # what matters of an image file is in its record
     try:
         there = There.of(args.pack, args.images)
         match args.step:
