@@ -19,7 +19,7 @@ unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
 OTHERS := N A B UPLOAD PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS \
-          POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT PORT
+          POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT SAMPLE UNDO PORT
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
 $(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
@@ -186,9 +186,9 @@ predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPL
 ##@ Recipes and caches
 
 .PHONY: new
-new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES=a,b,c
-	$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
-	$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c)
+new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES=a,b,c [SAMPLE=file.csv], or UNDO=1
+	$(if $(call given,UNDO),,$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
+	$(if $(call given,UNDO),,$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
 	$(PIPELINE) new $(GIVEN)
 
 .PHONY: models

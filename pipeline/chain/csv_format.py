@@ -17,6 +17,7 @@ ID_OF = {
     "position": lambda position, _: str(position),
     "stem": lambda _, name: Path(name).stem,
     "file_name": lambda _, name: Path(name).name,
+    "path": lambda _, name: Path(name).as_posix(),
 }
 
 

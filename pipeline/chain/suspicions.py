@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..core.console import say, warn
 from ..core.files import atomic_file
+from ..images.listing import warn_of_deeper
 from .ledger import csv_text
 from .task import CompetitionTask, Task
 
@@ -24,9 +25,7 @@ def say_what_is_left_out(task: CompetitionTask) -> None:
         say("images", task.name, f"{len(files.left_out)} other files are left out ({first}): {target}")
     else:
         target.unlink(missing_ok=True)
-    if files.deeper:
-        folder = task.source.rstrip("/")
-        warn(f"{files.deeper} more images are in sub-folders of {folder} and are not used; for all give {folder}/**/*")
+    warn_of_deeper(files, task.source)
 
 
 SHOWN = 20  # classes in a warning

@@ -17,7 +17,7 @@ from ..core.errors import Damaged, Mismatch, NotFound, Unavailable
 from ..core.files import atomic_file
 from ..images import completeness
 from ..images.decoding import Policy
-from ..images.listing import ImageFiles, Images, list_images
+from ..images.listing import ImageFiles, Images, list_folder, list_images
 from ..images.upscale import Place
 from ..recipes import Competition, Project, Rules
 from ..recipes.prompts import PromptSet, load_prompts
@@ -216,9 +216,10 @@ class Task(Runtime):
 
     def _remember_source(self) -> None:
         known = self.known_sources()
-        if known is not None and self.source not in known:
+        if known is not None and known[-1:] != [self.source]:
+            others = [source for source in known if source != self.source]
             with atomic_file(self.sources_path) as temporary:
-                temporary.write_text("\n".join([*known, self.source]) + "\n", **FILE_NAMES)
+                temporary.write_text("\n".join([*others, self.source]) + "\n", **FILE_NAMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,9 +236,20 @@ class CompetitionTask(Task):
     def cache(self) -> Path:
         return self.project.root / "cache" / self.name
 
-    @property
+    @cached_property
     def source(self) -> str:
-        return self.data or self.recipe.images
+        """DATA, what the recipe says, or, where nothing is there, what was used last."""
+        own = self.data or self.recipe.images
+        if self.data or self._is_there(own):
+            return own
+        last = next((one for one in reversed(self.known_sources() or []) if self._is_there(one)), None)
+        if last is None:
+            return own
+        self.say_once("images", self.name, f"{own} is not there; {last} is used, where they were found last")
+        return last
+
+    def _is_there(self, source: str) -> bool:
+        return list_folder(str(self.project.root / source)).is_dir()
 
     @cached_property
     def images(self) -> ImageFiles:

@@ -4,18 +4,25 @@ import csv
 import math
 from argparse import ArgumentParser
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from ..chain.csv_format import ID_OF
 from ..chain.task import CompetitionTask, Runtime
 from ..core.console import say
-from ..core.errors import Exists, UserError, prefixed
+from ..core.digests import content_digest, read_memo, write_memo
+from ..core.errors import Exists, Mismatch, NotFound, UserError, prefixed
 from ..core.files import atomic_file
-from ..images.listing import list_images
-from ..recipes import Project, checked_class_names, checked_name, read_json
+from ..core.tables import read_csv
+from ..images.listing import list_images, warn_of_deeper
+from ..models import has_text
+from ..models.hub import download_gb
+from ..recipes import HEAD, Project, checked_class_names, checked_name, read_json
 from ..recipes.prompts import file_stem
 from ._options import Arguments
+from .models import ON_DISK, weights_state
 
 HELP = "write the files of a new competition"
 USES = ("competition",)
@@ -24,8 +31,8 @@ COMPETITION = """\
 images: {images}
 classes: {classes}   # the order is the label
 ensemble: {name}
-columns: {{id: file_name, label: label}}   # CSV columns: position | stem | file_name, and label | class_name
-# sample_submission: data/{name}/sample_submission.csv   # then ids and order are checked against it
+columns: {columns}   # CSV columns: position | stem | file_name | path, and label | class_name
+{sample}
 # public_board: 4050   # images that the public leaderboard scores
 rules:
   test_set: false   # true: statistics of the unlabelled test images may be used
@@ -50,28 +57,48 @@ name: {text}
 ENSEMBLE = """\
 # Members are model@preprocess: weight. Models are in models.yaml, preprocess recipes in preprocess/.
 members:
-  openai-b32@crop224: 1
+  {member}: 1
 threshold: 0
 pooling: mean
 """
 
+NO_SAMPLE = "# sample_submission: data/{name}/sample_submission.csv   # then ids and order are checked against it"
+ID_KINDS = ("file_name", "stem", "path", "position")  # a name says more than a number that it happens to be
+COLUMNS = {"id": "file_name", "label": "label"}
+FIRST_MODEL = "openai-b32"  # where nothing is on disk: small, and known well
 SHOWN = 20  # files that are listed
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--images", required=True, help="folder or glob of the images")
-    parser.add_argument("--classes", required=True, help="a,b,c or a JSON file with a list")
+    parser.add_argument("--images", help="folder or glob of the images")
+    parser.add_argument("--classes", help="a,b,c or a JSON file with a list")
+    parser.add_argument("--sample", metavar="FILE", help="the sample submission: columns and ids are taken from it")
+    parser.add_argument(
+        "--undo", action="store_true", help="remove what was written for COMPETITION and not changed since"
+    )
 
 
 def run(runtime: Runtime, args: Arguments) -> None:
-    write(runtime.project, args.competition, args.images, args.classes)
+    if args.undo:
+        undo(runtime.project, args.competition)
+        return
+    if not args.images or not args.classes:
+        raise UserError("give IMAGES=folder and CLASSES=a,b,c (or UNDO=1 to remove what was written for COMPETITION)")
+    write(runtime.project, args.competition, args.images, args.classes, args.sample)
 
 
-def write(project: Project, name: str, images: str, classes: str) -> None:
-    """Write competitions/<name>.yaml, ensembles/<name>.yaml and prompts/<name>/; never over existing files."""
+def write(project: Project, name: str, images: str, classes: str, sample: str | None = None) -> None:
+    """Write competitions/<name>.yaml, ensembles/<name>.yaml and prompts/<name>/; never over existing files.
+
+    Columns and ids are those of a sample submission where there is one. The ensemble begins with the best model that is
+    on disk.
+    """
     checked_name(name, "competition")
     class_names = names_from(project.root, classes, "CLASSES")
     found = list_images(str(project.root / images), "IMAGES")
+    warn_of_deeper(found, images)
+    columns = _columns(project.root / sample, found.ids, class_names) if sample else COLUMNS
+    member, where_from = _first_member(project)
     quoted = {class_name: _quoted(class_name) for class_name in class_names}
     stems = [file_stem(class_name) for class_name in class_names]
     twice = sorted(stem for stem, count in Counter(stems).items() if count > 1)
@@ -79,8 +106,14 @@ def write(project: Project, name: str, images: str, classes: str) -> None:
         raise UserError(f"CLASSES: several classes would share the files {twice}")
     listed = f"[{', '.join(quoted.values())}]"
     files = {
-        f"competitions/{name}.yaml": COMPETITION.format(images=_quoted(images), classes=listed, name=name),
-        f"ensembles/{name}.yaml": ENSEMBLE,
+        f"competitions/{name}.yaml": COMPETITION.format(
+            images=_quoted(images),
+            classes=listed,
+            name=name,
+            columns="{" + ", ".join(f"{_quoted(column)}: {value}" for column, value in columns.items()) + "}",
+            sample=f"sample_submission: {_quoted(sample)}" if sample else NO_SAMPLE.format(name=name),
+        ),
+        f"ensembles/{name}.yaml": ENSEMBLE.format(member=member),
         f"prompts/{name}/_shared.yaml": SHARED,
     }
     for stem, text in zip(stems, quoted.values(), strict=True):
@@ -91,16 +124,72 @@ def write(project: Project, name: str, images: str, classes: str) -> None:
     for file, text in files.items():
         with atomic_file(project.root / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    write_memo(_memo(project, name), {file: content_digest(text.encode()) for file, text in files.items()})
     for file in list(files)[:SHOWN]:
         print(f"  wrote {file}")
     if len(files) > SHOWN:
         print(f"  wrote {len(files) - SHOWN} more in prompts/{name}/")
     prompts = len(CompetitionTask(project, name).prompts.prompts)
-    say(
-        "new",
-        name,
-        f"{len(found.ids)} images, {len(class_names)} classes, {prompts} prompts. "
-        f"Edit these files, then: make submit COMPETITION={name}",
+    say("new", name, f"{len(found.ids)} images, {len(class_names)} classes, {prompts} prompts; {member}, {where_from}")
+    say("new", name, f"columns {', '.join(f'{column} ({value})' for column, value in columns.items())}")
+    print(
+        f"next: edit these files, then make plan COMPETITION={name} (make new COMPETITION={name} UNDO=1 removes them)"
+    )
+
+
+def undo(project: Project, name: str) -> None:
+    """Remove the files that `write` made and nobody changed since; what was changed stays, and is said."""
+    made = read_memo(_memo(project, checked_name(name, "competition")))
+    if not made:
+        raise NotFound(f"nothing is known of competition {name!r} that make new wrote; remove its files by hand")
+    there = [file for file in made if (project.root / file).is_file()]
+    changed = [file for file in there if content_digest((project.root / file).read_bytes()) != made[file]]
+    for file in there:
+        if file not in changed:
+            (project.root / file).unlink()
+            print(f"  removed {file}")
+    folder = project.root / "prompts" / name
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    _memo(project, name).unlink()
+    kept = f"; changed since, and kept: {', '.join(changed)}" if changed else ""
+    say("new", name, f"{len(there) - len(changed)} files removed{kept}")
+
+
+def _memo(project: Project, name: str) -> Path:
+    """What was written for a competition: {file: digest of its content}."""
+    return project.root / "cache" / name / "new.json"
+
+
+def _first_member(project: Project) -> tuple[str, str]:
+    """The model with prompts that is on disk and does best on ImageNet, as a member; else a small one to download."""
+    there = {
+        name: entry
+        for name, entry in project.models.items()
+        if entry.family != HEAD and not (entry.weights or "").startswith("demo/") and has_text(name, entry)
+    }
+    there = {name: entry for name, entry in there.items() if weights_state(entry, project) == ON_DISK}
+    if there:
+        name = max(there, key=lambda one: there[one].imagenet or 0)
+        return f"{name}@{there[name].preprocess}", "which is on disk"
+    entry = project.model(FIRST_MODEL)
+    return f"{FIRST_MODEL}@{entry.preprocess}", f"a download of {download_gb(entry)} GB: make models lists others"
+
+
+def _columns(path: Path, images: Sequence[str], class_names: Sequence[str]) -> dict[str, str]:
+    """{column: what it holds} of a sample submission; UserError when its ids are not those of the images."""
+    header, rows = read_csv(path)
+    if len(header) != 2:
+        raise Mismatch(f"SAMPLE={path}: {len(header)} columns ({', '.join(header[:5])}); two are known: id and label")
+    first, second = ([row[column] for row in rows] for column in (0, 1))
+    for id_column, ids, values in ((0, first, second), (1, second, first)):
+        for kind in ID_KINDS:
+            if ids and set(ids) == {ID_OF[kind](position, name) for position, name in enumerate(images)}:
+                label = "class_name" if set(values) & set(class_names) else "label"
+                return {column: kind if at == id_column else label for at, column in enumerate(header)}
+    raise Mismatch(
+        f"SAMPLE={path}: {len(rows)} rows, first {rows[0] if rows else 'none'}, and {len(images)} images, first "
+        f"{images[0]!r}: neither column has their names, stems, paths or positions"
     )
 
 

@@ -15,7 +15,7 @@ from ..core.errors import Damaged, Exists, UserError
 from ..core.files import atomic_file
 from ..core.tables import csv_lines, table
 from ..images.decoding import decode
-from ..images.listing import list_images
+from ..images.listing import list_images, warn_of_deeper
 from ._options import Arguments, asked_model, positive
 from .new import names_from
 
@@ -54,6 +54,7 @@ def predict(
     if target.exists():
         raise Exists(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
     files = list_images(str(root / images), "IMAGES")
+    warn_of_deeper(files, images)
     classifier = Classifier(runtime, model)
     damaged, first, counts = [], [], Counter()
     text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from natsort import natsorted
 
+from ..core.console import warn
 from ..core.digests import FileDigests
 from ..core.errors import NotFound, UserError
 from .decoding import Decoded, Policy, read
@@ -77,10 +78,9 @@ def list_images(pattern: str, where: str) -> ImageFiles:
     written, when there is no image.
     """
     if glob.has_magic(pattern):
-        parts = Path(pattern).parts
-        fixed = list(itertools.takewhile(lambda part: not glob.has_magic(part), parts))
-        folder = Path(*fixed)
-        found = glob.glob(os.path.join(*parts[len(fixed) :]), root_dir=folder, recursive=True)
+        folder = list_folder(pattern)
+        below = Path(pattern).parts[len(folder.parts) :]
+        found = glob.glob(os.path.join(*below), root_dir=folder, recursive=True)
         files = {name: os.path.isfile(os.path.join(folder, name)) for name in found}
     else:
         folder = Path(pattern)
@@ -97,6 +97,18 @@ def list_images(pattern: str, where: str) -> ImageFiles:
         raise NotFound(f"{where}: no images in {pattern}{hint}")
     others = [name for name, is_file in files.items() if is_file != is_image(name)]
     return ImageFiles(folder, tuple(natsorted(images)), tuple(natsorted(others)))
+
+
+def list_folder(pattern: str) -> Path:
+    """The folder whose images a pattern lists: what comes before the first part with `*`, `?` or `[`."""
+    return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
+
+
+def warn_of_deeper(files: ImageFiles, source: str) -> None:
+    """A warning about images in the sub-folders of a folder that was given as `source`."""
+    if files.deeper:
+        folder = source.rstrip("/")
+        warn(f"{files.deeper} more images are in sub-folders of {folder} and are not used; for all give {folder}/**/*")
 
 
 def is_image(name: str) -> bool:

@@ -73,7 +73,7 @@ def check_text(name: str, entry: ModelEntry) -> None:
         )
     if not has_text(name, entry):
         raise Mismatch(
-            f"models.yaml: {name}: family {entry.family} has image towers only, for features, probes and "
+            f"{entry.written_in}: {name}: family {entry.family} has image towers only, for features, probes and "
             "plots; prompts need a model with a text tower, e.g. of family open_clip"
         )
 
@@ -104,7 +104,7 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
         try:
             contents = {p.relative_to(path).as_posix(): digests.of(p) for p in files}
         except FileNotFoundError:
-            raise NotFound(f"models.yaml: {name}: no weights at {entry.weights}") from None
+            raise NotFound(f"{entry.written_in}: {name}: no weights at {entry.weights}") from None
     return {**source, "contents": contents}
 
 
@@ -134,7 +134,9 @@ def check_trainable(name: str, entry: ModelEntry) -> None:
     """UserError when weights of the family cannot be written back, told before anything slow."""
     if not family.traits(name, entry).trainable:
         able = ", ".join(sorted(family.having(trainable=True)))
-        raise Mismatch(f"models.yaml: {name}: family {entry.family} cannot be fine-tuned; those that can: {able}")
+        raise Mismatch(
+            f"{entry.written_in}: {name}: family {entry.family} cannot be fine-tuned; those that can: {able}"
+        )
 
 
 def export(name: str, entry: ModelEntry, root: Path, tower, folder: Path) -> dict:

@@ -48,7 +48,7 @@ class Wanted:
     @property
     def where(self) -> str:
         """How an error begins."""
-        return f"models.yaml: {self.name}"
+        return f"{self.entry.written_in}: {self.name}"
 
     @property
     def path(self) -> Path | None:
@@ -81,11 +81,11 @@ def register(module: str, name: str | None = None) -> None:
 def traits(name: str, entry: ModelEntry) -> Family:
     """Those of the entry's family; UserError when there is no such family, or the entry is none for it."""
     for check in entry.allow:
-        find(CHECKS, "check", check, f"models.yaml: {name}: allow")
-    found = _declared(find(FAMILIES, "family", entry.family, f"models.yaml: {name}"))
+        find(CHECKS, "check", check, f"{entry.written_in}: {name}: allow")
+    found = _declared(find(FAMILIES, "family", entry.family, f"{entry.written_in}: {name}"))
     if "size" in entry.allow and not found.any_size:
         raise Mismatch(
-            f"models.yaml: {name}: allow: 'size' is for backbones of family "
+            f"{entry.written_in}: {name}: allow: 'size' is for backbones of family "
             f"{' or '.join(having(any_size=True))}, whose convolutions take any size; with position embeddings it is "
             "'position_embedding'"
         )

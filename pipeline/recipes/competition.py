@@ -8,7 +8,7 @@ from ..core.errors import Mismatch, NotFound, did_you_mean
 from .schema import MAX_PIXELS, Location, Names, Recipe, Text, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
-IdValue = Literal["position", "stem", "file_name"]
+IdValue = Literal["position", "stem", "file_name", "path"]
 LabelValue = Literal["label", "class_name"]
 ID_VALUES, LABEL_VALUES = get_args(IdValue), get_args(LabelValue)
 
@@ -57,8 +57,8 @@ class Competition(Recipe):
     ensemble: str | None = None
     """the recipe that `make submit` uses by default"""
     columns: dict[str, Literal[IdValue, LabelValue]] = {"id": "file_name", "label": "label"}
-    """CSV columns in order, and what each holds: `position` (0, 1, ... in natural order), `stem` or `file_name` for
-    the image; `label` (index) or `class_name` for the prediction"""
+    """CSV columns in order, and what each holds: `position` (0, 1, ... in natural order), `stem`, `file_name` or
+    `path` (below the folder of the images) for the image; `label` (index) or `class_name` for the prediction"""
     sample_submission: Location | None = None
     """CSV with the ids expected; its order is kept"""
     solution: Location | None = None

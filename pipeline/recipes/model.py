@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from ..core.errors import UserError
 from .reading import read_yaml
@@ -77,6 +77,13 @@ class ModelEntry(Recipe):
     allow: Names = ()
     """checks to silence by name; `position_embedding` interpolates (open_clip's ViTs), `size` is for timm only"""
 
+    _written_in: str = PrivateAttr("models.yaml")
+
+    @property
+    def written_in(self) -> str:
+        """The file that it is written in, for errors."""
+        return self._written_in
+
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
         if not (self.weights or self.tag or self.hub):
@@ -102,4 +109,7 @@ def read_entries(path: Path) -> dict[str, ModelEntry]:
     for name in content:
         if not isinstance(name, str) or not NAME.fullmatch(name):
             raise UserError(f"{path}: {name!r} is no model name: letters, digits, '.', '_' and '-' only")
-    return {name: ModelEntry.parse(entry, f"{path}: {name}") for name, entry in content.items()}
+    entries = {name: ModelEntry.parse(entry, f"{path}: {name}") for name, entry in content.items()}
+    for entry in entries.values():
+        entry._written_in = f"trained/{path.parent.name}/{path.name}" if path.name == "model.yaml" else path.name
+    return entries

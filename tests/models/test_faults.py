@@ -223,7 +223,7 @@ class TestDamaged:
         (mine / WEIGHTS).write_bytes(damage.BYTES[kind]((mine / WEIGHTS).read_bytes()))
         assert main(["infer", "--competition", "tiny", "--model", "mine"]) == 1
         message = capsys.readouterr().err.strip()
-        assert message.startswith("error: models.yaml: mine: ") and WEIGHTS in message and "\n" not in message
+        assert message.startswith("error: models.local.yaml: mine: ") and WEIGHTS in message and "\n" not in message
         assert saved(project_root) == []
 
     def test_a_hostile_torch_file(self, project_root, mine, monkeypatch, capsys):

@@ -56,7 +56,7 @@ def test_asking_for_text_says_that_there_is_none(weights, project_root):
         models.load("m", entry(path), path.parent, "text", CPU, "fp32")
     fields = {"family": "timm", "architecture": "mobilenetv2_050", "weights": str(path), "preprocess": "tiny"}
     write_yaml(project_root / "models.local.yaml", {"net": {**fields, **FACTS, "size": 32}})
-    with refused(Mismatch, "models.yaml: net", "family timm"):
+    with refused(Mismatch, "models.local.yaml: net", "family timm"):
         chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("net@tiny"))
     assert not (project_root / "cache/tiny/images").exists(), "told before any work"
 
@@ -107,3 +107,30 @@ def test_convolutions_have_their_channels_last_and_training_has_them_as_files_do
     assert kernels and all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
     image.trainable()
     assert all(weight.is_contiguous() for weight in image.module.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "vit_base_patch16_dinov3",
+        "vit_base_patch14_reg4_dinov2",
+        "vit_base_patch14_reg1_tipsv2",
+        "naflexvit_so400m_patch16_radio_v4",
+    ],
+)
+def test_towers_of_late_2026_are_timms(tmp_path, architecture):
+    """Two blocks of each, at a size that needs no interpolation."""
+    torch.manual_seed(2)
+    model = timm.create_model(architecture, pretrained=False, depth=2).eval()
+    for value in model.parameters():
+        if value.ndim > 1:
+            torch.nn.init.normal_(value, std=0.05)
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
+    model.reset_classifier(0)
+    size = model.pretrained_cfg["input_size"][-1]
+    fields = entry(tmp_path / "m.safetensors", architecture=architecture, options={"depth": 2}, size=size)
+    image = models.load("m", fields, tmp_path, "image", CPU, "fp32")
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(model(scaled(pixels(size, 2))), dim=-1)
+    torch.testing.assert_close(image.encode_image(pixels(size, 2)), expected, atol=1e-4, rtol=0)
