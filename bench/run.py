@@ -22,6 +22,7 @@ BENCHMARKS = (
     "guards",
     "training",
     "finetune",
+    "workbench",
 )
 OUTSIDE_THE_TIME_LIMIT = (
     "labelled",
@@ -29,6 +30,7 @@ OUTSIDE_THE_TIME_LIMIT = (
     "guards",
     "training",
     "finetune",
+    "workbench",
 )  # up to half an hour each; run them by name
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements

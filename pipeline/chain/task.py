@@ -134,9 +134,9 @@ class Task(Runtime):
         """A task with the settings (device, dtype, DATA, ...) of a run."""
         return cls(name=name, **runtime.settings(), **more)
 
-    def under(self, project: Project) -> Self:
-        """The same task with other prompts and ensembles: what was learnt of its images, models and classes stays."""
-        known = {key: value for key, value in self.facts.items() if key[0] != "prompts"}
+    def under(self, project: Project, same_prompts: bool = False) -> Self:
+        """The same task with other ensembles and prompts: what was learnt of its images, models and classes stays."""
+        known = {key: value for key, value in self.facts.items() if same_prompts or key[0] != "prompts"}
         other = replace(self, project=project, facts=known)
         vars(other).update({key: value for key, value in vars(self).items() if key not in vars(other)})
         return other

@@ -176,6 +176,19 @@ def _key(task: Task, recipe: Ensemble, member: Member) -> tuple:
     return member, kind, prompts.digest, prompts.prompt_class, prompts.prompts
 
 
+@dataclass(frozen=True, eq=False)
+class Pausing:
+    """Rows that call `pause` before they are read: it may raise, to put off what reads them."""
+
+    of: Rows
+    pause: Callable[[], None]
+
+    def rows(self, key: str, start: int, stop: int) -> Tensor:
+        """As Artefact.rows."""
+        self.pause()
+        return self.of.rows(key, start, stop)
+
+
 def prompt_effects(
     seen: Evaluated, truth: np.ndarray | None, pause: Callable[[], None]
 ) -> tuple[list[PromptUse], np.ndarray] | None:
@@ -186,16 +199,13 @@ def prompt_effects(
     columns, how = seen.where
     if seen.recipe.blend != "prompts" or seen.recipe.pooling == "embedding":
         return None
-
-    def rows(start: int, stop: int) -> Tensor:
-        pause()
-        return seen.blend.rows("probs", start, stop)
-
-    return prompt_uses(seen.task, rows, columns, how, truth)
+    rows = Pausing(seen.blend, pause)
+    return prompt_uses(seen.task, lambda start, stop: rows.rows("probs", start, stop), columns, how, truth)
 
 
-def member_effects(seen: Evaluated) -> dict[str, int]:
-    """How many labels, before refinement, change when a member is left out."""
+def member_effects(seen: Evaluated, pause: Callable[[], None]) -> dict[str, int]:
+    """How many labels, before refinement, change when a member is left out; `pause` as above."""
     columns, _ = seen.where
     before = seen.decision.pooled.argmax(dim=1)
-    return behind.flips_without_each(seen.task, seen.recipe, seen.parts, columns, before)
+    parts = {member: Pausing(part, pause) for member, part in seen.parts.items()}
+    return dict(behind.flips_without_each(seen.task, seen.recipe, parts, columns, before))

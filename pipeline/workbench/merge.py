@@ -5,7 +5,7 @@ from difflib import SequenceMatcher
 
 
 def merged(base: str, mine: str, theirs: str) -> str | None:
-    """`base` with the changes of both sides; None where they touch the same or neighbouring lines differently."""
+    """`base` with the changes of both sides; None where they touch the same lines, or put others in the same place."""
     if mine in (base, theirs):
         return theirs
     if theirs == base:
@@ -14,7 +14,8 @@ def merged(base: str, mine: str, theirs: str) -> str | None:
     changes = sorted({*_changes(lines, mine), *_changes(lines, theirs)})
     made, done = [], 0
     for number, (start, stop, put) in enumerate(changes):
-        if number and start <= changes[number - 1][1]:
+        before = changes[number - 1] if number else (-1, -1, ())
+        if start < before[1] or (start, stop) == before[:2]:
             return None
         made += [*lines[done:start], *put]
         done = stop

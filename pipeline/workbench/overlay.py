@@ -1,10 +1,12 @@
 """The recipes of a draft as a `Project`: the same strict reading, the same errors, as of saved files."""
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..core.errors import UserError
 from ..recipes import Competition, Dataset, Ensemble, Preprocess, Project
 
 
@@ -62,9 +64,14 @@ class Overlay:
         self.texts = dict(texts)
         return DraftProject(self.below, self.folder)
 
-    def told(self, message: str) -> str:
-        """An error's text with the names of the user's own files."""
-        return message.replace(f"{self.folder}/", "")
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """A UserError of this block, told with the names of the user's own files; its kind stays."""
+        try:
+            yield
+        except UserError as error:
+            error.args = (str(error).replace(f"{self.folder}/", ""),)
+            raise
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

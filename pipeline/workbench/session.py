@@ -41,7 +41,7 @@ class Session:
         self.marked: list[int] = []
         self.notices: list[str] = []  # to be told once
         self.points: np.ndarray | None = None  # of the map (N + C, 2)
-        self.task = task
+        self.task, self._prompts = task, {}  # the task under the draft, and the texts that its prompts were read from
         sets = panel.prompt_sets(task, self._opened_recipe(new))
         self.files = RecipeFiles(task.project, name, tuple(sets))
         self.draft = Draft.of(self.files.read())
@@ -78,12 +78,12 @@ class Session:
 
     def _evaluate(self) -> None:
         """Decide by the draft as it is; UserError as `make submit` would say it, and then nothing has changed."""
-        try:
-            task = self.task.under(self.overlay.project(self.draft.texts))
+        with self.overlay.telling():
+            prompts = {name: text for name, text in self.draft.texts.items() if name.startswith("prompts/")}
+            same = prompts == self._prompts
+            task = self.task.under(self.overlay.project(self.draft.texts), same)
             self.seen: Evaluated = self.engine.evaluate(task, self.name)
-        except UserError as error:
-            raise UserError(self.overlay.told(str(error))) from None
-        self.task, self.viewing = task, 0
+        self.task, self.viewing, self._prompts = task, 0, prompts
         self.result = Result(
             title="",
             subtitle="",
@@ -106,10 +106,8 @@ class Session:
             for message in messages:
                 asked = edits.read(message)
                 at = edits.Files(self.draft.texts, self.overlay.folder, self.ensemble_file, self.task.class_names)
-                try:
+                with self.overlay.telling():
                     changes = at.after(asked)
-                except UserError as error:
-                    raise UserError(self.overlay.told(str(error))) from None
                 self.draft.edit(changes, control)
                 self.overlay.project(self.draft.texts)
             self._evaluate()
@@ -181,7 +179,12 @@ class Session:
             self.look()
             if self.draft.conflicts:
                 raise UserError(f"{', '.join(self.draft.conflicts)}: edited elsewhere as well; decide which to keep")
-            changed = self.draft.changed
+            changed, disk = self.draft.changed, self.files.read()
+            unmet = [name for name in changed if disk.get(name) != self.draft.base.get(name)]
+            if unmet:
+                raise UserError(
+                    f"{', '.join(unmet)}: edited elsewhere and cannot be read as it is; mend it there first"
+                )
             self.files.write(changed, self.draft.texts)
             self.draft.saved()
             self._stamps = self.files.stamps()
@@ -243,7 +246,7 @@ class Session:
         """What takes longer: prompts and members left out in turn. `pause` may raise to put it off."""
         if not self.viewing:
             found = engine.prompt_effects(self.seen, self.truth, pause)
-            flips = engine.member_effects(self.seen)
+            flips = engine.member_effects(self.seen, pause)
             members = [replace(member, flips=flips.get(member.name)) for member in self.seen.members]
             uses, fragile = found or ((), None)
             self.result = replace(self.result, members=members, prompts=uses, fragile=fragile)

@@ -26,7 +26,10 @@ def test_sides_are_alike(base, mine, theirs):
 
 def test_changes_apart_are_both_kept():
     assert merged(LINES, LINES.replace("one", "1"), LINES.replace("five", "5")) == "1\ntwo\nthree\nfour\n5\n"
+    assert merged(LINES, LINES.replace("one", "1"), LINES.replace("two", "2")) == "1\n2\nthree\nfour\nfive\n"
+    assert merged(LINES, LINES.replace("five", "5"), f"{LINES}six\n") == "one\ntwo\nthree\nfour\n5\nsix\n"
     assert merged(LINES, LINES.replace("one", "1"), LINES.replace("one", "uno")) is None
+    assert merged(LINES, f"{LINES}six\n", f"{LINES}sechs\n") is None
 
 
 def draft(**texts) -> Draft:

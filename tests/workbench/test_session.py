@@ -179,6 +179,10 @@ def test_a_broken_file_changes_nothing(root, session):
         session.look()
     assert (session.seen.labels == labels).all()
     assert session.look() == []
+    session.edit([weigh(0.75)])
+    with pytest.raises(UserError, match="mend it there first"):
+        session.save()
+    assert path.read_text() == "members: ["
     path.write_text(text.replace("0.002", "0.003"))
     assert session.look() == ["ensembles/both.yaml"]
 

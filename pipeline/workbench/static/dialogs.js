@@ -47,12 +47,12 @@ function near(other, cosine) {
 export function diff(text) {
   const lines = text.split("\n").map(line => el("span", { class: line.startsWith("+") ? "added" : line.startsWith("-") ? "removed" : "" }, `${line}\n`));
   const files = store.draft.changed;
-  open("diff", files.length ? `Save ${files.join(", ")}` : "Nothing to save", el("pre", { tabIndex: 0, "aria-label": "What would change" }, lines),
+  open("diff", files.length ? `Save ${files.join(", ")}` : "Nothing to save", el("pre", { tabIndex: 0, role: "region", "aria-label": "What would change" }, lines),
     files.length > 0 && el("button", { type: "button", id: "write", onclick: () => { ask("save"); close(); } }, "Write these files"));
 }
 
 export function submitted(known) {
-  open("submitted", `Submission ${known.number}`, el("p", {}, known.path), el("pre", { tabIndex: 0, "aria-label": "What make submit said" }, known.said));
+  open("submitted", `Submission ${known.number}`, el("p", {}, known.path), el("pre", { tabIndex: 0, role: "region", "aria-label": "What make submit said" }, known.said));
 }
 
 export function submissions() {

@@ -13,12 +13,16 @@ export const current = () => store.rows[at];
 export const zoomed = () => side;
 export function onOpen(action) { open = action; }
 
-const columns = () => Math.max(1, Math.floor((grid.clientWidth - GAP) / (side + GAP)));
-const line = () => side + CAPTION + GAP;
-const height = () => Math.ceil(store.rows.length / columns()) * line() + GAP;
-
-// Scroll bars have an end: of very many images a pixel of the bar stands for several of the grid.
-const factor = () => Math.max(1, (height() - grid.clientHeight) / (Math.min(height(), TALLEST) - grid.clientHeight));
+// Everything that the page's layout decides, read once before anything is written.
+function measured() {
+  const wide = grid.clientWidth, tallness = grid.clientHeight, line = side + CAPTION + GAP;
+  const across = Math.max(1, Math.floor((wide - GAP) / (side + GAP)));
+  const height = Math.ceil(store.rows.length / across) * line + GAP, bar = Math.min(height, TALLEST);
+  // scroll bars have an end: of very many images a pixel of the bar stands for several of the grid
+  const factor = Math.max(1, (height - tallness) / Math.max(1, bar - tallness));
+  const scrolled = grid.scrollTop;
+  return { across, line, bar, factor, scrolled, top: scrolled * factor, tallness };
+}
 
 export function nameOf(row) {
   const block = Math.floor(row / BLOCK);
@@ -43,39 +47,44 @@ function made() {
   return tile;
 }
 
-function fill(tile, place) {
+function fill(tile, place, { across, line, scrolled, factor }) {
   const row = store.rows[place], label = store.labels[row], before = store.before[row];
-  const name = store.classes[label], flipped = before !== label;
   if (tile.row !== row || tile.side !== side) {
     thumbnail(tile.picture, row, side);
-    tile.picture.style.height = `${side}px`;
-    tile.style.width = `${side}px`;
+    if (tile.side !== side) {
+      tile.picture.style.height = `${side}px`;
+      tile.style.width = `${side}px`;
+    }
     Object.assign(tile, { row, side });
     nameOf(row).then(text => { if (tile.row === row) tile.title = `${row} · ${text}`; });
   }
-  tile.place = place;
-  tile.id = `tile-${place}`;
-  const said = flipped ? `${store.classes[before]} → ${name}` : name;
-  if (tile.label.textContent !== said) tile.label.textContent = said;
-  tile.detail.textContent = `lead ${percent(half(store.margins[row]))}`;
-  tile.classList.toggle("flipped", flipped);
-  tile.classList.toggle("marked", store.marked.has(row));
+  const marked = store.marked.has(row), looks = `${row} ${label} ${before} ${marked}`;
+  if (tile.looks !== looks) {
+    const name = store.classes[label], said = before === label ? name : `${store.classes[before]} → ${name}`;
+    tile.label.textContent = said;
+    tile.classList.toggle("flipped", before !== label);
+    tile.classList.toggle("marked", marked);
+    tile.setAttribute("aria-selected", marked);
+    tile.setAttribute("aria-label", `Image ${row}: ${said}`);
+    tile.looks = looks;
+  }
+  const lead = `lead ${percent(half(store.margins[row]))}`;
+  if (tile.lead !== lead) tile.detail.textContent = tile.lead = lead;
   tile.classList.toggle("current", place === at);
-  tile.setAttribute("aria-selected", store.marked.has(row));
-  tile.setAttribute("aria-label", `Image ${row}: ${said}`);
-  const across = columns();
-  const x = GAP + (place % across) * (side + GAP), y = GAP + Math.floor(place / across) * line();
-  const shift = grid.scrollTop * (factor() - 1);
-  tile.style.transform = `translate(${x}px, ${y - shift}px)`;
+  if (tile.place !== place) tile.id = `tile-${place}`;
+  tile.place = place;
+  const x = GAP + (place % across) * (side + GAP), y = GAP + Math.floor(place / across) * line - scrolled * (factor - 1);
+  const shift = `translate(${x}px, ${y}px)`;
+  if (tile.shift !== shift) tile.style.transform = tile.shift = shift;
 }
 
 export function paint() {
   asked = false;
-  const total = store.rows.length, across = columns();
-  tall.style.height = `${Math.min(height(), TALLEST)}px`;
-  const top = grid.scrollTop * factor();
-  const first = Math.max(0, Math.floor(top / line()) - 1) * across;
-  const last = Math.min(total, (Math.ceil((top + grid.clientHeight) / line()) + 1) * across);
+  const known = measured(), total = store.rows.length, { across, line, top } = known;
+  const height = `${known.bar}px`;
+  if (tall.style.height !== height) tall.style.height = height;
+  const first = Math.max(0, Math.floor(top / line) - 1) * across;
+  const last = Math.min(total, (Math.ceil((top + known.tallness) / line) + 1) * across);
   const free = [...pool].filter(([place]) => place < first || place >= last);
   free.forEach(([place]) => pool.delete(place));
   for (let place = first; place < last; place += 1) {
@@ -84,11 +93,10 @@ export function paint() {
       if (!tile.parentNode) tall.append(tile);
       pool.set(place, tile);
     }
-    fill(pool.get(place), place);
+    fill(pool.get(place), place, known);
   }
   free.forEach(([, tile]) => tile.remove());
-  const shown = pool.has(at) && total > 0;
-  if (shown) grid.setAttribute("aria-activedescendant", `tile-${at}`);
+  if (pool.has(at) && total > 0) grid.setAttribute("aria-activedescendant", `tile-${at}`);
   else grid.removeAttribute("aria-activedescendant");
 }
 
@@ -100,14 +108,15 @@ export function soon() {
 export function select(place) {
   if (!store.rows.length) return;
   at = Math.max(0, Math.min(store.rows.length - 1, place));
-  const y = Math.floor(at / columns()) * line(), top = grid.scrollTop * factor();
-  if (y < top) grid.scrollTop = y / factor();
-  else if (y + line() > top + grid.clientHeight) grid.scrollTop = (y + line() + GAP - grid.clientHeight) / factor();
+  const { across, line, top, factor, tallness } = measured();
+  const y = Math.floor(at / across) * line;
+  if (y < top) grid.scrollTop = y / factor;
+  else if (y + line > top + tallness) grid.scrollTop = (y + line + GAP - tallness) / factor;
   soon();
 }
 
 export const move = by => select(at + by);
-export const moveLine = by => select(at + by * columns());
+export const moveLine = by => select(at + by * measured().across);
 
 export function mark() {
   const row = current();

@@ -14,8 +14,9 @@ export function showRecipe(withPrompts) {
   if (shape !== drawn || !holder.firstChild) replaceKept(holder, head(), members(), keys(), refinement());
   drawn = shape;
   renew();
-  if (withPrompts) replaceKept(promptHolder, ...prompts());
-  if (store.effects) showMembers();
+  if (!withPrompts) return;
+  replaceKept(promptHolder, ...prompts());
+  showMembers();
   showEffects(panel);
 }
 
