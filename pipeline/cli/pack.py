@@ -14,7 +14,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--images", action="store_true", help="pack the images as well (else they are looked for there)"
     )
-    parser.add_argument("--prompts", choices=("all",), help="all: every prompt that was ever written or encoded")
+    parser.add_argument("--prompts", choices=("all",), help="all: every prompt of caches, submissions and prompt sets")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the zip (default: packs/COMPETITION.zip)")
 
 

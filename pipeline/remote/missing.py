@@ -1,6 +1,9 @@
 """What an ensemble's members lack here: rows of image features and prompts, as a pack asks for them."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,10 +14,13 @@ from ..chain.task import CompetitionTask, Task
 from ..core import artefacts
 from ..core.errors import UserError
 from ..images.listing import UNREADABLE
-from ..recipes.schema import Recipe, Text
+from ..recipes.prompts import load_prompts
+from ..recipes.reading import read_json
+from ..recipes.schema import NAME, Recipe, Text
 from . import facts
 
 PACK, IMAGES = "pack.json", "images.json"  # files of a pack
+IN_SET = re.compile(rf"prompts/({NAME.pattern})/({NAME.pattern}|_shared[.]yaml)")  # a file of a prompt set
 Dtype = Literal["auto", "fp32", "fp16", "bf16"]
 
 
@@ -139,18 +145,35 @@ def _goes_on(task: Task, subject: str, digest: str) -> bool:
     return task.dtype_name != "auto" or brought.noted(task, subject, digest)
 
 
-def _history(task: Task) -> Iterable[str]:
-    """All prompts in caches of any model, and those of every prompt set that has the task's classes."""
-    for file in sorted((task.project.root / "cache" / "text").glob("*/*.pt")):
+def _history(task: Task) -> Iterator[str]:
+    """All prompts in caches of any model, in prompt sets that have the task's classes, and in those of submissions."""
+    root = task.project.root
+    for file in sorted((root / "cache" / "text").glob("*/*.pt")):
         known = artefacts.load(file, file.stem)
         yield from known["prompts"] if known else ()
-    for root in task.project.roots:
-        for folder in sorted((root / "prompts").glob("*/")):
-            yield from _of_set(task, folder)
+    for above in task.project.roots:
+        yield from _of_sets(task, above / "prompts")
+    for file in sorted((root / "submissions" / task.name).glob("*.json")):
+        yield from _of_submission(task, file)
 
 
-def _of_set(task: Task, folder: Path) -> Iterable[str]:
+def _of_sets(task: Task, above: Path) -> Iterator[str]:
+    for folder in sorted(above.glob("*/")):
+        with contextlib.suppress(UserError):  # a set about other classes
+            yield from load_prompts(folder, task.class_names).prompts
+
+
+def _of_submission(task: Task, file: Path) -> Iterator[str]:
+    """The prompts of a submission, whose JSON holds the text of its recipe files; none of an older or damaged one."""
     try:
-        return task.prompts_of(folder.name).prompts
-    except UserError:  # a set about other classes
-        return ()
+        texts = read_json(file).get("files", {}).items()
+    except (UserError, AttributeError):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in texts:
+            match = IN_SET.fullmatch(name)
+            if match and isinstance(text, str):
+                place = Path(folder) / match[1] / match[2]
+                place.parent.mkdir(exist_ok=True)
+                place.write_text(text, encoding="utf-8", errors="surrogatepass")
+        yield from _of_sets(task, Path(folder))

@@ -12,7 +12,7 @@ from ..images import views
 from ..recipes import ModelEntry
 from .missing import ImagesAsked, Pack
 
-HEADER = ("model", "images", "prompts", "weights GB", "GPU memory GB", "on an A100")
+HEADER = ("model", "images", "prompts", "weights GB", "GPU memory GB", "encoding on an A100")
 A100 = 1.67e14  # operations a second
 PATCH = 14  # pixels; of larger patches it is less
 SHARE = 0.85  # of a GPU's memory for weights, as models are placed

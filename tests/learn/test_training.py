@@ -34,6 +34,7 @@ from pipeline.learn.methods import check_method
 from pipeline.learn.trained import Trained, code_of
 from pipeline.models import heads
 from pipeline.recipes import Benchmark, Project, Training
+from pipeline.remote.pack import asked_of
 from pipeline.report import collect
 from pipeline.report import training as pages
 
@@ -460,6 +461,12 @@ def test_what_a_head_refuses(zoo):
     (zoo / "trained" / "t" / "head.safetensors").unlink()
     with refused(NotFound, "model.yaml: t: ", "head.safetensors"):
         chain_probs.of_member(competition(zoo), competition(zoo).project.member("t@tiny"))
+
+
+def test_a_pack_of_a_head_asks_for_features_of_its_base(zoo):
+    write_yaml(zoo / "ensembles" / "learnt.yaml", {"members": {"t": 1}})
+    asked = asked_of(competition(zoo), "learnt")
+    assert ([one.member for one in asked.images], asked.texts) == (["vit@tiny"], [])
 
 
 def test_heads_of_heads_and_heads_without_a_base(zoo):

@@ -15,7 +15,7 @@ import yaml
 from pipeline.chain import features, text
 from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
-from pipeline.remote import there, wheel
+from pipeline.remote import missing, there, wheel
 
 from ..conftest import IMAGES, fresh, write_images, write_yaml
 from .conftest import MEMBERS, automatic
@@ -128,6 +128,22 @@ def test_all_prompts_are_those_of_every_set_and_cache(project_root, pack):
         prompts = json.loads((unpacked / "pack.json").read_text())["texts"][1]["prompts"]
         assert "A kitten on a mat" in prompts
         assert ("The whiskers" in prompts and "my Cats" in prompts) == wanted
+
+
+def test_all_prompts_are_those_of_submissions_as_well(project_root):
+    submit(automatic(project_root), "one")
+    shutil.rmtree(project_root / "cache")
+    write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
+    folder = project_root / "submissions" / "tiny"
+    (folder / "002-one.json").write_text(
+        '{"files": {"prompts/../../evil.yaml": "x", "prompts/s/a.yaml": 3, "prompts/u/b.yaml": "\\ud800"}}'
+    )
+    (folder / "003-one.json").write_text("[]")
+    (folder / "004-one.json").write_text("{")
+    for history in (False, True):
+        (asked,) = missing.texts(automatic(project_root), "one", history)
+        assert "A kitten on a mat" in asked.prompts
+        assert ("The whiskers" in asked.prompts) == history
 
 
 def test_a_competition_on_kaggle_has_its_images_there(project_root, pack):
