@@ -30,18 +30,30 @@ def pixels(size: int) -> Tensor:
 
 def check(runtime: Runtime, model: str, tower: str, dtype: str, encode: Callable[[], Tensor]) -> None:
     """Compare what a tower loaded in `dtype` gives with what it gave first; a warning where that differs."""
-    made_from = {"stage": "canary", "format": FORMAT, "tower": tower, **checkpoint(runtime, model, dtype)}
-    path = runtime.project.root / "cache" / "canaries" / model / f"{tower}-{digest_of(made_from)}.pt"
-    found, known = encode().float().cpu().flatten(), artefacts.load(path, digest_of(made_from))
+    found = encode().float().cpu().flatten()
     if not found.isfinite().all():
         return  # told with the first image or prompt that it concerns
-    if known is None or known["features"].shape != found.shape:
-        artefacts.save(path, made_from, features=found)
-        return
-    cosine = torch.nn.functional.cosine_similarity(known["features"], found, dim=0).item()
+    known = _known_or_kept(runtime, model, tower, dtype, found)
+    cosine = torch.nn.functional.cosine_similarity(known, found, dim=0).item()
     if 1 - cosine > NOISE[dtype]:
         warn(
             f"{model}: its {tower} tower gives other features here than those in the cache (cosine {cosine:.4f}): a "
             "library has changed, or the machine. What is cached is used; to compute all of it again remove "
             f"cache/text/{model}, cache/canaries/{model} and cache/*/features/{model}@*"
         )
+
+
+def keep(runtime: Runtime, model: str, dtype: str, feature: Tensor) -> None:
+    """What a text tower made of PROMPT elsewhere: the one here is compared with it, if none was loaded before."""
+    _known_or_kept(runtime, model, "text", dtype, feature)
+
+
+def _known_or_kept(runtime: Runtime, model: str, tower: str, dtype: str, found: Tensor) -> Tensor:
+    """What a tower gave first (D,); that is `found` where nothing of that shape is known."""
+    made_from = {"stage": "canary", "format": FORMAT, "tower": tower, **checkpoint(runtime, model, dtype)}
+    path = runtime.project.root / "cache" / "canaries" / model / f"{tower}-{digest_of(made_from)}.pt"
+    known = artefacts.load(path, digest_of(made_from))
+    if known is None or known["features"].shape != found.shape:
+        artefacts.save(path, made_from, features=found)
+        return found
+    return known["features"]

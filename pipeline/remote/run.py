@@ -30,6 +30,8 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder to work in, on a disk with room for weights and pixels")
     parser.add_argument("--hours", type=float, help="stop in time, and leave what there is")
     args = parser.parse_args()
+    if sys.version_info < (3, 11):  # noqa: UP036  (another machine's)
+        sys.exit("error: Python 3.11 or newer is needed")
     pack = json.loads((HERE / "pack.json").read_text())
     place = HERE if os.access(HERE, os.W_OK) else Path.cwd()
     work, out = args.work or place / "work", args.out or place / f"{pack['competition']}.features"
@@ -125,6 +127,11 @@ def set_up(work: Path) -> None:
 def bring(requirements: list[str]) -> None:
     """Install what is missing; what is there stays as it is, torch above all."""
     missing = [one for one in requirements if not installed(one)]
+    other = [
+        f"{one} ({have} here)" for one in requirements if (have := installed(one)) and have.split("+")[0] not in one
+    ]
+    if other:
+        print(f"note: other versions than at home: {', '.join(other)}", flush=True)
     if not missing:
         return
     print(f"installing {' '.join(missing)}", flush=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..chain import damage, features, text
+from ..chain import canary, damage, features, text
 from ..chain.stage import Stage, make
 from ..chain.task import CompetitionTask, Runtime
 from ..core.artefacts import load
@@ -148,9 +148,9 @@ def encode(there: There, models: list[str]) -> None:
 
 
 def _encode_prompts(there: There, asked: TextsAsked) -> None:
-    count = len(asked.prompts)
-    where = (Path(PACK),) * count
-    prompts = PromptSet((asked.model,), tuple(asked.prompts), (0,) * count, (1.0,) * count, ("",) * count, where)
+    texts = tuple(dict.fromkeys([*asked.prompts, canary.PROMPT]))  # by which the tower at home is compared
+    count = len(texts)
+    prompts = PromptSet((asked.model,), texts, (0,) * count, (1.0,) * count, ("",) * count, (Path(PACK),) * count)
     text.of_prompts(there.in_dtype(asked), asked.model, prompts)
 
 

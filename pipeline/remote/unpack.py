@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..chain import brought, damage, features, text
+from ..chain import brought, canary, damage, features, text
 from ..chain.stage import Stage
 from ..chain.task import CompetitionTask, Runtime
 from ..core.console import say
@@ -128,6 +128,8 @@ def _of_text(file: FeaturesFile, task: CompetitionTask, part: TextFeatures) -> M
 
 
 def _merge_text(task: CompetitionTask, one: CompetitionTask, part: TextFeatures, rows: torch.Tensor) -> None:
+    if canary.PROMPT in part.prompts:
+        canary.keep(one, part.model, part.dtype, rows[part.prompts.index(canary.PROMPT)].clone())
     added = text.add(one, part.model, part.prompts, text.Text(rows, part.logit_scale))
     brought.note(task, part.model, text.digest(one, part.model))
     say("unpack", part.model, f"{added} prompts in {part.dtype} merged, {len(part.prompts) - added} were here")

@@ -30,8 +30,9 @@ def content() -> bytes:
     """The wheel, the same bytes for the same files."""
     folder = name().removesuffix("-py3-none-any.whl") + ".dist-info"
     needs = "".join(f"Requires-Dist: {need}\n" for need in requirements())
+    about = f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: {_version()}\nRequires-Python: >=3.11\n{needs}"
     files = {f"pipeline/{path.relative_to(PACKAGE).as_posix()}": path.read_bytes() for path in _own()} | {
-        f"{folder}/METADATA": f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: {_version()}\n{needs}".encode(),
+        f"{folder}/METADATA": about.encode(),
         f"{folder}/WHEEL": b"Wheel-Version: 1.0\nGenerator: zero-shot\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{folder}/entry_points.txt": b"[console_scripts]\nzero-shot = pipeline.__main__:run\n",
     }

@@ -84,8 +84,9 @@ def test_what_is_encoded_there_is_what_would_be_here(project_root, pack, at, unp
 def _features(root, name: str) -> tuple:
     task = replace(automatic(root), dtype_name="bf16")
     member = task.project.member(name)
-    known, _ = text.cached(task, member.model, task.prompts.prompts)
-    return features.stage(task, member).rows("features", 0, IMAGES), known["features"]
+    known, new = text.of_prompts(task, member.model, task.prompts)
+    assert new == 0
+    return features.stage(task, member).rows("features", 0, IMAGES), known.features
 
 
 def test_a_pack_holds_what_is_needed_and_no_more(project_root, pack):
@@ -135,9 +136,8 @@ def test_all_prompts_are_those_of_submissions_as_well(project_root):
     shutil.rmtree(project_root / "cache")
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
     folder = project_root / "submissions" / "tiny"
-    (folder / "002-one.json").write_text(
-        '{"files": {"prompts/../../evil.yaml": "x", "prompts/s/a.yaml": 3, "prompts/u/b.yaml": "\\ud800"}}'
-    )
+    odd = {"prompts/../../evil.yaml": "x", "prompts/s/a.yaml": 3, "prompts/u/b.yaml": "\ud800"}
+    (folder / "002-one.json").write_text(json.dumps({"files": odd}))
     (folder / "003-one.json").write_text("[]")
     (folder / "004-one.json").write_text("{")
     for history in (False, True):

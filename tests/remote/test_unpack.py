@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline.chain import damage, features, text
+from pipeline.chain import canary, damage, features, text
 from pipeline.chain.main_job import submit
 from pipeline.cli.clean_cache import clean
 from pipeline.core.artefacts import Artefact
@@ -65,6 +65,16 @@ def test_a_new_prompt_is_encoded_here_and_joins_the_others(project_root, brought
     submit(automatic(project_root), "both")
     assert loads == [("vit", "text"), ("vit2", "text")]
     assert "encoding 1 new prompts on cpu, fp16" in capsys.readouterr().out
+
+
+def test_a_tower_that_gives_other_features_than_the_one_there_is_told(project_root, brought, unpack, capsys):
+    def with_a_canary(fields, tensors):
+        fields["texts"][0]["prompts"][0] = canary.PROMPT  # of random numbers: no tower gives them
+
+    unpack(brought(with_a_canary, dtype="fp16"))
+    write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
+    submit(automatic(project_root), "one")
+    assert "vit: its text tower gives other features here than those in the cache" in capsys.readouterr().err
 
 
 def test_a_new_prompt_that_cannot_be_encoded_here_says_what_to_do(project_root, brought, unpack, command, monkeypatch):
