@@ -1,7 +1,7 @@
 # The front door. `make` prints what can be made and the variables with their present values. Variables count when they
 # are given on the command line of make; those of the environment are not read.
 
-COMPETITION  = demo#     competitions/<name>.yaml
+COMPETITION  = $(or $(shell cat .competition 2>/dev/null),demo)#     competitions/<name>.yaml (make use changes it)
 ENSEMBLE     =#          ensembles/<name>.yaml (empty: the competition's own)
 MODEL        =#          an entry of models.yaml (empty: all members of the ensemble)
 PREPROCESS   =#          preprocess/<name>.yaml (empty: the model's own)
@@ -190,6 +190,10 @@ new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES
 	$(if $(call given,UNDO),,$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
 	$(if $(call given,UNDO),,$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
 	$(PIPELINE) new $(GIVEN)
+
+.PHONY: use
+use: $(READY) ## the competition that is meant where none is given: COMPETITION=x
+	$(PIPELINE) use $(GIVEN)
 
 .PHONY: models
 models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download

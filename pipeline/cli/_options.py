@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..chain.task import DTYPES, CompetitionTask, Runtime
-from ..core.console import rank
+from ..core.console import rank, say
 from ..core.errors import UserError, did_you_mean
 from ..core.memory import keep_freed
 from ..models import family
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..labelled.task import DatasetTask
 
 Arguments = argparse.Namespace
+USED, DEMO = ".competition", "demo"  # the file that names the competition which is meant; where there is none
 ASSIGNED = re.compile(r"[A-Z][A-Z_]*=")
 
 
@@ -109,8 +110,18 @@ def _variable(option: str) -> str:
     return option.upper().replace("-", "_")
 
 
+def used() -> str:
+    """The competition that `make use` chose in the present folder, else the demo's."""
+    try:
+        return Path(USED).read_text(encoding="utf-8").strip() or DEMO
+    except (OSError, ValueError):
+        return DEMO
+
+
 def _competition(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--competition", default="demo", metavar="NAME", help="competitions/NAME.yaml (default: demo)")
+    parser.add_argument(
+        "--competition", default=used(), metavar="NAME", help="competitions/NAME.yaml (default: %(default)s; see use)"
+    )
 
 
 def _data(parser: argparse.ArgumentParser) -> None:
@@ -166,7 +177,9 @@ def words(values: Sequence[str] | None) -> list[str]:
 
 
 def competition(runtime: Runtime, args: Arguments) -> CompetitionTask:
-    """The competition that is asked for."""
+    """The competition that is asked for; one that `make use` chose is named."""
+    if args.competition == used() != DEMO:
+        say("use", args.competition, f"chosen by make use ({USED})")
     return CompetitionTask.of(runtime, args.competition)
 
 

@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from ..chain.task import Runtime
+from ..core.console import next_step
 from ..core.errors import UserError
 from ..core.files import atomic_file
 from ..recipes import Benchmark, read_json
@@ -31,6 +32,7 @@ def run(runtime: Runtime, args: Arguments) -> None:
             temporary.write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
 
     benchmark.measure(runtime, recipe, name)
+    next_step(f"make report BENCHMARK={name}")
 
 
 def asked_recipe(runtime: Runtime, args: Arguments) -> tuple[Benchmark, str]:

@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from ..chain import scores
 from ..chain.csv_format import CsvFormat
 from ..chain.task import Runtime
-from ..core.console import say
+from ..core.console import next_step, say
 from ..core.errors import UserError
 from ._options import Arguments, competition, positive
 
@@ -30,3 +30,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
         flips.write(task, before, after)
     except UserError as error:  # the images may be away
         say("diff", f"{before} {after}", f"no pictures: {error}")
+    next_step(f"make score COMPETITION={task.name} N={after} PUBLIC=... once it is uploaded, or edit and make submit")

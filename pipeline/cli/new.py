@@ -11,7 +11,7 @@ import yaml
 
 from ..chain.csv_format import ID_OF
 from ..chain.task import CompetitionTask, Runtime
-from ..core.console import say
+from ..core.console import next_step, say
 from ..core.digests import content_digest, read_memo, write_memo
 from ..core.errors import Exists, Mismatch, NotFound, UserError, prefixed
 from ..core.files import atomic_file
@@ -132,9 +132,7 @@ def write(project: Project, name: str, images: str, classes: str, sample: str | 
     prompts = len(CompetitionTask(project, name).prompts.prompts)
     say("new", name, f"{len(found.ids)} images, {len(class_names)} classes, {prompts} prompts; {member}, {where_from}")
     say("new", name, f"columns {', '.join(f'{column} ({value})' for column, value in columns.items())}")
-    print(
-        f"next: edit these files, then make plan COMPETITION={name} (make new COMPETITION={name} UNDO=1 removes them)"
-    )
+    next_step(f"edit these files, then make plan COMPETITION={name} (make new ... UNDO=1 removes them)")
 
 
 def undo(project: Project, name: str) -> None:

@@ -23,4 +23,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
     member = runtime.project.member(asked)
     content = {"model": str(member), "dataset": args.dataset, "method": "linear_probe", "prompts": args.prompts}
     name = f"probe-{asked.replace('@', '.')}-{args.dataset}"
-    train(runtime, Training.parse(content, "probe"), name, "probe")
+    train(runtime, Training.parse(content, "probe"), name, "probe", beside=True)

@@ -4,7 +4,7 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 from ..chain.task import Runtime
-from ..core.console import rank, say
+from ..core.console import next_step, rank, say
 from ..core.errors import UserError
 from ..core.extras import need
 from ..recipes.training import FINETUNE
@@ -27,8 +27,11 @@ def run(runtime: Runtime, args: Arguments) -> None:
     train(runtime, runtime.project.training(name), name, runtime.project.where("training", name))
 
 
-def train(runtime: Runtime, recipe, name: str, where: str) -> None:
-    """Train by a recipe that is written `where`, measure what came out, write its page."""
+def train(runtime: Runtime, recipe, name: str, where: str, beside: bool = False) -> None:
+    """Train by a recipe that is written `where`, measure what came out, write its page.
+
+    `beside`: zero-shot with the data set's prompts is measured as well.
+    """
     from ..learn import reported, training_set
     from ..learn.head import train_head
     from ..learn.tower import measure_tower, train_tower
@@ -41,9 +44,10 @@ def train(runtime: Runtime, recipe, name: str, where: str) -> None:
         training_set.encode(runtime, recipe)
     else:
         trained = train_head(runtime, recipe, name, where)
-        measured = reported.measure_heads(runtime, recipe, trained)
+        measured = reported.measure_heads(runtime, recipe, trained, beside)
     if rank():
         return
     target = runtime.project.root / "reports" / "training" / f"{name}.html"
     training.write_training(target, recipe, trained, measured)
     say("train", name, f"member {trained[0].member}; {target}")
+    next_step(f"make submit MODEL={trained[0].name}, or put {trained[0].member} into an ensemble")

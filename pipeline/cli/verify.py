@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from ..chain.task import Runtime
+from ..core.console import next_step
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..recipes import HEAD, Project
@@ -31,7 +32,7 @@ def listed(project: Project) -> None:
     there = [name for name, entry in project.models.items() if weights_state(entry, project) == ON_DISK]
     rows = [(name, project.model(name).family, _last(project, name)) for name in there]
     print(table(("on disk", "family", "verified"), [row for row in rows if project.model(row[0]).family != HEAD]))
-    print("next: make verify MODEL=name")
+    next_step("make verify MODEL=name")
 
 
 def _last(project: Project, name: str) -> str:
@@ -78,5 +79,5 @@ def verify(runtime: Runtime, name: str) -> int:
     doubts = [one.name for one in found.checks if one.verdict in ("wrong", "failed")]
     print(f"\n{name} is {found.verdict}" + (f": {', '.join(doubts)}" if doubts else "") + f" ({seconds:.0f} s)")
     where = target.relative_to(runtime.project.root)
-    print(f"next: paste {where} into a bug report" if doubts else f"next: keep {where} beside your results")
+    next_step(f"paste {where} into a bug report" if doubts else f"keep {where} beside your results")
     return 1 if doubts else 0

@@ -28,5 +28,20 @@ def say(stage: str, subject: str, message: str) -> None:
         print(f"{stage:<10} {subject}: {message}", flush=True)
 
 
+def next_step(command: str) -> None:
+    """What one does now, as the last line of a verb: `next: make ...`."""
+    if rank() == 0:
+        print(f"{coloured('next:', GREEN, sys.stdout)} {command}", flush=True)
+
+
+YELLOW, GREEN = 33, 32
+
+
+def coloured(text: str, colour: int, stream: Any) -> str:
+    """In a colour of the terminal, where the stream is one and nobody said NO_COLOR (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
+    return text if plain else f"\033[{colour}m{text}\033[0m"
+
+
 def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    print(f"{coloured('warning:', YELLOW, sys.stderr)} {message}", file=sys.stderr, flush=True)

@@ -3,23 +3,42 @@
 import csv
 import io
 import re
+import shutil
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 from .errors import Damaged, NotFound
 
+NARROW = 8  # characters that a column keeps
 NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """Columns of text, padded; those of numbers to the right."""
+    """Columns of text, padded; those of numbers to the right. On a terminal the widest are cut to its width.
+
+    Where it is no terminal nothing is cut; `COLUMNS=200` says that one is so wide.
+    """
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    if sys.stdout.isatty():
+        lines = _cut(lines, shutil.get_terminal_size().columns)
     columns = []
     for title, *cells in zip(*lines, strict=True):
         width, numbers = max(map(len, (title, *cells))), all(NUMBER.match(cell) for cell in cells if cell)
         columns.append([cell.rjust(width) if numbers and any(cells) else cell.ljust(width) for cell in (title, *cells)])
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def _cut(lines: list[list[str]], most: int) -> list[list[str]]:
+    """Cells shortened until a line is `most` characters wide: those of the widest column, as long as one is above 8."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > most and max(widths) > NARROW:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(line, widths, strict=True)]
+        for line in lines
+    ]
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -8,12 +8,13 @@ import torch
 
 from ..chain.task import Runtime
 from ..core.console import say
+from ..core.errors import UserError
 from ..core.tables import table
 from ..labelled.task import DatasetTask
 from ..maths import metrics, stacking
 from ..maths.metrics import Interval, Predictions
 from ..maths.stacking import Curve
-from ..models import heads
+from ..models import has_text, heads
 from ..models.heads import Examples, Head
 from ..recipes.training import Training
 from . import measure, seen_unseen, training_set
@@ -65,8 +66,11 @@ class Measured:
         return found
 
 
-def measure_heads(task: Runtime, recipe: Training, trained: list[Trained]) -> list[Measured]:
-    """Every head of a run on the reported split of its data set, printed; with unseen classes zero-shot beside them."""
+def measure_heads(task: Runtime, recipe: Training, trained: list[Trained], beside: bool = False) -> list[Measured]:
+    """Every head of a run on the reported split of its data set, printed.
+
+    With unseen classes, or if it is asked for, zero-shot `beside` them.
+    """
     test_task = DatasetTask.of(task, recipe.dataset, asked_prompts=recipe.prompts)
     examples = training_set.examples(test_task, test_task.project.member(trained[0].record["base"]))
     found = [
@@ -78,9 +82,25 @@ def measure_heads(task: Runtime, recipe: Training, trained: list[Trained]) -> li
             found.append(Measured("zero-shot", test_task, examples, _calibrated_zero_shot(test_task, trained[0])))
         print(table(GZSL_HEADER, gzsl_rows(found, unseen_of(trained[0]))))
     else:
+        if beside:
+            found += _zero_shot(test_task, trained[0], examples)
         print_table(found)
     say("train", trained[0].name, f"measured on {len(examples)} images of {recipe.dataset}, split {test_task.split}")
     return found
+
+
+def _zero_shot(task: DatasetTask, trained: Trained, examples: Examples) -> list[Measured]:
+    """What the model's own text tower says of the same images, what training has to beat; [] where it has none."""
+    model = task.project.member(trained.record["base"]).model
+    if not has_text(model, task.project.model(model)):
+        say("train", "zero-shot", f"{model} has an image tower only: nothing to compare with")
+        return []
+    try:
+        captions = training_set.captions(task, model)
+    except UserError as error:  # a data set whose prompts are not written yet can be probed all the same
+        say("train", "zero-shot", f"not beside it: {error}")
+        return []
+    return [Measured("zero-shot", task, examples, seen_unseen.zero_shot(captions))]
 
 
 def print_table(measured: list[Measured]) -> None:

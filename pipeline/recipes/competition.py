@@ -42,6 +42,15 @@ class Rules(Recipe):
         return content
 
 
+class Also(Recipe):
+    """What the competition asks for besides a label for each image."""
+
+    probabilities: bool = False
+    """a column for each class, called as its label"""
+    top: Annotated[int, Field(gt=0)] | None = None
+    """the best so many labels in one column, separated by spaces"""
+
+
 class Competition(Recipe):
     """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
 
@@ -61,6 +70,8 @@ class Competition(Recipe):
     `path` (below the folder of the images) for the image; `label` (index) or `class_name` for the prediction"""
     sample_submission: Location | None = None
     """CSV with the ids expected; its order is kept"""
+    also: Also = Also()
+    """written by `make submit` into `reports/<competition>/` as well: `{probabilities: true}`, `{top: 5}`"""
     solution: Location | None = None
     """CSV with the truth, in the same columns; then `make submit` prints the accuracy"""
     prior: Shares | None = None

@@ -11,19 +11,45 @@ from . import collect
 from .result import Result
 
 FEW = 5  # rows of each table
+NOTABLE = 3  # standard errors
+WEIGHTY = 0.01  # of the images that hang on a prompt
 WIDE = 6  # more classes than this are listed by pairs
 
 
 def advise(task: Task, name: str) -> Result:
     """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
     result = collect.of_ensemble(task, name, features=False)
-    print("\n\n".join(block for block in [*blocks(result), _uploads(task)] if block))
+    print("\n\n".join(block for block in [said(result), *blocks(result), _uploads(task)] if block))
     say(
         "advise",
         name,
         f"{len(result.labels):,} images, no label looked at; make report ENSEMBLE={name} shows the images",
     )
     return result
+
+
+def said(result: Result) -> str:
+    """Three sentences: what the members agree on, whether the classes look as expected, where to look first."""
+    total, names = len(result.labels), result.class_names
+    if len(result.members) > 1:
+        apart = int((result.dissent > 0).sum())
+        first = f"Your members agree on {total - apart:,} of {total:,} images and dispute {apart:,}."
+    else:
+        first = f"One model decides about all {total:,} images."
+    worst = int(np.abs(result.off_prior).argmax())
+    expected, counted = round(float(result.expected[worst])), int(result.counts[worst])
+    if abs(result.off_prior[worst]) < NOTABLE:
+        second = "No class is predicted much more or less often than expected."
+    else:
+        way = "more" if counted > expected else "less"
+        second = f"{names[worst]} comes {way} often than expected, {counted:,} times and not about {expected:,}."
+    most = max(result.prompts, key=lambda use: use.flips, default=None)
+    if most is not None and most.flips > total * WEIGHTY:
+        third = f"Look first at the prompt {most.prompt[:40]!r}, on which {most.flips:,} labels hang."
+    else:
+        doubtful = ", ".join(str(result.ids[row]) for row in result.doubtful[:3])
+        third = f"Look first at the images it is least sure of: {doubtful}."
+    return "\n".join([first, second, third])
 
 
 def blocks(result: Result) -> list[str]:
