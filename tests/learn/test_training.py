@@ -508,3 +508,17 @@ def test_the_recipes_that_come_with_the_project():
         recipe = project.training(name)
         assert project.member(recipe.model)
         check_method(recipe.method, name)
+
+
+def test_a_probe_has_zero_shot_beside_it(root, monkeypatch, capsys):
+    from pipeline.__main__ import main
+
+    monkeypatch.chdir(root)
+    assert main(["probe", "MODEL=vit", "DATASET=pets", "DTYPE=fp32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("model "))
+    assert [line.split()[0] for line in lines[at + 1 : at + 3]] == ["probe-vit-pets", "zero-shot"]
+    assert lines[-1].startswith("next: make submit MODEL=probe-vit-pets")
+    (root / "prompts" / "any" / "_shared.yaml").unlink()
+    assert main(["probe", "MODEL=vit", "DATASET=pets", "DTYPE=fp32"]) == 0
+    assert "zero-shot: not beside it: " in capsys.readouterr().out
