@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ..chain.task import CompetitionTask
-from ..core.console import say
+from ..core.console import next_step, say
 from ..core.errors import UserError
 from ..core.extras import pins
 from ..core.files import atomic_file
@@ -39,7 +39,8 @@ def pack(task: CompetitionTask, name: str, out: Path | None, with_images: bool, 
         for place, content in _members(task, asked, with_images):
             _add(archive, place, content)
     where = "with its images" if with_images else f"its {len(task.images.ids)} images are looked for there"
-    say("pack", name, f"{out}, {out.stat().st_size / 1e6:.1f} MB, {where}. There: unzip it, python run.py")
+    say("pack", name, f"{out}, {out.stat().st_size / 1e6:.1f} MB, {where}")
+    next_step(f"unzip {out.name} there, python run.py; here make unpack FILE={task.name}.features")
     return out
 
 

@@ -116,12 +116,11 @@ def set_up(work: Path) -> None:
     zipfile.ZipFile(wheel).extractall(work / "code")
     for path in (HERE / "project").iterdir():
         link = work / "project" / path.name
-        if path.name != "cache" and not link.exists():
-            link.unlink(missing_ok=True)
+        if path.name != "cache":
+            link.unlink(missing_ok=True)  # it may be of another pack
             link.symlink_to(path)
     for path in (HERE / "project" / "cache").glob("*"):
-        if not (work / "project" / "cache" / path.name).exists():
-            shutil.copyfile(path, work / "project" / "cache" / path.name)
+        shutil.copyfile(path, work / "project" / "cache" / path.name)
 
 
 def bring(requirements: list[str]) -> None:

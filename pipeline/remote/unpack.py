@@ -15,7 +15,7 @@ import torch
 from ..chain import brought, canary, damage, features, text
 from ..chain.stage import Stage
 from ..chain.task import CompetitionTask, Runtime
-from ..core.console import say
+from ..core.console import next_step, say
 from ..core.errors import Damaged, Mismatch, NotFound, UserError, joint_kind, prefixed
 from ..recipes.member import Member
 from . import facts
@@ -23,7 +23,7 @@ from .features_file import FeaturesFile, ImageFeatures, TextFeatures, unit
 
 DONE = (damage.FILLED, damage.FALLBACK, damage.SEVERAL)
 SCALES = 0.01  # by which two runs of one checkpoint may differ in its logit scale
-Merge = Callable[[], None]  # merges one part that was found to be right
+Merge = Callable[[], int]  # merges one part that was found to be right; gives the rows that are missing after it
 
 
 def unpack(runtime: Runtime, path: Path, competition: str | None = None) -> None:
@@ -45,13 +45,13 @@ def unpack(runtime: Runtime, path: Path, competition: str | None = None) -> None
                 merges.append(check())
         except UserError as error:
             refused.append(error)
-    for merge in merges:
-        merge()
+    left = sum(merge() for merge in merges)
     if refused:
         told = "\n".join(map(str, refused))
         raise joint_kind(refused)(told + "\nnothing of that was kept" + (", the rest was merged" if merges else ""))
     if not merges:
         raise NotFound(f"{path}: there are no features in it: nothing was encoded there")
+    next_step(f"make {'pack' if left else 'submit'} COMPETITION={task.name}")
 
 
 def _check_images(file: FeaturesFile, task: CompetitionTask) -> None:
@@ -97,7 +97,7 @@ def _of_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures) -
     return partial(_merge_images, file, task, part, member, seen)
 
 
-def _merge_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures, member: Member, seen: Stage) -> None:
+def _merge_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures, member: Member, seen: Stage) -> int:
     record, before = damage.stage(task, member.preprocess), seen.todo
     for shard in part.shards:
         for start, stop in record.missing(record.shard_rows, shard.start, shard.stop):
@@ -111,6 +111,7 @@ def _merge_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures
     gaps = ", ".join(f"{start} to {stop}" for start, stop in seen.missing(total))
     rest = f"{left} are missing: rows {gaps}; make pack packs them" if left else "make submit encodes none of them here"
     say("unpack", member, f"{before - left} images in {part.dtype} merged, {total - left} of {total} are here; {rest}")
+    return left
 
 
 def _of_text(file: FeaturesFile, task: CompetitionTask, part: TextFeatures) -> Merge:
@@ -127,9 +128,10 @@ def _of_text(file: FeaturesFile, task: CompetitionTask, part: TextFeatures) -> M
     return partial(_merge_text, task, one, part, torch.from_numpy(array))
 
 
-def _merge_text(task: CompetitionTask, one: CompetitionTask, part: TextFeatures, rows: torch.Tensor) -> None:
+def _merge_text(task: CompetitionTask, one: CompetitionTask, part: TextFeatures, rows: torch.Tensor) -> int:
     if canary.PROMPT in part.prompts:
         canary.keep(one, part.model, part.dtype, rows[part.prompts.index(canary.PROMPT)].clone())
     added = text.add(one, part.model, part.prompts, text.Text(rows, part.logit_scale))
     brought.note(task, part.model, text.digest(one, part.model))
     say("unpack", part.model, f"{added} prompts in {part.dtype} merged, {len(part.prompts) - added} were here")
+    return 0
