@@ -293,8 +293,18 @@ class TestAlike:
         assert capsys.readouterr().err == ""
 
     def test_no_shipped_set_has_any(self):
-        for name in ("scene", "birds", "textures", "fungi", "fruits", "general"):
-            classes = Project(ROOT).class_names("scene") if name == "scene" else ("x", "y")
+        for name in (
+            "scene",
+            "scene-described",
+            "birds",
+            "textures",
+            "fungi",
+            "fruits",
+            "general",
+            "generic80",
+            "waffle",
+        ):
+            classes = Project(ROOT).class_names("scene") if name.startswith("scene") else ("x", "y")
             assert load_prompts(ROOT / "prompts" / name, classes).near_duplicates == []
 
 

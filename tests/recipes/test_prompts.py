@@ -115,6 +115,7 @@ def test_a_set_for_any_class_needs_no_class_files(project_root):
 
 def test_template_sets_of_domains():
     counts = {"birds": 32, "textures": 7, "fungi": 5, "fruits": 9, "general": 12, "plain": 1, "photo": 1}
+    counts |= {"generic80": 80, "waffle": 30}
     for name, count in counts.items():
         assert len(load_prompts(ROOT / "prompts" / name, ("x", "y")).prompts) == 2 * count, name
 
