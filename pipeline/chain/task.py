@@ -224,7 +224,9 @@ class Task(Runtime):
 
 @dataclass(frozen=True, eq=False)
 class CompetitionTask(Task):
-    """competitions/<name>.yaml."""
+    """competitions/<name>.yaml; the prompt set defaults to the recipe's."""
+
+    asked_prompts: str | None = field(default=None, kw_only=True)
 
     kind = "competitions"
 
@@ -282,7 +284,7 @@ class CompetitionTask(Task):
 
     @property
     def prompts_name(self) -> str:
-        return self.recipe.prompts or self.name
+        return self.asked_prompts or self.recipe.prompts or self.name
 
     @cached_property
     def prior(self) -> tuple[float, ...] | None:
