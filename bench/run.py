@@ -20,6 +20,7 @@ BENCHMARKS = (
     "labelled",
     "methods",
     "guards",
+    "packs",
     "training",
     "finetune",
     "workbench",
@@ -28,6 +29,7 @@ OUTSIDE_THE_TIME_LIMIT = (
     "labelled",
     "methods",
     "guards",
+    "packs",
     "training",
     "finetune",
     "workbench",
@@ -35,8 +37,9 @@ OUTSIDE_THE_TIME_LIMIT = (
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards training
-finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds depend on it."""
+Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards packs
+training finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds depend on
+it."""
 
 
 def machine() -> str:
