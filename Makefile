@@ -195,6 +195,10 @@ new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES
 use: $(READY) ## the competition that is meant where none is given: COMPETITION=x
 	$(PIPELINE) use $(GIVEN)
 
+.PHONY: prompts-write
+prompts-write: $(READY) ## ask a language model to describe the classes, as a prompt set: COMPETITION=x [N=20]
+	$(PIPELINE) prompts-write $(GIVEN)
+
 .PHONY: models
 models: $(READY) ## the models there are: size, accuracy, licence, on disk or to download
 	$(PIPELINE) models $(GIVEN)

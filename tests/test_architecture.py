@@ -13,7 +13,7 @@ FLOORS = [
     ["recipes", "maths"],
     ["images", "models"],
     ["chain"],
-    ["classifier", "labelled", "leaderboard", "remote"],
+    ["classifier", "describe", "labelled", "leaderboard", "remote"],
     ["learn"],
     ["report"],
     ["workbench"],
