@@ -4,6 +4,7 @@ import email.message
 import http.client
 import json
 import os
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -137,7 +138,8 @@ class Endpoint:
     def _safe(self, text: str) -> str:
         """For a terminal: one line of printable characters, never the key, not too long."""
         line = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-        line = line.replace(self.key, f"<{KEY}>") if self.key else line
+        if self.key:  # also where what is not printed stood in its middle
+            line = re.sub(" ?".join(map(re.escape, self.key)), f"<{KEY}>", line)
         return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
     def _text(self, body: bytes) -> str:
