@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -122,7 +122,6 @@ def serve(folder: Path, count: int) -> None:
     project = Project(".")
     task = kind(project, "bench", dtype_name="fp32", keep_towers=True)
     if count:
-        task = replace(task, shard_rows=16_384)
         for member in MEMBERS:
             draw_features(features.stage(task, project.member(member)), project, member)
     server.serve(Session(task, "demo", None, {}))
@@ -217,8 +216,8 @@ def row(what: str, milliseconds: list[float], target: str) -> str:
     return f"| {what} | {statistics.median(ordered):,.0f} | {high:,.0f} | {len(ordered)} | {target} |"
 
 
-def measure(folder: Path) -> list[str]:
-    """Lines of the table."""
+def photographs(folder: Path) -> list[str]:
+    """Lines about the 8,100 images."""
     page = Page(folder)
     lines = [
         row("8,100 images: open, until the first thumbnails are there", [page.opened() for _ in range(5)], "2,000")
@@ -240,37 +239,44 @@ def measure(folder: Path) -> list[str]:
         found.append(page.page.evaluate(TYPE, f"A photo of blue ice number {number} {time.time()}"))
         page.page.wait_for_timeout(300)
     lines.append(row("8,100: a new prompt, both text towers loaded", found[1:], "300"))
-    frames = page.page.evaluate(SCROLL)
-    lines.append(row("8,100: a frame while scrolling", frames, "17"))
+    lines.append(row("8,100: a frame while scrolling", page.page.evaluate(SCROLL), "17"))
     page.close()
     times = [1000 * submit(folder, 0.1 + number / 10) for number in range(SUBMITS)]
-    lines.append(row("8,100: the same edit of a weight through `make submit`", times, ""))
-    for count, edits in (SIZES if len(sys.argv) < 2 else {}).items():
-        shutil.rmtree(folder / "submissions", ignore_errors=True)
-        page = Page(folder, count)
-        page.opened()
-        slides(page.page, 2, 1000)
-        target = {100_000: "500", 1_000_000: "3,000"}[count]
-        lines.append(row(f"{count:,}: a member's slider to painted", slides(page.page, edits, 1000), target))
-        whole = f"memory of the server, GB, without files that are mapped (with: {page.peak():.1f})"
-        lines.append(f"| {count:,}: {whole} | {page.memory():.1f} | | | 4 |")
-        page.close()
-        shutil.rmtree(folder / "cache" / "bench", ignore_errors=True)
+    return [*lines, row("8,100: the same edit of a weight through `make submit`", times, "")]
+
+
+def features_only(folder: Path, count: int, edits: int) -> list[str]:
+    """Lines about images that exist as features only."""
+    shutil.rmtree(folder / "submissions", ignore_errors=True)
+    page = Page(folder, count)
+    page.opened()
+    slides(page.page, 2, 1000)
+    target = {100_000: "500", 1_000_000: "3,000"}[count]
+    lines = [row(f"{count:,}: a member's slider to painted", slides(page.page, edits, 1000), target)]
+    whole = f"memory of the server, GB, without files that are mapped (with: {page.peak():.1f})"
+    lines.append(f"| {count:,}: {whole} | {page.memory():.1f} | | | 4 |")
+    page.close()
+    shutil.rmtree(folder / "cache" / "bench", ignore_errors=True)
     return lines
 
 
-def main() -> str:
+def main(counts: Sequence[int] = (0, *SIZES)) -> str:
+    """Measure, and return the Markdown table; 0 stands for the photographs."""
     if not SCENE.is_dir():
         print(f"bench: {SCENE} is absent, the demo's 600 images stand for them")
+    lines = []
     with tempfile.TemporaryDirectory() as place:
-        lines = measure(project(Path(place)))
-    return "\n".join(
-        [__doc__.strip(), "", "| milliseconds | median | p95 | of | target |", "|---|---|---|---|---|", *lines]
-    )
+        folder = project(Path(place))
+        for count in counts:
+            lines += features_only(folder, count, SIZES[count]) if count else photographs(folder)
+            print("\n".join(lines), flush=True)
+    load = f"Load average of the machine: {os.getloadavg()[1]:.0f}, on {os.cpu_count()} cores."
+    head = ["| milliseconds | median | p95 | of | target |", "|---|---|---|---|---|"]
+    return "\n".join([TITLE, "", __doc__.strip(), load, "", *head, *lines])
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["serve"]:
         serve(Path(sys.argv[2]), int(sys.argv[3]))
     else:
-        print(main())
+        print(main([int(count) for count in sys.argv[1:]] or (0, *SIZES)))

@@ -4,9 +4,11 @@ What an edit leaves as it is stays in memory: a member's prompt probabilities wh
 labels while its pooling is.
 """
 
+import bisect
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,8 +52,16 @@ class Values:
 
     def rows(self, key: str, start: int, stop: int) -> Tensor:
         """As Artefact.rows."""
-        found = [v[max(0, start - a) : stop - a] for a, b, v in self.parts if a < stop and start < b]
+        found, at = [], bisect.bisect_right(self._starts, start) - 1
+        while at < len(self.parts) and self._starts[at] < stop:
+            first, _, values = self.parts[at]
+            found.append(values[max(0, start - first) : stop - first])
+            at += 1
         return found[0] if len(found) == 1 else torch.cat(found)
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [start for start, _, _ in self.parts]
 
     @property
     def size(self) -> int:

@@ -12,12 +12,14 @@ import yaml
 
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.main_job import submit
+from pipeline.cli._options import runtime_of
 from pipeline.core.errors import UserError
 from pipeline.recipes.reading import read_yaml
 from pipeline.report.collect import read_labels
+from pipeline.workbench.session import Session
 from pipeline.workbench.views import View
 
-from ..conftest import ROOT, fresh, write_yaml
+from ..conftest import ROOT, fresh, write_images, write_yaml
 from .conftest import add_prompt, session_of, weigh
 
 TINY = {"prompt_set": "tiny"}
@@ -330,3 +332,38 @@ def test_the_csv_is_checked_as_always(root, session):
     form = CsvFormat(session.first)
     made = session.submit()
     form.check((root / made["path"]).read_text())
+
+
+def test_labels_of_the_reported_split_are_not_looked_at_unless_asked(monkeypatch, project_root):
+    """`dev` is what is looked at by default, as in prompts-rank; a member alone becomes an ensemble."""
+    from pipeline.cli import workbench
+    from pipeline.cli._options import parse
+    from pipeline.recipes import Project
+
+    monkeypatch.chdir(project_root)
+    for split in ("val", "test"):
+        for name in ("Cats", "Dogs", "Big Birds"):
+            write_images(project_root / "data" / "animals" / split / name, 3)
+    content = {"reader": "folders", "path": "data/animals", "prompts": "tiny", "split": "test", "dev": "val"}
+    write_yaml(project_root / "datasets" / "animals.yaml", content)
+    for more, split, known in (([], "val", True), (["SPLIT=test"], "test", False), (["TEST_LABELS=1"], "test", True)):
+        args = parse(["workbench", "DATASET=animals", "MODEL=vit", "DTYPE=fp32", *more])
+        task, name, truth = workbench._dataset(runtime_of(args), args)
+        assert (task.split, truth is not None) == (split, known)
+    assert workbench._free_name(Project("."), name) == "vit-tiny"
+    text = "members:\n  vit@tiny: 1\n"
+    session = Session(task, "vit-tiny", truth, {"ensembles/vit-tiny.yaml": text})
+    try:
+        assert session.result.right.mean() == (session.seen.labels == truth).mean()
+        assert session.baseline.title == "as opened"
+        session.edit([add_prompt("a tabby")])
+        assert session.history.table() == []
+        for forbidden in (session.submit, lambda: session.pin(1), lambda: session.look_at(1)):
+            with pytest.raises(UserError):
+                forbidden()
+        assert session.effects(lambda: None)["reliability"] is not None
+        session.save()
+        with pytest.raises(UserError, match="no submissions"):
+            session.submit()
+    finally:
+        session.held.close()
