@@ -37,7 +37,8 @@ def main() -> int:
     work, out = args.work or place / "work", args.out or place / f"{pack['competition']}.features"
     bring(pack["requirements"])
     set_up(work.resolve())
-    there = There(work.resolve(), (args.images or images()).resolve(), args.hours)
+    folder = args.images or (images() if pack["images"] else HERE)  # of prompts alone there are none
+    there = There(work.resolve(), folder.resolve(), args.hours)
     try:
         if there.run("check"):
             return 1

@@ -22,6 +22,7 @@ from . import facts
 from .features_file import FeaturesFile, ImageFeatures, TextFeatures, unit
 
 DONE = (damage.FILLED, damage.FALLBACK, damage.SEVERAL)
+SHOWN = 5  # spans of rows in a message
 SCALES = 0.01  # by which two runs of one checkpoint may differ in its logit scale
 Merge = Callable[[], int]  # merges one part that was found to be right; gives the rows that are missing after it
 
@@ -108,7 +109,8 @@ def _merge_images(file: FeaturesFile, task: CompetitionTask, part: ImageFeatures
             seen.save(start, stop, features=rows[start - shard.start : stop - shard.start].clone())
     brought.note(task, member, seen.digest)
     left, total = seen.todo, len(seen.ids)
-    gaps = ", ".join(f"{start} to {stop}" for start, stop in seen.missing(total))
+    spans = [f"{start} to {stop}" for start, stop in seen.missing(total)]
+    gaps = ", ".join(spans[:SHOWN]) + (" ..." if spans[SHOWN:] else "")
     rest = f"{left} are missing: rows {gaps}; make pack packs them" if left else "make submit encodes none of them here"
     say("unpack", member, f"{before - left} images in {part.dtype} merged, {total - left} of {total} are here; {rest}")
     return left

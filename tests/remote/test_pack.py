@@ -6,7 +6,7 @@ import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -231,6 +231,21 @@ def test_only_rows_that_are_asked_for_are_encoded(project_root, pack, at, capsys
     assert [(start, stop) for start, stop, _ in stage.shards()] == [(3, 5), (20, 23)]
     there.collect(found, unpacked / "tiny.features")
     assert "vit@tiny: 5 of 5 encoded" in capsys.readouterr().out
+
+
+def test_every_gpu_has_a_process_and_what_is_larger_than_one_has_all(project_root, pack):
+    _, unpacked = pack()
+    run, started = script(unpacked), []
+    there = SimpleNamespace(run=lambda step, *more, processes: started.append((step, *more, processes)))
+    sizes = {"small": 0.5, "large": 43.1, "unknown": None}
+    for gpus, wanted in (
+        ("16e9 16e9", [("encode", "--models", "small", "unknown", 2), ("encode", "--models", "large", 1)]),
+        ("80e9", [("encode", "--models", "small", "large", "unknown", 1)]),
+        ("", [("encode", "--models", "small", "large", "unknown", 1)]),
+    ):
+        run.GPUS, started[:] = f"print({gpus!r}.replace('e9', 9 * '0'))", []
+        assert run.encode(there, {"gpu_gb": sizes}) is False
+        assert started == wanted
 
 
 def test_the_notebook_is_python(project_root, pack):

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.remote import wheel
 
-from ..conftest import pipeline, write_images
+from ..conftest import pipeline, write_images, write_yaml
 
 MANY = 400
 SLOW = """
@@ -203,3 +203,33 @@ def test_a_machine_that_lacks_something_says_what(project_root, python, tmp_path
     asked = json.loads((there / "pack.json").read_text())
     (there / "pack.json").write_text(json.dumps({**asked, "requirements": ["no-such-library-at-all==1.0"]}))
     assert "error: missing: no-such-library-at-all==1.0" in run(python, there, status=1)
+
+
+@pytest.mark.faults
+def test_prompts_alone_need_no_images_and_what_is_missing_is_installed(project_root, python, tmp_path):
+    done = pipeline(project_root, "infer", "--competition", "tiny")
+    assert done.returncode == 0, done.stderr
+    write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
+    there = packed(project_root, tmp_path / "elsewhere")
+    with zipfile.ZipFile(there / "tinylib-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("tinylib.py", "")
+        archive.writestr("tinylib-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinylib\nVersion: 1.0\n")
+        archive.writestr(
+            "tinylib-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("tinylib-1.0.dist-info/RECORD", "")
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    (there / "tinylib-1.0-py3-none-any.whl").rename(shelf / "tinylib-1.0-py3-none-any.whl")
+    (there / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {shelf}\n")  # read in HOME/.config/pip
+    (there / ".config" / "pip").mkdir(parents=True)
+    (there / "pip.conf").rename(there / ".config" / "pip" / "pip.conf")
+    asked = json.loads((there / "pack.json").read_text())
+    (there / "pack.json").write_text(json.dumps({**asked, "requirements": ["tinylib==1.0", "torch==1.0"]}))
+    said = run(python, there)
+    assert "installing tinylib==1.0" in said
+    assert "other versions than at home: torch==1.0 (" in said
+    assert "installing" not in run(python, there)
+    unpacked_here(project_root, there / "tiny.features")
+    done = pipeline(project_root, "submit", "--competition", "tiny")
+    assert done.stdout.count("0 prompts encoded") == 2, done.stdout + done.stderr
