@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main() -> int:
     args = parser.parse_args()
     if sys.version_info < (3, 11):  # noqa: UP036  (another machine's)
         sys.exit("error: Python 3.11 or newer is needed")
-    pack = json.loads((HERE / "pack.json").read_text())
+    pack, _ = read("pack.json"), read("images.json")
     place = HERE if os.access(HERE, os.W_OK) else Path.cwd()
     work, out = args.work or place / "work", args.out or place / f"{pack['competition']}.features"
     bring(pack["requirements"])
@@ -109,12 +110,22 @@ def encode(there: There, pack: dict) -> bool:
     return failed
 
 
+def read(name: str) -> dict:
+    """A JSON file of the pack."""
+    try:
+        return json.loads((HERE / name).read_text())
+    except (OSError, ValueError):
+        sys.exit(f"error: {name} is not there or damaged: unzip the pack again")
+
+
 def set_up(work: Path) -> None:
     """The program and a project folder; what is large is linked, not copied."""
     (work / "project" / "cache").mkdir(parents=True, exist_ok=True)
     shutil.rmtree(work / "code", ignore_errors=True)
-    wheel = next(HERE.glob("*.whl"))
-    zipfile.ZipFile(wheel).extractall(work / "code")
+    try:
+        zipfile.ZipFile(next(HERE.glob("*.whl"))).extractall(work / "code")
+    except (StopIteration, zipfile.BadZipFile, zlib.error):
+        sys.exit("error: the wheel is not there or damaged: unzip the pack again")
     for path in (HERE / "project").iterdir():
         link = work / "project" / path.name
         if path.name != "cache":
@@ -153,7 +164,7 @@ def images() -> Path:
     """The folder of the images: the pack's own, or where Kaggle has the first of them."""
     if (HERE / "images").is_dir():
         return HERE / "images"
-    first = Path(json.loads((HERE / "images.json").read_text())["ids"][0])
+    first = Path(read("images.json")["ids"][0])
     found = next(KAGGLE.rglob(str(first)), None) if KAGGLE.is_dir() else None
     if found is None:
         sys.exit("error: no images: give --images folder")

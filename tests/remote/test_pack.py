@@ -248,6 +248,18 @@ def test_every_gpu_has_a_process_and_what_is_larger_than_one_has_all(project_roo
         assert started == wanted
 
 
+def test_a_damaged_pack_is_told_as_such(project_root, pack, tmp_path):
+    _, unpacked = pack()
+    run, file = script(unpacked), unpacked / wheel.name()
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(SystemExit, match="the wheel is not there or damaged: unzip the pack again"):
+        run.set_up(tmp_path / "work")
+    for content in ("{", None):
+        (unpacked / "pack.json").write_text(content) if content else (unpacked / "pack.json").unlink()
+        with pytest.raises(SystemExit, match="pack.json is not there or damaged"):
+            run.read("pack.json")
+
+
 def test_the_notebook_is_python(project_root, pack):
     _, unpacked = pack()
     cells = json.loads((unpacked / "run.ipynb").read_text())["cells"]
