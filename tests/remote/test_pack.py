@@ -108,6 +108,7 @@ def test_a_pack_holds_what_is_needed_and_no_more(project_root, pack):
 CHECKPOINT = ("open_clip_config.json", "open_clip_model.safetensors")
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_packed(project_root, pack, command):
     submit(automatic(project_root), "one")  # vit is whole, in this machine's own dtype
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
@@ -120,6 +121,7 @@ def test_what_is_there_is_not_packed(project_root, pack, command):
     assert done.stdout.splitlines()[1].split()[:3] == ["vit", "0", "12"]
 
 
+@pytest.mark.slow
 def test_all_prompts_are_those_of_every_set_and_cache(project_root, pack):
     write_yaml(project_root / "prompts" / "more" / "_shared.yaml", {"templates": ["my {}"], "classes": "any"})
     submit(automatic(project_root), "one")
@@ -196,6 +198,7 @@ def test_what_would_be_refused_at_home_is_not_encoded(project_root, pack, at, ch
         there.check(at(unpacked, project_root / "data" / "tiny"))
 
 
+@pytest.mark.slow
 def test_one_model_that_fails_stops_no_other(project_root, pack, at, monkeypatch, capsys):
     _, unpacked = pack()
     found = at(unpacked, project_root / "data" / "tiny")
@@ -215,6 +218,7 @@ def test_one_model_that_fails_stops_no_other(project_root, pack, at, monkeypatch
     assert "vit2@tiny-sharp: 23 of 23 encoded" in said
 
 
+@pytest.mark.slow
 def test_only_rows_that_are_asked_for_are_encoded(project_root, pack, at, capsys):
     _, unpacked = pack("--shard", "5")
     asked = json.loads((unpacked / "pack.json").read_text())

@@ -20,13 +20,18 @@ from ..conftest import IMAGES, fresh, write_images, write_yaml
 from .conftest import CUT, MEMBERS, automatic, parts, unit_rows
 
 
+def often(*cases) -> list:
+    """Further cases of what runs by default, for `make test-faults`."""
+    return [pytest.param(case, marks=pytest.mark.faults) for case in cases]
+
+
 def cached(root) -> dict:
     """Every file that a submission may use, with its content."""
     kept = [path for path in (root / "cache").rglob("*") if path.suffix == ".pt" or "brought" in path.parts]
     return {path: path.read_bytes() for path in kept if path.is_file()}
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp16", *often("fp32", "bf16")])
 def test_nothing_is_encoded_here_whatever_the_dtype_there(project_root, brought, unpack, loads, capsys, dtype):
     done = unpack(brought(dtype=dtype))
     assert done.returncode == 0, done.stderr
@@ -46,6 +51,7 @@ def test_nothing_is_encoded_here_whatever_the_dtype_there(project_root, brought,
         assert torch.equal(found.features, torch.from_numpy(tensors[member.partition("@")[0]]))
 
 
+@pytest.mark.slow
 def test_a_dtype_that_is_asked_for_counts(project_root, brought, unpack, loads):
     unpack(brought(dtype="fp16"))
     submit(fresh(project_root), "both")  # fp32
@@ -103,7 +109,7 @@ def test_clean_cache_keeps_what_was_brought(project_root, brought, unpack):
     assert cached(project_root) == before
 
 
-@pytest.mark.parametrize("shard", [4, CUT, 2048])
+@pytest.mark.parametrize("shard", [4, *often(CUT, 2048)])
 def test_what_stopped_midway_is_merged_and_the_rest_is_asked_for(project_root, brought, unpack, shard):
     done = unpack(brought(stop=13, dtype="bf16"))
     assert done.returncode == 0
@@ -244,7 +250,7 @@ NO_FEATURES = {
 }
 
 
-@pytest.mark.parametrize("name", NO_FEATURES)
+@pytest.mark.parametrize("name", [*list(NO_FEATURES)[::5], *often(*(n for i, n in enumerate(NO_FEATURES) if i % 5))])
 def test_what_are_no_features_is_refused(project_root, brought, unpack, name):
     done = unpack(brought(NO_FEATURES[name]))
     assert done.returncode == 1
