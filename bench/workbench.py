@@ -124,7 +124,7 @@ def serve(folder: Path, count: int) -> None:
     if count:
         for member in MEMBERS:
             draw_features(features.stage(task, project.member(member)), project, member)
-    server.serve(Session(task, "demo", None, {}))
+    server.serve(Session(task, "demo", None, {}), server.bound(None))
 
 
 def draw_features(stage, project, member: str) -> None:
@@ -165,6 +165,15 @@ class Page:
         until(page, f"({LOADED})() > 0")
         page.wait_for_timeout(300)
         return page.evaluate(LOADED)
+
+    def processor(self) -> tuple[float, float]:
+        """Milliseconds of processor time so far, of the server and of the page."""
+        spent = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("Performance.enable")
+        known = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+        ticks = 1000 / os.sysconf("SC_CLK_TCK")
+        return (int(spent[11]) + int(spent[12])) * ticks, known["ProcessTime"] * 1000
 
     def memory(self) -> float:
         """The server's peak so far, in GB, without pages of files that are mapped."""
@@ -227,7 +236,11 @@ def photographs(folder: Path) -> list[str]:
     lines.append(
         row("8,100: a member's slider to painted labels, flips, histogram", slides(page.page, EDITS, 300), "100")
     )
+    before = page.processor()
     lines.append(row("8,100: the same, drawn without a pause", slides(page.page, EDITS, 0), "100"))
+    server, shown = ((after - old) / EDITS for after, old in zip(page.processor(), before, strict=True))
+    what = "processor time of one such edit, in the server and in the page"
+    lines.append(f"| 8,100: {what} | {server:.0f} + {shown:.0f} | | {EDITS} | |")
     found = []
     for number in range(EDITS):
         found.append(page.page.evaluate(SWITCH, number % 40))

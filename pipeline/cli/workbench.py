@@ -34,9 +34,10 @@ def run(runtime: Runtime, args: Arguments) -> None:
     if "@" in name:  # a member alone is written nowhere: as an ensemble it can be saved
         member, name = name, _free_name(task.project, name)
         new = {f"ensembles/{name}.yaml": f"members:\n  {member}: 1\n"}
+    listening = server.bound(args.port)  # before anything is computed
     session = Session(task, name, truth, new)
     try:
-        server.serve(session, args.port)
+        server.serve(session, listening)
     finally:
         session.held.close()
 

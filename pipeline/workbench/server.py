@@ -28,7 +28,7 @@ STATIC = Path(__file__).parent / "static"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 LARGEST = 2_000_000  # bytes of a message of the page
 NAMES = 1024  # names of images in a block
-FIRST_PORT = 8765
+FIRST_PORT, LAST_PORT = 8765, 65_535
 KEPT = {"cache-control": "private, max-age=86400"}  # pictures: another run has other addresses
 
 
@@ -138,7 +138,12 @@ def _of_kind(endpoint, kind: str):
 
 
 def bound(port: int | None) -> socket.socket:
-    """A socket on this machine's own address: the port asked for, else the first that is free from FIRST_PORT on."""
+    """A socket on this machine's own address: the port asked for, else the first that is free from FIRST_PORT on.
+
+    UserError for a port that cannot be had.
+    """
+    if port and port > LAST_PORT:
+        raise UserError(f"PORT={port}: a port is a number up to {LAST_PORT}")
     for number in [port] if port else [*range(FIRST_PORT, FIRST_PORT + 50), 0]:
         found = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -154,12 +159,12 @@ def bound(port: int | None) -> socket.socket:
 
 
 class Serving:
-    """The server of a session on a port of its own, ready to run."""
+    """The server of a session on a socket of `bound`, ready to run."""
 
-    def __init__(self, session: Session, port: int | None = None):
+    def __init__(self, session: Session, listening: socket.socket):
         pictures = Pictures(session.first, session.folder)
         pictures.bake()
-        self.socket, self.hub = bound(port), Hub(session, pictures)
+        self.socket, self.hub = listening, Hub(session, pictures)
         self.guard = Guard(application(self.hub), self.socket.getsockname()[1])
         config = uvicorn.Config(
             self.guard,
@@ -184,8 +189,8 @@ class Serving:
         say("workbench", session.name, f"ended; unsaved and kept for the next time: {unsaved}" if unsaved else "ended")
 
 
-def serve(session: Session, port: int | None = None) -> None:
+def serve(session: Session, listening: socket.socket) -> None:
     """Serve the page of a session, and say where it is."""
-    serving = Serving(session, port)
+    serving = Serving(session, listening)
     say("workbench", session.name, f"{serving.guard.url}  (Ctrl-C ends it)")
     serving.run()

@@ -13,7 +13,7 @@ pytest.importorskip("starlette", reason="the extra workbench is not installed")
 pytest.importorskip("ruamel.yaml", reason="the extra workbench is not installed")
 
 from pipeline.chain import main_job
-from pipeline.workbench.server import Serving
+from pipeline.workbench.server import Serving, bound
 from pipeline.workbench.session import Session
 
 from ..conftest import fresh, write_project
@@ -50,7 +50,7 @@ def session(root):
 @contextlib.contextmanager
 def served(session):
     """A running server of a session."""
-    serving = Serving(session)
+    serving = Serving(session, bound(None))
     thread = threading.Thread(target=serving.run)
     thread.start()
     while not serving.server.started:

@@ -1,5 +1,6 @@
 """The server: who may ask, what is served, several tabs, and how it ends. A real one, over real sockets."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -11,6 +12,9 @@ import sys
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+
+from pipeline.core.errors import UserError
+from pipeline.workbench.server import bound
 
 from ..conftest import ROOT
 from .conftest import decoded, served, weigh
@@ -82,6 +86,13 @@ def test_only_the_page_itself_may_ask(serving):
         assert refused[2].count(b"\n") == 1, "one line"
         assert b"Workbench" not in refused[2]
     assert ask(serving, Host=f"localhost:{port}")[0] == 200
+
+
+@pytest.mark.parametrize("port", [99_999, None])
+def test_a_port_that_cannot_be_had_is_told(port):
+    """One that is no port, and one that is taken."""
+    with contextlib.closing(bound(None)) as taken, pytest.raises(UserError, match="PORT="):
+        bound(port or taken.getsockname()[1])
 
 
 def test_the_socket_is_guarded_as_well(serving):
