@@ -44,6 +44,7 @@ class History:
 
     task: Task
     _labels: dict[Path, tuple[list, np.ndarray | None]] = field(default_factory=dict)
+    _table: tuple[list, list[dict]] = field(default_factory=lambda: ([], []))
 
     @property
     def ledger(self) -> Ledger | None:
@@ -56,14 +57,22 @@ class History:
         return self.task
 
     def table(self) -> list[dict]:
-        """All submissions, the newest first."""
-        if self.ledger is None:
+        """All submissions, the newest first; read again when a file of the folder is another."""
+        if self.ledger is None or not self.ledger.folder.is_dir():
             return []
-        lines = {int(line["number"]): line for line in self.ledger.log()}
-        remarks = self.ledger.remarks()
-        best = self.ledger.best()
+        files = [self.ledger.folder, *(self.ledger.folder / name for name in ("log.csv", "notes.csv"))]
+        stamps = [stamp_of(path.stat()) for path in files if path.exists()]
+        if stamps != self._table[0]:
+            self._table = stamps, self._read_table(self.ledger)
+        return self._table[1]
+
+    @staticmethod
+    def _read_table(ledger: Ledger) -> list[dict]:
+        lines = {int(line["number"]): line for line in ledger.log()}
+        remarks = ledger.remarks()
+        best = ledger.best()
         found = []
-        for path in reversed(self.ledger.files()):
+        for path in reversed(ledger.files()):
             number = number_of(path)
             line = lines.get(number, {})
             known = {key: line.get(key, "") for key in ("time", "flipped_previous", "public", "private")}
