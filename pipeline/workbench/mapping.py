@@ -1,6 +1,9 @@
 """Draws the map beside the page: at once a quick one, then the one that is kept."""
 
 import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +26,33 @@ async def draw(hub: Hub) -> None:
             return
         path, member, parts, texts = found
         known = plane.load(path)
-        first = known if known is not None else await loop.run_in_executor(None, plane.quick, parts, texts)
+        first = known if known is not None else await aside(plane.quick, parts, texts)
         await _show(hub, first)
         if known is None and sum(map(len, parts)) <= plane.MOST:
-            await _show(hub, await loop.run_in_executor(None, plane.drawn, path, member, parts, texts))
+            await _show(hub, await aside(plane.drawn, path, member, parts, texts))
     except (UserError, OSError, RuntimeError) as error:
         print(f"workbench  map: {error}", flush=True)
+
+
+async def aside(function: Callable, *arguments):
+    """What a function gives, run in a thread that ends with the process: Ctrl-C does not wait for a map."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def tell(result, error) -> None:
+        if not done.done():
+            done.set_result(result) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        try:
+            found = function(*arguments), None
+        except Exception as error:
+            found = None, error
+        with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            loop.call_soon_threadsafe(tell, *found)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
 
 
 async def _show(hub: Hub, points: np.ndarray) -> None:
