@@ -18,8 +18,8 @@ FLOORS = [
     ["report"],
     ["workbench"],
     ["cli"],
-    ["__main__", "__init__"],
 ]
+DOORS = ["__main__", "__init__"]  # the ways in: they may import every room, and no room imports them
 
 
 def rooms() -> set[str]:
@@ -38,13 +38,13 @@ def imported(path) -> set[str]:
 
 
 def test_every_room_has_a_floor():
-    assert rooms() == {name for floor in FLOORS for name in floor}
-    assert len(FLOORS) <= 10
+    assert rooms() == {name for floor in [*FLOORS, DOORS] for name in floor}
+    assert len(FLOORS) <= 9
 
 
 def test_imports_run_one_way():
     below: set[str] = set()
-    for floor in FLOORS:
+    for floor in [*FLOORS, DOORS]:
         for room in floor:
             files = (HOUSE / room).rglob("*.py") if (HOUSE / room).is_dir() else [HOUSE / f"{room}.py"]
             for path in files:

@@ -43,7 +43,7 @@ from pipeline.recipes.ensemble import MemberUse  # noqa: E402
 from pipeline.recipes.prompts import ClassPrompts, Shared  # noqa: E402
 from pipeline.recipes.sweep import Subsets, Vary  # noqa: E402
 from pipeline.recipes.training import Unseen  # noqa: E402
-from tests.test_architecture import FLOORS, HOUSE  # noqa: E402
+from tests.test_architecture import DOORS, FLOORS, HOUSE  # noqa: E402
 
 SCHEMAS = {
     "competition": Competition,
@@ -99,13 +99,16 @@ def _drawn(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 def _rooms() -> Iterable[tuple[str, str, str]]:
     """The floors of the house from the top, and what the rooms say of themselves."""
-    for number, floor in sorted(enumerate(FLOORS, 1), reverse=True):
+    for number, floor in [
+        ("door", DOORS),
+        *sorted(((str(n), floor) for n, floor in enumerate(FLOORS, 1)), reverse=True),
+    ]:
         for room in floor:
             path = next(p for p in (HOUSE / room / "__init__.py", HOUSE / f"{room}.py") if p.is_file())
             told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             shown = path.parent if path.stem == "__init__" and path.parent != HOUSE else path
             slash = "/" if shown.is_dir() else ""
-            yield str(number), f"`{shown.relative_to(ROOT).as_posix()}{slash}`", _first_sentence(told)
+            yield number, f"`{shown.relative_to(ROOT).as_posix()}{slash}`", _first_sentence(told)
 
 
 def _keys(schema) -> Iterable[tuple[str, str, str]]:
