@@ -40,8 +40,7 @@ def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, 
 def recipe_files(task: Task, name: str) -> dict[str, str]:
     """The text of each file in which an ensemble and its prompt sets are written, by its name in the project."""
     project, recipe = task.project, task.project.ensemble(name)
-    made = getattr(project, "made_prompts", {})  # only a workbench's project has sets that nobody wrote
-    own = [use.prompts for use in recipe.members.values() if use.prompts and use.prompts not in made]
+    own = [use.prompts for use in recipe.members.values() if use.prompts]
     sets = dict.fromkeys([task.prompts_name, *own])
     found = {} if "@" in name else {f"ensembles/{name}.yaml": project.ensemble_path(name)}
     for prompt_set in sets:

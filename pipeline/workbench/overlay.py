@@ -19,7 +19,6 @@ class DraftProject(Project):
 
     def __init__(self, below: Project, folder: Path):
         self.below, self.root, self.roots = below, below.root, (folder, *below.roots)
-        self.made_prompts: dict[str, Path] = {}
         self._read: dict[str, Ensemble] = {}
         vars(self).update(_entries=below._entries, models=below.models)
 
