@@ -253,6 +253,7 @@ def test_an_interrupted_run_goes_on_where_it_was(project_root, stop):
     assert torch.equal(result.rows("pixels", 0, 1500), whole)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_agree(project_root):
     processes = [start(project_root, "submit", "--shard", "4") for _ in range(3)]
     outputs = [process.communicate()[0].decode() for process in processes]

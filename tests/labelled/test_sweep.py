@@ -230,6 +230,7 @@ def test_an_interruption_ranks_what_was_tried(swept, monkeypatch):
     assert not (swept / "ensembles" / "best.yaml").exists()
 
 
+@pytest.mark.slow
 def test_from_the_command_line(swept, command):
     write(swept, out=None, random=4)
     result = pipeline(swept, "sweep", "--recipe", "sweeps/try.yaml")

@@ -126,7 +126,7 @@ def test_only_one_tower_is_materialised(kind, tmp_path):
     assert all(name.startswith(("visual.", "text_decoder.")) for name in rest)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])  # emulated on a CPU
 @pytest.mark.parametrize("kind", ["clip", "coca", "rotary", "fused"])
 def test_half_precision_is_close(kind, dtype, tmp_path):
     folder = local_dir(tmp_path / "m", KINDS[kind], create(KINDS[kind]))
