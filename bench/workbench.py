@@ -156,9 +156,12 @@ class Page:
         self.playwright = sync_playwright().start()
         executable = next(filter(None, map(shutil.which, NAMES)))
         self.browser = self.playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        self.page = None
 
     def opened(self) -> float:
         """Milliseconds until labels are painted and the first thumbnails are there."""
+        if self.page:
+            self.page.close()  # a second tab would be painted as well
         page = self.page = self.browser.new_page(viewport={"width": 1440, "height": 900})
         page.goto(self.url + '#view={"kind":"uncertain"}')
         until(page, "Number(document.documentElement.dataset.painted || 0) > 0")
