@@ -35,7 +35,7 @@ def _run(arguments: Sequence[str]) -> int:
 class _Output(io.FileIO):
     """Standard output; when its reader is gone (`make log | head -1`), what is left of it is dropped, not the work."""
 
-    def write(self, data) -> int | None:
+    def write(self, data) -> int | None:  # type: ignore[override]  # typeshed has it twice
         try:
             return super().write(data)
         except BrokenPipeError:

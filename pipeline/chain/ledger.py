@@ -105,11 +105,16 @@ def number_of(path: Path) -> int:
     return int(path.name.partition("-")[0])
 
 
-def flipped(before: dict[str, str], after: dict[str, str]) -> int | str:
-    """Rows with another value; '' when the two are about different images."""
+def flipped(before: dict[str, str], after: dict[str, str]) -> int | None:
+    """Rows with another value; None when the two are about different images."""
     if before.keys() != after.keys():
-        return ""
+        return None
     return sum(before[i] != after[i] for i in after)
+
+
+def as_text(flipped: int | None) -> str:
+    """As the log has it."""
+    return "" if flipped is None else str(flipped)
 
 
 @dataclass(frozen=True)
@@ -221,15 +226,15 @@ class Ledger:
         """{id: predicted value} of a submission."""
         return read_predictions(path, self.columns)
 
-    def flipped(self, path: Path | None, values: dict[str, str]) -> int | str:
-        """Rows of `values` that another submission has otherwise; '' when there is none to compare with.
+    def flipped(self, path: Path | None, values: dict[str, str]) -> int | None:
+        """Rows of `values` that another submission has otherwise; None when there is none to compare with.
 
         That one may be of other images, have other columns, or be no submission at all: the log goes on.
         """
         try:
-            return "" if path is None else flipped(self.read(path), values)
+            return None if path is None else flipped(self.read(path), values)
         except UserError:
-            return ""
+            return None
 
     def made(self, number: int) -> dict:
         """How a submission was made: its JSON, or nothing when that is gone."""
@@ -276,8 +281,8 @@ class Ledger:
             "time": now(),
             "recipe": path.stem.partition("-")[2],
             "digest": content_digest(content),
-            "flipped_previous": self.flipped(earlier[-1] if earlier else None, values),
-            "flipped_best": self.flipped(best_path, values),
+            "flipped_previous": as_text(self.flipped(earlier[-1] if earlier else None, values)),
+            "flipped_best": as_text(self.flipped(best_path, values)),
         }
         self.write_log([*lines, line])
         return line

@@ -10,7 +10,7 @@ from ..core.errors import Mismatch, UserError
 from ..core.tables import table
 from ..maths import metrics
 from .csv_format import CsvFormat
-from .ledger import Ledger, number_of, read_predictions, upload_state
+from .ledger import Ledger, as_text, number_of, read_predictions, upload_state
 from .task import CompetitionTask
 
 RECIPE = 16  # characters of a recipe's name in the log
@@ -29,7 +29,7 @@ def show_log(task: CompetitionTask) -> None:
     if best_path:  # scores arrive after the uploads, so what was the best then is not what is best now
         of_best = submissions.read(best_path)
         for line in lines:
-            line["flipped_best"] = submissions.flipped(known.get(int(line["number"])), of_best)
+            line["flipped_best"] = as_text(submissions.flipped(known.get(int(line["number"])), of_best))
     accuracy = _accuracies(task, known)
     header = ("no", "time", "recipe", "flipped", "vs best", *["accuracy"] * bool(accuracy), "public", "private")
     rows = []
@@ -177,8 +177,8 @@ def _on_the_board(
     board, seen = public_board(task, images)
     noise = metrics.difference_noise(flipped, images, board)
     lines = {int(line["number"]): line for line in submissions.log()}
-    scores = [float(lines[n]["public"]) if n in lines and lines[n]["public"] else None for n in numbers]
-    if None in scores:
+    scores = [float(lines[n]["public"]) for n in numbers if n in lines and lines[n]["public"]]
+    if len(scores) < len(numbers):
         return f"{seen} {noise_in_words(noise, board)}. Record scores with: make score N=.. PUBLIC=.."
     change = scores[1] - scores[0]
     if abs(change) * board > flipped + 0.5:

@@ -11,7 +11,7 @@ import importlib.metadata
 import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -23,7 +23,17 @@ Found = TypeVar("Found")
 Use = Literal["image", "test_set", "labels"]
 
 
-class Registry(dict[str, Callable]):
+class Registered(Protocol):
+    """A registered function: called with what its kind is given, its traits are attributes."""
+
+    __name__: str
+
+    def __call__(self, *given: Any, **arguments: Any) -> Any: ...
+
+    def __getattr__(self, trait: str) -> Any: ...
+
+
+class Registry(dict[str, Registered]):
     """The functions of one kind by name, with their traits as attributes.
 
     The caller fills the first `given` parameters, a recipe the others. `traits` are what is declared of a function,
@@ -34,7 +44,7 @@ class Registry(dict[str, Callable]):
         super().__init__()
         self.kind, self.given, self.traits = kind, given, traits
 
-    def register(self, function: Callable | None = None, **traits: Any) -> Callable:
+    def register(self, function: Any = None, **traits: Any) -> Any:
         """A decorator, with traits or bare, that adds a function under its own name."""
         if function is None:
             return functools.partial(self.register, **traits)
@@ -45,11 +55,11 @@ class Registry(dict[str, Callable]):
         self[function.__name__] = function
         return function
 
-    def find(self, name: Any, where: str) -> Callable:
+    def find(self, name: Any, where: str) -> Registered:
         """The function of that name; UserError, naming `where` it is written, for an unknown one."""
         return find(self, self.kind, name, where)
 
-    def bind(self, named: tuple[str, Any], where: str) -> tuple[Callable, dict[str, Any]]:
+    def bind(self, named: tuple[str, Any], where: str) -> tuple[Registered, dict[str, Any]]:
         """(function, checked keyword arguments) of what a recipe writes; UserError, naming `where`, if it is wrong."""
         function = self.find(named[0], where)
         return function, bind(function, self.given, *named, where)

@@ -79,7 +79,7 @@ def _say_what_differs(form: CsvFormat, path: Path) -> None:
     earlier = [number_of(file) for file in ledger.files() if number_of(file) < number_of(path)]
     for number in sorted({*earlier[-1:], *([int(best["number"])] if best else [])}):
         flips = ledger.flipped(ledger.find(number), said)
-        if flips != "":
+        if flips is not None:
             board = form.task.recipe.public_board or len(said)
             which = "the best, " if best and int(best["number"]) == number else ""
             say("upload", path.stem, f"against {which}{number:03d}: {board_sees(flips, len(said), board)}")

@@ -13,6 +13,8 @@ from typing import Literal, Protocol
 from ...chain.task import CompetitionTask
 from ...core.errors import Forbidden, NotFound, Unavailable, UserError, did_you_mean
 
+State = Literal["pending", "scored", "rejected"]
+
 
 def services() -> list[str]:
     """The services there are."""
@@ -43,7 +45,7 @@ class Entry:
     file_name: str
     description: str
     time: str  # ISO, UTC
-    state: Literal["pending", "scored", "rejected"]
+    state: State
     public: str = ""
     private: str = ""
     message: str = ""  # why it was rejected

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -79,7 +80,7 @@ def one(api, competition: str, said, ref: int) -> dict:
         return fields(client.competitions.competition_api_client.get_submission(request))
 
 
-CALLS = {"limits": limits, "submit": submit, "list": listed, "get": one}
+CALLS: dict[str, Callable] = {"limits": limits, "submit": submit, "list": listed, "get": one}
 
 
 def fields(got) -> dict:
@@ -122,8 +123,8 @@ def wait(response) -> float | None:
 
 def reason(error: BaseException) -> str:
     """The innermost cause, which is the shortest and has no address in it."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
+    while inner := error.__cause__ or error.__context__:
+        error = inner
     return getattr(error, "strerror", None) or type(error).__name__
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
 from ...core.errors import UserError
 from ...core.extras import need
-from . import Allowance, Busy, Entry, NoAnswer, Refused
+from . import Allowance, Busy, Entry, NoAnswer, Refused, State
 
 CLIENT = Path(__file__).with_name("_kaggle_client.py")
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
@@ -21,7 +21,7 @@ LIMIT = 90  # seconds for one call; the client itself waits for ever
 SLOWEST = 50_000  # bytes a second of an upload
 PAGES = 200  # of submissions, at most
 NUMBER = r"-?\d{1,20}(\.\d{0,20})?"
-STATES = {"PENDING": "pending", "COMPLETE": "scored", "ERROR": "rejected"}
+STATES: dict[str, State] = {"PENDING": "pending", "COMPLETE": "scored", "ERROR": "rejected"}
 HOW_TO_LOG_IN = (
     f"get a token at {SITE}/settings/api ('Generate New Token') and give it in one of these ways, once: "
     "export KAGGLE_API_TOKEN=...; or save it as ~/.kaggle/access_token; or run 'kaggle auth login' instead. "

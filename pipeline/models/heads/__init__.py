@@ -94,6 +94,8 @@ class Head(nn.Module):
     `seen_bias` (C,) is subtracted from the logits: calibrated stacking (Chao et al. 2016, arXiv:1605.04253).
     """
 
+    seen_bias: Tensor
+
     def __init__(self, classes: int, **config):
         super().__init__()
         self.config = {"classes": classes, **config}
