@@ -32,7 +32,7 @@ quote = '$(subst ','\'',$(1))'
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
-DEV_READY = $(addprefix $(VENV)/.installed-,report data train upscale kaggle workbench dev)
+DEV_READY = $(addprefix $(VENV)/.installed-,report data parquet train upscale kaggle workbench dev)
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
   READY := $(VENV)/.installed
@@ -40,6 +40,7 @@ ifeq ($(PYTHON),)
   TRAIN_READY := $(VENV)/.installed-report $(VENV)/.installed-train
   KAGGLE_READY := $(VENV)/.installed-kaggle
   WORKBENCH_READY := $(VENV)/.installed-workbench
+  PARQUET_READY := $(VENV)/.installed-parquet
 else
   RUN := $(PYTHON)
   READY := environment
@@ -47,6 +48,7 @@ else
   TRAIN_READY := environment
   KAGGLE_READY := environment
   WORKBENCH_READY := environment
+  PARQUET_READY := environment
 endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
@@ -177,11 +179,16 @@ analyse: $(REPORT_READY) ## what the images are like: sizes, duplicates, resolut
 	$(PIPELINE) analyse $(GIVEN)
 
 .PHONY: predict
-predict: $(READY) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv]
+predict: $(READY) $(if $(filter %.parquet,$(OUT)),$(PARQUET_READY)) ## any folder: MODEL=x IMAGES=folder LABELS=a,b,c [TOP=5 TEMPLATE='a {}.' OUT=results.csv, .jsonl, .parquet]
 	$(call need,MODEL,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(call need,IMAGES,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(call need,LABELS,MODEL=openai-b32 IMAGES=folder LABELS=names.json)
 	$(PIPELINE) predict $(GIVEN)
+
+.PHONY: export
+export: $(PARQUET_READY) ## image features of MODEL as Parquet, for a vector database: MODEL=x OUT=features.parquet
+	$(call need,MODEL,MODEL=openai-b32 OUT=features.parquet)
+	$(PIPELINE) export $(GIVEN)
 
 ##@ Recipes and caches
 

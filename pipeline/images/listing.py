@@ -12,7 +12,7 @@ from typing import Protocol
 from natsort import natsorted
 
 from ..core.console import warn
-from ..core.digests import FileDigests
+from ..core.digests import FileDigests, digest_of, stamp_of
 from ..core.errors import NotFound, UserError
 from .decoding import Decoded, Policy, read
 
@@ -34,6 +34,9 @@ class Images(Protocol):
 
     def contents(self, digests: FileDigests) -> list[str]:
         """What each image is, without decoding any: equal text, equal image; UNREADABLE for no readable file."""
+
+    def stamp(self) -> str:
+        """What changes when an image does, found without reading any."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,15 @@ class ImageFiles:
                 return UNREADABLE
 
         return [content(path) for path in self.paths()]
+
+    def stamp(self) -> str:
+        def seen(path: str) -> list:
+            try:
+                return stamp_of(os.stat(path))
+            except OSError:
+                return [UNREADABLE]
+
+        return digest_of({name: seen(path) for name, path in zip(self.ids, self.paths(), strict=True)})
 
 
 def list_images(pattern: str, where: str) -> ImageFiles:

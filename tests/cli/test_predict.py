@@ -62,7 +62,7 @@ def test_nothing_is_overwritten(project_root):
 @pytest.mark.parametrize(
     ("arguments", "kind", "parts"),
     [
-        ({"out": "out.txt"}, UserError, ["OUT=out.txt", ".csv or .jsonl"]),
+        ({"out": "out.txt"}, UserError, ["OUT=out.txt", ".csv, .jsonl, .parquet"]),
         ({"labels": "a"}, UserError, ["LABELS=a"]),
         ({"labels": "none.json"}, NotFound, ["LABELS=none.json"]),
         ({"images": "nowhere"}, NotFound, ["IMAGES", "nowhere"]),
@@ -86,3 +86,83 @@ def test_a_folder_of_damaged_images_writes_nothing(project_root):
 def test_a_model_is_needed(project_root):
     result = pipeline(project_root, "predict", "--images", "data/tiny", "--labels", LABELS)
     failed(result, "MODEL=name. Known: vit, vit2.")
+
+
+class TestParquet:
+    @pytest.fixture(autouse=True)
+    def _installed(self):
+        pytest.importorskip("pyarrow")
+
+    def test_parts_hold_what_the_other_forms_do(self, project_root):
+        from pyarrow import parquet
+
+        lines = [json.loads(line) for line in run(project_root, "out.jsonl").read_text().splitlines()]
+        folder = run(project_root, "out.parquet", shard_rows=10)
+        assert sorted(path.name for path in folder.iterdir()) == [
+            f"part-{start:010d}-{stop:010d}.parquet" for start, stop in ((0, 10), (10, 20), (20, IMAGES))
+        ]
+        found = parquet.read_table(folder).to_pylist()
+        assert [one["id"] for one in found] == [line["image"] for line in lines]
+        for one, line in zip(found, lines, strict=True):
+            assert one["labels"] == [label["label"] for label in line["labels"]]
+            assert one["scores"] == pytest.approx([label["score"] for label in line["labels"]], rel=1e-3)
+
+    def test_a_stopped_run_is_gone_on_with(self, project_root, capsys):
+        folder = run(project_root, "out.parquet", shard_rows=10)
+        kept = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        content = {path: path.read_bytes() for path in kept}
+        capsys.readouterr()
+        lost = sorted(kept)[1]
+        lost.unlink()
+        run(project_root, "out.parquet", shard_rows=10)
+        assert f"{IMAGES - 10} images are there, 10 are to do" in capsys.readouterr().out
+        assert {path: path.read_bytes() for path in folder.iterdir()} == content
+        assert all(path.stat().st_mtime_ns == kept[path] for path in kept if path != lost)
+        with refused(Exists, "out.parquet"):
+            run(project_root, "out.parquet", shard_rows=10)
+
+    def test_two_questions_are_not_mixed(self, project_root):
+        folder = run(project_root, "out.parquet", shard_rows=10)
+        sorted(folder.iterdir())[0].unlink()
+        with refused(Exists, "part-0000000010-0000000020.parquet"):
+            run(project_root, "out.parquet", labels="x,y", shard_rows=10)
+        (folder / "mine.txt").write_text("")
+        with refused(Exists, "mine.txt"):
+            run(project_root, "out.parquet", shard_rows=10)
+
+    def test_another_size_of_parts_fills_what_is_missing(self, project_root):
+        from pyarrow import parquet
+
+        whole = parquet.read_table(run(project_root, "whole.parquet"))
+        folder = run(project_root, "out.parquet", shard_rows=10)
+        sorted(folder.iterdir())[1].unlink()
+        run(project_root, "out.parquet", shard_rows=4)
+        assert parquet.read_table(folder)["id"].to_pylist() == whole["id"].to_pylist()
+        assert parquet.read_table(folder)["labels"] == whole["labels"]
+
+    def test_damaged_images_are_named_also_by_the_run_that_finishes(self, project_root):
+        (project_root / "data" / "tiny" / "4.jpg").write_bytes(b"damaged")
+        with refused(Damaged, "4.jpg", f"1 of {IMAGES}"):
+            run(project_root, "out.parquet", shard_rows=10)
+        sorted((project_root / "out.parquet").iterdir())[2].unlink()
+        with refused(Damaged, "4.jpg", f"1 of {IMAGES}"):
+            run(project_root, "out.parquet", shard_rows=10)
+
+    def test_features_are_exported_as_lists_of_one_size(self, project_root, command):
+        import pyarrow
+        from pyarrow import parquet
+
+        from pipeline.chain import features
+
+        result = command(project_root, "export", "COMPETITION=tiny", "MODEL=vit", "DTYPE=fp32", "OUT=f.parquet")
+        assert result.returncode == 0, result.stderr
+        found = parquet.read_table(project_root / "f.parquet")
+        task = fresh(project_root)
+        seen, new = features.of_member(task, task.project.member("vit"))
+        assert new == 0 and found["id"].to_pylist() == list(task.images.ids)
+        vectors = seen.rows("features", 0, IMAGES).float()
+        assert found.schema.field("features").type == pyarrow.list_(pyarrow.float32(), vectors.shape[1])
+        assert found["features"].to_pylist() == vectors.tolist()
+        failed(
+            command(project_root, "export", "COMPETITION=tiny", "MODEL=vit", "DTYPE=fp32", "OUT=f.parquet"), "f.parquet"
+        )
