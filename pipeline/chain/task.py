@@ -242,15 +242,15 @@ class CompetitionTask(Task):
     def source(self) -> str:
         """DATA, what the recipe says, or, where nothing is there, what was used last."""
         own = self.data or self.recipe.images
-        if self.data or self._is_there(own):
+        if self.data or self.is_there(own):
             return own
-        last = next((one for one in reversed(self.known_sources() or []) if self._is_there(one)), None)
+        last = next((one for one in reversed(self.known_sources() or []) if self.is_there(one)), None)
         if last is None:
             return own
         self.say_once("images", self.name, f"{own} is not there; {last} is used, where they were found last")
         return last
 
-    def _is_there(self, source: str) -> bool:
+    def is_there(self, source: str) -> bool:
         return list_folder(str(self.project.root / source)).is_dir()
 
     @cached_property

@@ -2,10 +2,12 @@
 
 A torch file has a CRC-32 of every record, which torch never compares; a hub states the SHA-256 of a file. A file is
 read once for that: what was found is remembered by its size and times in cache/intact.json. A local .safetensors has
-no checksum; what an interrupted download leaves in it is zeros, which are looked for.
+no checksum; what an interrupted download leaves in it is zeros, which are looked for: at its end, and as holes.
 """
 
 import hashlib
+import itertools
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +28,9 @@ CHUNK = 1 << 20  # bytes
 MEMO = "intact.json"  # below cache/
 TAIL = 64  # zeros in a row at the end of a file: no training leaves that many
 SAMPLED = 256  # values of a matrix that are looked at before all of it is
-
+HOLE = 4096  # bytes of zeros in a row that are taken for damage, unless they are whole rows of a matrix
+PART = 16  # zeros of a row that is not all zeros beside those that are: so many are chance, or a dead 3 x 3 filter
+POSITIONS = re.compile("pos")  # tables of sines begin with zeros
 
 # what this process looked at, for a report: {file: what it was compared with}
 compared: dict[Path, str] = {}
@@ -99,6 +103,20 @@ class Watch:
             )
         if tensor.ndim > 1 and "zeros" not in self._allow and _is_zero(tensor):
             raise Damaged(f"{name} holds nothing but zeros: the file is damaged, fetch it again (or 'allow: [zeros]')")
+        if tensor.ndim > 1 and "zeros" not in self._allow and self._unsummed and not POSITIONS.search(name):
+            hole = _hole(tensor)
+            if hole:
+                raise Damaged(
+                    f"{name} has {hole:,} zeros in a row: the file is damaged, fetch it again (or 'allow: [zeros]')"
+                )
+
+    @property
+    def _unsummed(self) -> bool:
+        """Whether a local file of the checkpoint was compared with nothing."""
+        own = self.wanted.path
+        return own is not None and any(
+            kind == "nothing" and (path == own or own in path.parents) for path, kind in compared.items()
+        )
 
 
 def forget(root: Path) -> None:
@@ -112,6 +130,33 @@ def _is_zero(tensor: Tensor) -> bool:
     flat = tensor.reshape(-1)
     step = max(1, len(flat) // SAMPLED)
     return len(flat) > 1 and not _any(flat[::step].contiguous()) and not _any(flat)
+
+
+def _hole(tensor: Tensor) -> int:
+    """How many zeros lie in a row where trained weights have none; 0 where nothing is odd.
+
+    Whole rows may be zero: of tokens that never occur, of channels that died. What was lost in a file ends anywhere.
+    """
+    flat, block = tensor.reshape(-1), HOLE // 4 // tensor.itemsize
+    row = len(flat) // next((size for size in tensor.shape if size > 1), 1)
+    blocks = flat[: len(flat) // block * block].view(-1, block)
+    near = (blocks[:, 0] == 0).nonzero().flatten()
+    empty = near[~blocks[near].any(dim=1)].tolist()
+    for _, group in itertools.groupby(enumerate(empty), lambda pair: pair[1] - pair[0]):
+        at = [number for _, number in group]
+        start, end = at[0] * block, (at[-1] + 1) * block
+        start -= _zeros(flat[max(0, start - block) : start].flip(0))
+        end += _zeros(flat[end : end + block])
+        parts = -start % row, end % row
+        if (end - start) * tensor.itemsize >= HOLE and max(parts) > min(PART, row // 4):
+            return end - start
+    return 0
+
+
+def _zeros(values: Tensor) -> int:
+    """How many of them are zero before the first that is not."""
+    other = values.nonzero()
+    return int(other[0]) if len(other) else len(values)
 
 
 def _any(tensor: Tensor) -> bool:

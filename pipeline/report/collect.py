@@ -33,7 +33,7 @@ MOST_PROMPTS = 2000  # of which each is left out in turn
 
 def of_submission(task: CompetitionTask, number: int | None) -> Result:
     """Submission `number`, or the newest; its labels are those of the CSV, whatever the recipes are now."""
-    known = labels_of(task, number)
+    task, known = labels_of(task, number)
     of_these_images = known.made.get("images", {}).get("digest") == task.images_digest()
     final = past.last_stage(task, known.stem.partition("-")[2], known.made) if of_these_images else None
     gone = (
@@ -43,17 +43,18 @@ def of_submission(task: CompetitionTask, number: int | None) -> Result:
     return behind.added(task, known, final, features=True) if final else replace(known, notes=(gone,))
 
 
-def labels_of(task: CompetitionTask, number: int | None) -> Result:
-    """Submission `number`, or the newest, with what its files alone say: nothing is computed."""
+def labels_of(task: CompetitionTask, number: int | None) -> tuple[CompetitionTask, Result]:
+    """Submission `number`, or the newest, with what its files alone say, and the task with the images it is of."""
     ledger = CsvFormat(task).ledger
     files = ledger.files()
     if not files:
         raise NotFound(f"no submissions in {ledger.folder} yet: make submit, or give ENSEMBLE=name")
     path = ledger.path(number) if number else files[-1]
     number = number_of(path)
+    task = past.with_its_images(task, number)
     line = next((line for line in ledger.log() if int(line["number"]) == number), {})
     labels, when = read_labels(task, path), f", {line['time'][:16].replace('T', ' ')} UTC" if line.get("time") else ""
-    return replace(
+    known = replace(
         _known(task, labels, number),
         title=f"Submission {number:03d} \u00b7 {path.stem.partition('-')[2]}",
         subtitle=f"Competition {task.name}, {len(labels):,} images{when}",
@@ -61,6 +62,7 @@ def labels_of(task: CompetitionTask, number: int | None) -> Result:
         made=ledger.made(number),
         board={key: line[key] for key in ("public", "private", "flipped_previous") if line.get(key, "") != ""},
     )
+    return task, known
 
 
 def read_labels(task: CompetitionTask, path: Path) -> np.ndarray:

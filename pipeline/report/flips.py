@@ -23,7 +23,7 @@ MOST = 240  # pictures of a change
 
 def write(task: CompetitionTask, before: int, after: int) -> Path:
     """Write reports/<competition>/diff-<before>-<after>.html and .csv: all images whose label is another."""
-    result = collect.labels_of(task, after)
+    task, result = collect.labels_of(task, after)
     change = collect.change_from(task, before, result.labels)
     target = task.reports / f"diff-{before:03d}-{after:03d}.html"
     values, ids = CsvFormat(task).labels, CsvFormat(task).ids

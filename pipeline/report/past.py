@@ -2,15 +2,39 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 from ..chain import threshold
+from ..chain.csv_format import CsvFormat
 from ..chain.stage import made as made_stage
-from ..chain.task import Task
+from ..chain.task import CompetitionTask, Task
 from ..core import artefacts
 from ..core.artefacts import Artefact
-from ..core.errors import UserError
+from ..core.errors import Changed, NotFound, UserError
 from ..recipes import Ensemble
 from ..recipes.member import Member
+
+
+def with_its_images(task: CompetitionTask, number: int) -> CompetitionTask:
+    """The task with the images that submission `number` was made from; as it is where DATA says which are meant.
+
+    UserError where they are gone or others by now: pictures would be shown under labels that are not theirs.
+    """
+    made = CsvFormat(task).ledger.made(number)
+    source, digest = made.get("data"), made.get("images", {}).get("digest")
+    if task.data or not source or not digest:
+        return task
+    fix = "put them back, or give the DATA= to look at all the same"
+    if source != task.source:
+        if not task.is_there(source):
+            if task.is_there(task.source) and task.images_digest() == digest:
+                return task  # they were moved, and the recipe says where to
+            raise NotFound(f"submission {number} was made from the images in {source}, which is not there; {fix}")
+        task.say_once("images", task.name, f"those of {source}, which submission {number} was made from")
+        task = replace(task, data=source)
+    if task.images_digest() != digest:
+        raise Changed(f"{source}: other images than those that submission {number} was made from; {fix}")
+    return task
 
 
 def recipe_of(task: Task, made: dict, where: str) -> Ensemble:

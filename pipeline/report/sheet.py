@@ -10,6 +10,7 @@ from ..chain.task import CompetitionTask
 from ..core.console import say
 from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, decode
+from . import past
 
 PER_CLASS = 12
 TILE = 96  # pixels
@@ -23,9 +24,10 @@ def draw(task: CompetitionTask, number: int | None) -> Path:
 
     Of submission `number`, or the newest.
     """
-    form = CsvFormat(task)
-    submissions = form.ledger
+    submissions = CsvFormat(task).ledger
     number = number or submissions.newest()
+    task = past.with_its_images(task, number)
+    form = CsvFormat(task)
     predicted = submissions.read(submissions.path(number))
     rows = []
     for value, class_name in zip(form.labels, task.class_names, strict=True):

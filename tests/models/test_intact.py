@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline import models
 from pipeline.core.errors import Damaged, Mismatch
-from pipeline.models import hub
+from pipeline.models import _intact, hub
 from pipeline.recipes import ModelEntry
 
 from ..conftest import refused
@@ -71,6 +71,43 @@ def test_a_preallocated_download_that_was_interrupted(folder, missing):
     file.write_bytes(zeroed(content, 1 - missing, missing))
     with refused(Damaged, FILE, "zeros", "fetch it"):
         features(folder)
+
+
+@pytest.mark.parametrize("start", [0.1, 0.3, 0.6, 0.9])
+def test_zeros_in_the_middle_of_a_local_file(folder, start):
+    """As a download in several parts leaves them, of which one was lost: wherever they are."""
+    file = folder / FILE
+    file.write_bytes(zeroed(file.read_bytes(), start, 0.005))
+    with refused(Damaged, "models.yaml: m:", "zeros in a row", "allow: [zeros]") as e:
+        for tower in ("image", "text"):
+            models.load("m", entry(folder), folder.parent, tower, CPU, "fp32")
+    assert "\n" not in str(e.value)
+    for tower in ("image", "text"):
+        models.load("m", entry(folder, allow=["zeros"]), folder.parent, tower, CPU, "fp32")
+
+
+def test_what_trained_weights_have_of_zeros_is_no_damage(folder):
+    """Tokens that never occur, channels that died, and the first row of a table of sines."""
+    state = load_file(folder / FILE)
+    state["token_embedding.weight"][1000:1500] = 0
+    state["positional_embedding"][:3] = 0
+    torch.nn.init.zeros_(state["visual.transformer.resblocks.0.mlp.c_fc.weight"][3:40])
+    save_file(state, folder / FILE)
+    for tower in ("image", "text"):
+        models.load("m", entry(folder), folder.parent, tower, CPU, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "seen"),
+    [(0, 4000, True), (5, 4000, True), (0, 1024, True), (96, 40 * 96, False), (7, 1000, False)],
+)
+def test_how_many_zeros_in_a_row_are_too_many(start, count, seen):
+    """1,024 of four bytes, unless they are whole rows of 96."""
+    weight = torch.rand(200, 96) + 1
+    weight.view(-1)[start : start + count] = 0
+    assert _intact._hole(weight) == (count if seen else 0)
+    narrow = weight.half()
+    assert bool(_intact._hole(narrow)) == (seen and count >= 2048)
 
 
 def test_biases_of_zero_at_the_end_are_no_damage(folder):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pipeline.chain.main_job import submit
-from pipeline.core.errors import Mismatch, NotFound, UserError
+from pipeline.core.errors import Changed, Mismatch, NotFound, UserError
 from pipeline.core.tables import csv_text
 from pipeline.images.listing import list_images
-from pipeline.report import collect, page, sections, submission
+from pipeline.report import collect, flips, page, sections, sheet, submission
 from pipeline.report.result import Member, Result
 from pipeline.report.sections.features import LEAST, embedded
 from pipeline.report.sections.labels import DENSE
@@ -148,6 +148,40 @@ class TestSubmission:
         after = collect.of_submission(fresh(project_root), 1)
         assert (after.shares == before.shares).all()
         assert len(after.spaces) == 2
+
+    def test_an_older_one_is_shown_with_the_images_it_was_made_from(self, project_root, capsys):
+        write_images(project_root / "other", IMAGES, seed=7)
+        submit(fresh(project_root, data="other"), "both")
+        submit(fresh(project_root), "one")
+        capsys.readouterr()
+        first = collect.of_submission(fresh(project_root), 1)
+        said = capsys.readouterr().out
+        assert "other, which submission 1 was made from" in said and first.notes == ()
+        theirs = list_images(str(project_root / "other"), "x").open(3, 64).image
+        assert np.array_equal(np.asarray(first.open_image(3, 64)), np.asarray(theirs))
+        sheet.draw(fresh(project_root), 1)
+        flips.write(fresh(project_root), 2, 1)
+        said = capsys.readouterr().out
+        assert said.count("other, which submission 1 was made from") == 2
+        collect.of_submission(fresh(project_root), 2)
+        assert "made from" not in capsys.readouterr().out, "of the recipe's own images nothing is said"
+
+    def test_images_that_are_gone_or_others_are_refused(self, project_root):
+        write_images(project_root / "other", IMAGES, seed=7)
+        submit(fresh(project_root, data="other"), "both")
+        (project_root / "other").rename(project_root / "away")
+        for show in (collect.of_submission, sheet.draw):
+            with refused(NotFound, "submission 1", "other", "DATA="):
+                show(fresh(project_root), 1)
+        collect.of_submission(fresh(project_root, data="away"), 1)
+        write_images(project_root / "other", IMAGES, seed=8)
+        for show in (collect.of_submission, sheet.draw):
+            with refused(Changed, "other", "submission 1", "DATA="):
+                show(fresh(project_root), 1)
+        assert "no longer in the cache" in collect.of_submission(fresh(project_root, data="other"), 1).notes[0]
+        shutil.rmtree(project_root / "other")
+        competition(project_root, images="away")
+        assert collect.of_submission(fresh(project_root), 1).notes == (), "they were moved, and the recipe says where"
 
     def test_class_means_have_no_prompt_columns(self, project_root):
         members = {"vit": 0.5, "vit2@tiny-sharp": 0.5}
