@@ -6,7 +6,7 @@ from ..core.console import say
 from ..core.files import atomic_file
 from ..core.tables import csv_text
 from . import classes
-from .csv_format import CsvFormat
+from .csv_format import CsvFormat, as_shares, best_few
 from .task import CompetitionTask
 
 
@@ -19,17 +19,16 @@ def write(task: CompetitionTask, number: int, name: str) -> list[Path]:
     if not (also.probabilities or also.top):
         return []
     form, refined = CsvFormat(task), classes.decide(task, name).refined
-    shares = refined / refined.sum(dim=1, keepdim=True).clamp_min(1e-12)
     row_of, labels = {value: row for row, value in enumerate(form.ids)}, form.labels
-    order, written = [row_of[value] for value in form.order], []
+    asked = {}
     if also.probabilities:
-        header = [form.columns[0], *labels]
-        rows = [[form.ids[row], *(f"{share:.6g}" for share in shares[row].tolist())] for row in order]
-        written.append(_saved(task, number, "probabilities", csv_text(header, rows)))
+        asked["probabilities"] = labels, as_shares(refined)
     if also.top:
-        best = shares.sort(dim=1, descending=True, stable=True).indices[:, : also.top].tolist()
-        rows = [[form.ids[row], " ".join(labels[label] for label in best[row])] for row in order]
-        written.append(_saved(task, number, f"top{also.top}", csv_text(list(form.columns), rows)))
+        asked[f"top{also.top}"] = [form.columns[1]], best_few(refined, labels, also.top)
+    written = []
+    for what, (columns, cells) in asked.items():
+        text = csv_text([form.columns[0], *columns], [[i, *cells[row_of[i]]] for i in form.order])
+        written.append(_saved(task, number, what, text))
     say("submit", name, f"also {', '.join(map(str, written))}")
     return written
 

@@ -5,13 +5,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.console import warn
 from ..core.errors import Damaged, Mismatch, UserError, did_you_mean
 from ..core.tables import csv_text, parse_csv, read_csv
 from ..recipes import unsafe
-from .ledger import Ledger, formulas, predictions, read_predictions
+from .ledger import Ledger, formulas
+from .predicted import Predicted
 from .task import CompetitionTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ID_OF = {
     "position": lambda position, _: str(position),
@@ -32,10 +37,41 @@ class CsvFormat:
         """Names of the id and the label column."""
         return self.task.recipe.id_column, self.task.recipe.label_column
 
+    @cached_property
+    def header(self) -> list[str]:
+        """The columns of the file; those of probabilities are called after their classes."""
+        return [name for column in self.task.recipe.columns for name in self._called(column)]
+
+    def _called(self, column: str) -> list[str]:
+        if self.task.recipe.columns[column] != "probability":
+            return [column]
+        names = enumerate(self.task.class_names)
+        return [column.replace("{label}", str(label)).replace("{class_name}", name) for label, name in names]
+
+    @cached_property
+    def predicted(self) -> Predicted:
+        """How predictions are read; UserError where the classes do not fit the way they are to be written."""
+        recipe, (column, label), where = self.task.recipe, self.columns, self.task.where
+        if recipe.gives_probabilities:
+            columns = self._called(label)
+            if len({column, *columns}) <= len(columns):
+                raise Mismatch(f"{where}: columns: {label!r} gives two columns one name, among {columns[:3]}")
+            return Predicted(column, classes=dict(zip(columns, self.labels, strict=True)))
+        if recipe.top and recipe.top > len(self.labels):
+            raise Mismatch(f"{where}: top: {recipe.top} of {len(self.labels)} classes")
+        spaced = [value for value in self.labels if " " in value]
+        if recipe.top and spaced:
+            raise Mismatch(
+                f"{where}: top: labels are separated by spaces, and {spaced[0]!r} has one; write '{label}: label' in "
+                "columns, or the class names with '_'"
+            )
+        return Predicted(column, label, top=recipe.top)
+
     @property
     def ledger(self) -> Ledger:
         """The competition's submissions."""
-        return Ledger(self.task.project.root / "submissions" / self.task.name, self.columns)
+        folder = self.task.project.root / "submissions" / self.task.name
+        return Ledger(folder, self.predicted, self.task.recipe.lower_is_better)
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -56,10 +92,10 @@ class CsvFormat:
 
     @property
     def labels(self) -> list[str]:
-        """What the label column holds for each class, in label order."""
+        """What stands for each class, in label order."""
         recipe, names = self.task.recipe, self.task.class_names
-        by_name = recipe.columns[recipe.label_column] == "class_name"
-        return list(names) if by_name else [str(label) for label in range(len(names))]
+        by_number = recipe.columns[recipe.label_column] == "label"
+        return [str(label) for label in range(len(names))] if by_number else list(names)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -72,9 +108,9 @@ class CsvFormat:
             return self.ids
         path = self.task.project.root / recipe.sample_submission
         header, rows = read_csv(path)
-        if header != list(recipe.columns):
-            raise Mismatch(f"{where}: columns are {','.join(recipe.columns)}, but {path} has {','.join(header)}")
-        order = tuple(predictions(header, rows, self.columns, str(path)))
+        if header != self.header:
+            raise Mismatch(f"{where}: columns are {','.join(self.header)}, but {path} has {','.join(header)}")
+        order = self.predicted.ids(header, rows, str(path))
         if set(order) != set(self.ids):
             absent, extra = sorted(set(order) - set(self.ids))[:3], sorted(set(self.ids) - set(order))[:3]
             raise Mismatch(
@@ -83,27 +119,37 @@ class CsvFormat:
             )
         return order
 
-    def text(self, labels: Sequence[int]) -> str:
-        """The submission, one row per image; `labels` are in natural order of the images."""
-        label_of, values = dict(zip(self.ids, labels, strict=True)), self.labels
-        header = list(self.task.recipe.columns)
-        is_id = [column == self.columns[0] for column in header]
-        return csv_text(header, [[i if here else values[label_of[i]] for here in is_id] for i in self.order])
+    def text(self, labels: Sequence[int], shares_NC: "Tensor | None" = None) -> str:
+        """The submission, one row per image, of what is in natural order of the images.
 
-    def check(self, text: str) -> None:
-        """Read a submission's text as the competition would; UserError for the first thing that is not right."""
+        `shares_NC` are needed where the competition asks for more than labels.
+        """
+        recipe, row_of = self.task.recipe, {value: row for row, value in enumerate(self.ids)}
+        cells = [[self.labels[label]] for label in labels]
+        if recipe.gives_probabilities:
+            cells = as_shares(shares_NC)
+        elif recipe.top:
+            cells = best_few(shares_NC, self.labels, recipe.top)
+        ids = [column == self.columns[0] for column in recipe.columns]
+        rows = ([cell for is_id in ids for cell in ([i] if is_id else cells[row_of[i]])] for i in self.order)
+        return csv_text(self.header, rows)
+
+    def check(self, text: str, decided: Sequence[int] | None = None) -> None:
+        """Read a submission's text as the competition would; UserError for the first thing that is not right.
+
+        `decided` are the labels that it must give, in natural order of the images.
+        """
         header, rows = parse_csv(text, "submission")
         if text != csv_text(header, rows):
             raise Damaged("submission: blank lines, line ends or quotes that a plain CSV does not have")
-        if header != list(self.task.recipe.columns):
-            raise Mismatch(f"submission: header is {header}, must be {list(self.task.recipe.columns)}")
-        values = predictions(header, rows, self.columns, "submission")
-        if tuple(values) != self.order:
+        if header != self.header:
+            raise Mismatch(f"submission: header is {header}, must be {self.header}")
+        if self.predicted.ids(header, rows, "submission") != self.order:
             raise Mismatch("submission: the ids are not those of the images, in their order")
-        known = set(self.labels)
-        wrong = {i: value for i, value in values.items() if value not in known}
-        if wrong:
-            raise Mismatch(f"submission: labels that are no class: {dict(list(wrong.items())[:3])}")
+        self.predicted.check(header, rows, self.labels, "submission")
+        values = self.predicted.labels(header, rows, "submission")
+        if decided is not None and [values[i] for i in self.ids] != [self.labels[label] for label in decided]:
+            raise Mismatch("submission: its labels are not those that were decided; please report this")
 
     @cached_property
     def solution(self) -> list[int] | None:
@@ -111,7 +157,7 @@ class CsvFormat:
         if not self.task.recipe.solution:
             return None
         path = self.task.project.root / self.task.recipe.solution
-        values = read_predictions(path, self.columns)
+        values = self.predicted.read(path)
         labels = {value: label for label, value in enumerate(self.labels)}
         absent = [i for i in self.ids if i not in values]
         if absent:
@@ -127,6 +173,22 @@ class CsvFormat:
                 f"{dict(list(unknown.items())[:3])}.{known}"
             )
         return [labels[values[i]] for i in self.ids]
+
+
+def as_shares(values_NC: "Tensor | None") -> list[list[str]]:
+    """A cell for each class: rows that sum to 1, with so many digits that the order of the classes is kept."""
+    assert values_NC is not None
+    values_NC = values_NC.double()
+    total_N = values_NC.sum(dim=1, keepdim=True)
+    shares_NC = values_NC.div(total_N).where(total_N > 0, 1 / values_NC.shape[1])
+    return [[f"{share:.9g}" for share in row] for row in shares_NC.tolist()]
+
+
+def best_few(values_NC: "Tensor | None", labels: Sequence[str], count: int) -> list[list[str]]:
+    """A cell for each row: the `count` labels of the largest values, the best first."""
+    assert values_NC is not None
+    best_NK = values_NC.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return [[" ".join(labels[label] for label in row)] for row in best_NK.tolist()]
 
 
 def warn_of_formulas(values: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from ..core.errors import Damaged, NotFound, UserError
 from ..core.files import atomic_file, lock
 from ..core.tables import csv_text, read_csv
+from .predicted import Predicted
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet program takes for the beginning of a formula
 FIRST_COLUMNS = ("number", "time", "recipe", "digest", "flipped_previous", "flipped_best", "public", "private")
@@ -40,23 +41,6 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def predictions(header: list[str], rows: list[list[str]], columns: tuple[str, str], where: str) -> dict[str, str]:
-    """{id: value} of the (id, label) columns; UserError names a missing column or a repeated id."""
-    for name in columns:
-        if name not in header:
-            raise NotFound(f"{where}: no column {name!r}; it has {', '.join(header)}")
-    at_id, at_label = (header.index(name) for name in columns)
-    values = {row[at_id]: row[at_label] for row in rows}
-    if len(values) != len(rows):
-        raise Damaged(f"{where}: ids in {columns[0]!r} are not unique")
-    return values
-
-
-def read_predictions(path: Path, columns: tuple[str, str]) -> dict[str, str]:
-    """{id: value} of a submission, sample submission or solution file."""
-    return predictions(*read_csv(path), columns, str(path))
 
 
 def _is_score(text: str) -> bool:
@@ -119,10 +103,11 @@ def as_text(flipped: int | None) -> str:
 
 @dataclass(frozen=True)
 class Ledger:
-    """One competition's folder; `columns` are the names of its id and label columns."""
+    """One competition's folder, and how its submissions hold their predictions."""
 
     folder: Path
-    columns: tuple[str, str]
+    predicted: Predicted
+    lower_is_better: bool = False
 
     def locked(self) -> AbstractContextManager:
         """Hold while numbering or rewriting the log: two runs never take one number or lose a line."""
@@ -223,8 +208,8 @@ class Ledger:
         return before, after
 
     def read(self, path: Path) -> dict[str, str]:
-        """{id: predicted value} of a submission."""
-        return read_predictions(path, self.columns)
+        """{id: label} of a submission."""
+        return self.predicted.read(path)
 
     def flipped(self, path: Path | None, values: dict[str, str]) -> int | None:
         """Rows of `values` that another submission has otherwise; None when there is none to compare with.
@@ -245,9 +230,9 @@ class Ledger:
         return made if isinstance(made, dict) else {}
 
     def best(self) -> dict[str, str] | None:
-        """The log line with the highest public score."""
-        scored = [line for line in self.log() if line["public"]]
-        return max(scored, key=lambda line: float(line["public"]), default=None)
+        """The log line with the best public score."""
+        scored, sign = [line for line in self.log() if line["public"]], -1 if self.lower_is_better else 1
+        return max(scored, key=lambda line: sign * float(line["public"]), default=None)
 
     def same_as(self, text: str) -> Path | None:
         """The submission with this very content."""

@@ -16,7 +16,7 @@ from . import classes, ensemble, features, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
 from .ledger import number_of
 from .stage import Stage
-from .suspicions import histogram, say_what_is_left_out, warn_of_odd_histogram, warn_of_ties
+from .suspicions import histogram, say_what_is_left_out, warn_of_odd_histogram, warn_of_ties, warn_of_zeros
 from .task import CompetitionTask, Task
 
 FEW_CLASSES = 20  # whose counts are said in one line
@@ -43,13 +43,15 @@ def submit(task: CompetitionTask, name: str) -> Path:
         raise Damaged(
             f"{task.project.ensemble_path(name)}: refine: class probabilities are not finite; nothing is written"
         )
-    text, counts = form.text(decision.labels), histogram(task, decision.labels)
-    form.check(text)
+    text, counts = form.text(decision.labels, decision.refined), histogram(task, decision.labels)
+    form.check(text, decision.labels)
     if len(counts) <= FEW_CLASSES:
         say("submit", name, ", ".join(f"{class_name} {count}" for class_name, count in counts.items()))
     warn_of_odd_histogram(counts)
     warn_of_ties(decision.refined[classes.with_picture(task, task.project.ensemble(name))])  # the others are told of
-    warn_of_formulas([*form.task.recipe.columns, *form.labels, *form.order])
+    if task.recipe.gives_probabilities:
+        warn_of_zeros(decision.refined)
+    warn_of_formulas([*form.header, *form.labels, *form.order])
     path = _written(form, name, text, decision, counts)
     if form.solution:
         accuracy = metrics.accuracy(decision.labels, form.solution)

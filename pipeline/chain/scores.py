@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from ..core.errors import Mismatch, UserError
 from ..core.tables import table
 from ..maths import metrics
 from .csv_format import CsvFormat
-from .ledger import Ledger, as_text, number_of, read_predictions, upload_state
+from .ledger import Ledger, as_text, number_of, upload_state
 from .task import CompetitionTask
 
 RECIPE = 16  # characters of a recipe's name in the log
+OTHERWISE = "the board does not score the share of right labels, so what it can see of a flip is not known"
 IDS = 32  # characters of the images' ids in a line
 
 
@@ -77,7 +79,7 @@ def _accuracies(task: CompetitionTask, files: dict[int, Path]) -> dict[int, str]
     if not task.recipe.solution:
         return {}
     form, found = CsvFormat(task), {}
-    truth = read_predictions(task.project.root / task.recipe.solution, form.columns)
+    truth = form.predicted.read(task.project.root / task.recipe.solution)
     for number, path in files.items():
         with contextlib.suppress(UserError):
             said = form.ledger.read(path)
@@ -96,13 +98,16 @@ def remark(task: CompetitionTask, number: int, text: str) -> None:
 
 
 def record(task: CompetitionTask, number: int, public: float | None, private: float | None) -> None:
-    """Record leaderboard scores (shares of right answers, 0 to 1) of a submission."""
+    """Record leaderboard scores of a submission: from 0 to 1, or above where lower ones are better."""
     given = {"public": public, "private": private}
     if public is None and private is None:
         raise UserError("give PUBLIC= or PRIVATE=, e.g. make score N=12 PUBLIC=0.92024")
     for name, value in given.items():
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{name.upper()}={value}: a score is a share between 0 and 1")
+        if value is not None and not 0 <= value <= (sys.float_info.max if task.recipe.lower_is_better else 1):
+            raise UserError(
+                f"{name.upper()}={value}: a score is a share between 0 and 1 (with 'lower_is_better: true' in "
+                f"{task.where} any that is not negative)"
+            )
     submissions = CsvFormat(task).ledger
     with submissions.locked():
         submissions.path(number)
@@ -151,8 +156,15 @@ def public_board(task: CompetitionTask, images: int) -> tuple[int, str]:
     return board, f"On {board} public images{stated}"
 
 
-def board_sees(flipped: int, images: int, board: int) -> str:
+def board_of(task: CompetitionTask, images: int) -> int | None:
+    """How many of the `images` the public board scores; None where its score is not the share of right labels."""
+    return (task.recipe.public_board or images) if task.recipe.scores_labels else None
+
+
+def board_sees(flipped: int, images: int, board: int | None) -> str:
     """What a board of `board` images sees of a change of `flipped` labels of all `images`, in words."""
+    if board is None:
+        return f"{flipped:,} labels differ; {OTHERWISE}"
     if not flipped:
         return "no label differs, the board would show the same"
     share = metrics.share_to_see(flipped, images, board)
@@ -174,10 +186,13 @@ def noise_in_words(noise: float, board: int) -> str:
 def _on_the_board(
     task: CompetitionTask, submissions: Ledger, numbers: tuple[int, int], flipped: int, images: int
 ) -> str:
-    board, seen = public_board(task, images)
-    noise = metrics.difference_noise(flipped, images, board)
     lines = {int(line["number"]): line for line in submissions.log()}
     scores = [float(lines[n]["public"]) for n in numbers if n in lines and lines[n]["public"]]
+    if not task.recipe.scores_labels:
+        change = f"The score went {scores[1] - scores[0]:+.5f}. " if scores[1:] else ""
+        return f"{change}{OTHERWISE.capitalize()}."
+    board, seen = public_board(task, images)
+    noise = metrics.difference_noise(flipped, images, board)
     if len(scores) < len(numbers):
         return f"{seen} {noise_in_words(noise, board)}. Record scores with: make score N=.. PUBLIC=.."
     change = scores[1] - scores[0]

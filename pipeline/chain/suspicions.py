@@ -68,3 +68,13 @@ def warn_of_ties(class_probs_NC: Tensor) -> None:
         )
     if tied:
         warn(f"{tied} of {len(best_N)} images have two classes of equal probability, and get the first of them")
+
+
+def warn_of_zeros(class_probs_NC: Tensor) -> None:
+    """A warning of probabilities that are nothing at all, where they are what is submitted."""
+    rows = int((class_probs_NC <= 0).any(dim=1).sum())
+    if rows:
+        warn(
+            f"{rows} of {len(class_probs_NC)} images have a class of probability 0, which log loss punishes most where "
+            "it is wrong; 'threshold: 0' in the ensemble keeps what is small"
+        )

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
@@ -31,8 +32,8 @@ COMPETITION = """\
 images: {images}
 classes: {classes}   # the order is the label
 ensemble: {name}
-columns: {columns}   # CSV columns: position | stem | file_name | path, and label | class_name
-{sample}
+columns: {columns}   # CSV columns: position | stem | file_name | path, and label | class_name | probability
+{top}{sample}
 # public_board: 4050   # images that the public leaderboard scores
 rules:
   test_set: false   # true: statistics of the unlabelled test images may be used
@@ -98,6 +99,7 @@ def write(project: Project, name: str, images: str, classes: str, sample: str | 
     found = list_images(str(project.root / images), "IMAGES")
     warn_of_deeper(found, images)
     columns = _columns(project.root / sample, found.ids, class_names) if sample else COLUMNS
+    top = _top(project.root / sample, columns, class_names) if sample else None
     member, where_from = _first_member(project)
     quoted = {class_name: _quoted(class_name) for class_name in class_names}
     stems = [file_stem(class_name) for class_name in class_names]
@@ -111,6 +113,7 @@ def write(project: Project, name: str, images: str, classes: str, sample: str | 
             classes=listed,
             name=name,
             columns="{" + ", ".join(f"{_quoted(column)}: {value}" for column, value in columns.items()) + "}",
+            top=f"top: {top}   # labels in the label column, the best first\n" if top else "",
             sample=f"sample_submission: {_quoted(sample)}" if sample else NO_SAMPLE.format(name=name),
         ),
         f"ensembles/{name}.yaml": ENSEMBLE.format(member=member),
@@ -177,18 +180,49 @@ def _first_member(project: Project) -> tuple[str, str]:
 def _columns(path: Path, images: Sequence[str], class_names: Sequence[str]) -> dict[str, str]:
     """{column: what it holds} of a sample submission; UserError when its ids are not those of the images."""
     header, rows = read_csv(path)
-    if len(header) != 2:
-        raise Mismatch(f"SAMPLE={path}: {len(header)} columns ({', '.join(header[:5])}); two are known: id and label")
-    first, second = ([row[column] for row in rows] for column in (0, 1))
-    for id_column, ids, values in ((0, first, second), (1, second, first)):
-        for kind in ID_KINDS:
-            if ids and set(ids) == {ID_OF[kind](position, name) for position, name in enumerate(images)}:
-                label = "class_name" if set(values) & set(class_names) else "label"
-                return {column: kind if at == id_column else label for at, column in enumerate(header)}
+    kinds = {
+        kind: {ID_OF[kind](position, name) for position, name in enumerate(images)} if rows else set()
+        for kind in ID_KINDS
+    }
+    for at, column in enumerate(header[:2]):
+        kind = next((kind for kind, ids in kinds.items() if {row[at] for row in rows} == ids), None)
+        if kind and rows:
+            others = [name for name in header if name != column]
+            if len(others) > 1:
+                return {column: kind, _classes_in(others, class_names, path): "probability"}
+            said = {row[1 - at] for row in rows}
+            words = {word for value in said for word in value.split(" ")}
+            label = "class_name" if said & set(class_names) or words <= set(class_names) else "label"
+            return {name: kind if name == column else label for name in header}
     raise Mismatch(
         f"SAMPLE={path}: {len(rows)} rows, first {rows[0] if rows else 'none'}, and {len(images)} images, first "
         f"{images[0]!r}: neither column has their names, stems, paths or positions"
     )
+
+
+def _classes_in(columns: list[str], class_names: Sequence[str], path: Path) -> str:
+    """How columns are called after the classes; UserError where they are not, or in another order."""
+    if columns == list(class_names):
+        return "{class_name}"
+    prefix = os.path.commonprefix(columns)
+    if columns == [f"{prefix}{number}" for number in range(len(class_names))]:
+        return f"{prefix}{{label}}"
+    more = (
+        "the order of CLASSES must be that of the columns" if set(columns) == set(class_names) else "none is a class's"
+    )
+    raise Mismatch(f"SAMPLE={path}: {len(columns)} columns of predictions ({', '.join(columns[:5])}): {more}")
+
+
+def _top(path: Path, columns: dict[str, str], class_names: Sequence[str]) -> int | None:
+    """How many labels its label column holds, where that is more than one."""
+    header, rows = read_csv(path)
+    label = next(column for column, kind in columns.items() if kind not in ID_KINDS)
+    if label not in header:
+        return None
+    known = {*class_names, *map(str, range(len(class_names)))}
+    several = [row[header.index(label)].split(" ") for row in rows]
+    most = max(map(len, several))
+    return most if most > 1 and all(len(said) == most and known.issuperset(said) for said in several) else None
 
 
 def _quoted(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..chain.csv_format import CsvFormat
 from ..chain.ledger import Ledger, content_digest, now, number_of, upload_state
-from ..chain.scores import board_sees
+from ..chain.scores import board_of, board_sees
 from ..chain.task import CompetitionTask
 from ..core.console import progress, say
 from ..core.errors import Damaged, Exists, Forbidden, Mismatch, NotFound, Unavailable, prefixed
@@ -80,7 +80,7 @@ def _say_what_differs(form: CsvFormat, path: Path) -> None:
     for number in sorted({*earlier[-1:], *([int(best["number"])] if best else [])}):
         flips = ledger.flipped(ledger.find(number), said)
         if flips is not None:
-            board = form.task.recipe.public_board or len(said)
+            board = board_of(form.task, len(said))
             which = "the best, " if best and int(best["number"]) == number else ""
             say("upload", path.stem, f"against {which}{number:03d}: {board_sees(flips, len(said), board)}")
 

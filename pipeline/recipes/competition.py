@@ -9,7 +9,7 @@ from .schema import MAX_PIXELS, Location, Names, Recipe, Text, unsafe
 
 BYTE_ORDER_MARK = "\ufeff"
 IdValue = Literal["position", "stem", "file_name", "path"]
-LabelValue = Literal["label", "class_name"]
+LabelValue = Literal["label", "class_name", "probability"]
 ID_VALUES, LABEL_VALUES = get_args(IdValue), get_args(LabelValue)
 
 
@@ -67,7 +67,12 @@ class Competition(Recipe):
     """the recipe that `make submit` uses by default"""
     columns: dict[str, Literal[IdValue, LabelValue]] = {"id": "file_name", "label": "label"}
     """CSV columns in order, and what each holds: `position` (0, 1, ... in natural order), `stem`, `file_name` or
-    `path` (below the folder of the images) for the image; `label` (index) or `class_name` for the prediction"""
+    `path` (below the folder of the images) for the image; `label` (index) or `class_name` for the prediction, or
+    `probability`: then the column is one for each class, called after `{class_name}` or `{label}` in its name"""
+    top: Annotated[int, Field(gt=0)] | None = None
+    """the label column holds so many labels, the best first, separated by spaces"""
+    lower_is_better: bool = False
+    """of the leaderboard's scores, as of log loss"""
     sample_submission: Location | None = None
     """CSV with the ids expected; its order is kept"""
     also: Also = Also()
@@ -100,6 +105,29 @@ class Competition(Recipe):
         if broken:
             raise ValueError(f"control characters in {broken}; a CSV cannot hold them safely")
         return columns
+
+    @model_validator(mode="after")
+    def _probabilities_or_labels(self) -> "Competition":
+        if not self.gives_probabilities:
+            return self
+        if self.top:
+            raise ValueError("top is of labels; with 'probability' in columns there are none")
+        if not any(part in self.label_column for part in ("{class_name}", "{label}")):
+            raise ValueError(
+                f"columns: {self.label_column!r} is a column for each class, so its name needs {{class_name}} or "
+                "{label}, e.g. '{class_name}: probability' in quotes"
+            )
+        return self
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether a submission has a column of probabilities for each class."""
+        return self.columns[self.label_column] == "probability"
+
+    @property
+    def scores_labels(self) -> bool:
+        """Whether the board's score is the share of right labels, so that flips say what it can see."""
+        return not (self.gives_probabilities or self.top or self.lower_is_better)
 
     @property
     def id_column(self) -> str:

@@ -16,6 +16,7 @@ from ..chain import classes, features, provenance, text
 from ..chain.columns import Columns
 from ..chain.csv_format import CsvFormat
 from ..chain.ledger import number_of
+from ..chain.scores import board_of
 from ..chain.stage import made as made
 from ..chain.suspicions import histogram
 from ..chain.task import CompetitionTask, Task
@@ -127,7 +128,7 @@ def change_from(task: CompetitionTask, number: int, labels: np.ndarray) -> Chang
     ledger = CsvFormat(task).ledger
     path = ledger.path(number)
     line = next((line for line in ledger.log() if int(line["number"]) == number), {})
-    board = task.recipe.public_board or len(labels)
+    board = board_of(task, len(labels))
     return Change(number, path.stem.partition("-")[2], line.get("public", ""), read_labels(task, path), labels, board)
 
 

@@ -42,7 +42,11 @@ def cards(result: Result, change: Change) -> list[tuple[str, str, str]]:
     if result.truth is not None:
         better, worse = _judged(result, change, _rows(change))
         made.append((f"{better - worse:+,}", "more right labels", f"{better:,} better, {worse:,} worse"))
-    return [*made, (f"{change.noise:.2%}", "noise of the difference", f"one standard error, board of {change.board:,}")]
+    if change.noise is not None:
+        made.append(
+            (f"{change.noise:.2%}", "noise of the difference", f"one standard error, board of {change.board:,}")
+        )
+    return made
 
 
 def sections(result: Result) -> list[Section]:

@@ -32,14 +32,17 @@ class Member:
 
 @dataclass(frozen=True)
 class Change:
-    """From an earlier submission's labels (N,) to others of the same images; a board of `board` images scores both."""
+    """From an earlier submission's labels (N,) to others of the same images; a board of `board` images scores both.
+
+    None: its score is not the share of right labels.
+    """
 
     number: int
     recipe: str
     public: str
     before: np.ndarray
     after: np.ndarray
-    board: int
+    board: int | None
 
     @property
     def flipped(self) -> int:
@@ -58,9 +61,9 @@ class Change:
         return sorted(made, key=lambda pair: -len(pair[2]))
 
     @property
-    def noise(self) -> float:
-        """Standard error of the score difference if neither is better."""
-        return metrics.difference_noise(self.flipped, self.images, self.board)
+    def noise(self) -> float | None:
+        """Standard error of the score difference if neither is better; None where the score is not of labels."""
+        return self.board and metrics.difference_noise(self.flipped, self.images, self.board)
 
     @property
     def against(self) -> str:

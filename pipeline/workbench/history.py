@@ -30,7 +30,7 @@ class Baseline:
     public: str
     labels: np.ndarray
 
-    def change(self, labels: np.ndarray, board: int) -> Change:
+    def change(self, labels: np.ndarray, board: int | None) -> Change:
         return Change(self.number, self.recipe, self.public, self.labels, labels, board)
 
     @property

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..chain.scores import board_of
 from ..chain.task import CompetitionTask, Task
 from ..core.errors import UserError
 from ..core.files import lock
@@ -212,9 +213,9 @@ class Session:
     # what is shown
 
     @cached_property
-    def board(self) -> int:
-        own = self.first.recipe.public_board if isinstance(self.first, CompetitionTask) else None
-        return own or len(self.first.images.ids)
+    def board(self) -> int | None:
+        images = len(self.first.images.ids)
+        return board_of(self.first, images) if isinstance(self.first, CompetitionTask) else images
 
     @property
     def change(self) -> Change:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.chain import scores
 from pipeline.chain.csv_format import CsvFormat
 from pipeline.chain.ledger import LOG_COLUMNS, Ledger, number_of
+from pipeline.chain.predicted import Predicted
 from pipeline.core.errors import Damaged, NotFound, UserError
 from pipeline.core.tables import csv_text, parse_csv
 
@@ -156,7 +157,7 @@ score = st.one_of(st.just(""), st.floats(0, 1).map(str))
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), cell, score, score), unique_by=lambda line: line[0], max_size=5))
 def test_the_log_comes_back_as_written(tmp_path_factory, lines):
-    submissions = Ledger(tmp_path_factory.mktemp("log"), ("id", "label"))
+    submissions = Ledger(tmp_path_factory.mktemp("log"), Predicted("id", "label"))
     written = [
         dict.fromkeys(LOG_COLUMNS, "") | {"number": str(n), "recipe": text, "public": public, "private": private}
         for n, text, public, private in lines

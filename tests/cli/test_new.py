@@ -12,7 +12,7 @@ from pipeline.cli import new
 from pipeline.core.errors import Mismatch, NotFound, UserError
 from pipeline.recipes import Project
 
-from ..conftest import write_images, write_yaml
+from ..conftest import refused, write_images, write_yaml
 
 
 @pytest.fixture
@@ -46,6 +46,32 @@ def test_columns_and_ids_are_the_samples(root, header, rows, columns):
     ]
     at = 0 if header.split(",")[0] in ("image", "id") else 1
     assert lines[0] == header and [line.split(",")[at] for line in lines[1:]] == ids
+
+
+@pytest.mark.parametrize(
+    ("header", "answer", "columns", "top"),
+    [
+        ("id,cat,dog", "0.5,0.5", {"id": "stem", "{class_name}": "probability"}, None),
+        ("id,c0,c1", "0.5,0.5", {"id": "stem", "c{label}": "probability"}, None),
+        ("id,label", "dog cat", {"id": "stem", "label": "class_name"}, 2),
+        ("id,label", "1 0", {"id": "stem", "label": "label"}, 2),
+        ("id,label", "hot dog", {"id": "stem", "label": "label"}, None),
+    ],
+)
+def test_a_sample_with_probabilities_or_several_labels(root, header, answer, columns, top):
+    (root / "sample.csv").write_text("\n".join([header, *(f"{n},{answer}" for n in (2, 0, 1, 3))]) + "\n")
+    new.write(Project(root), "mine", "data/mine", "cat,dog", "sample.csv")
+    assert (written(root)["columns"], written(root).get("top")) == (columns, top)
+    write_yaml(root / "ensembles" / "mine.yaml", {"members": {"vit": 1}})
+    lines = submit(CompetitionTask(Project(root), "mine", dtype_name="fp32"), "mine").read_text().splitlines()
+    assert lines[0] == header and [line.split(",")[0] for line in lines[1:]] == ["2", "0", "1", "3"]
+
+
+@pytest.mark.parametrize(("header", "part"), [("id,dog,cat", "the order of CLASSES"), ("id,a,b", "none is a class's")])
+def test_columns_that_are_no_classes(root, header, part):
+    (root / "sample.csv").write_text("\n".join([header, *(f"{n},0.5,0.5" for n in range(4))]) + "\n")
+    with refused(Mismatch, "SAMPLE=", part):
+        new.write(Project(root), "mine", "data/mine", "cat,dog", "sample.csv")
 
 
 def test_ids_that_are_paths(root):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.__main__ import main
 from pipeline.chain.task import Runtime
-from pipeline.labelled.verify.run import Verification
+from pipeline.labelled.verify.run import BEFORE, Verification
 from pipeline.models import _skeleton
 from pipeline.recipes import Project
 
@@ -65,6 +65,7 @@ def swapped(state: dict, first: str, second: str) -> dict:
 
 
 declip = test_declip.published  # a fixture
+SECOND = "visual.transformer.resblocks.1."
 LIBRARY = ("loading", "normalisation", "pixels", "image features", "text features")
 
 
@@ -196,6 +197,35 @@ def test_layers_that_are_swapped_in_the_file(root):
     state = load_file(ROOT / "demo" / "models" / "demo-vit" / "open_clip_model.safetensors")
     found = verified(root, **demo(root, **swapped(state, "transformer.resblocks.0.", "transformer.resblocks.1.")))
     assert (found["all"], found["zero-shot"]) == ("wrong", "wrong"), found["texts"]
+
+
+@pytest.mark.slow
+def test_weights_that_were_verified_and_are_others_later(root):
+    """Layers exchanged in the file: the library reads the same file, and the scenes are still told apart."""
+    entry = demo(root)
+    first = verified(root, **entry)
+    assert (first["all"], first[BEFORE]) == ("right", "not done")
+    whole = load_file(root / "vit" / "open_clip_model.safetensors")
+    found = verified(root, **demo(root, **swapped(whole, "visual.transformer.resblocks.0.", SECOND)))
+    assert {found[name] for name in LIBRARY} == {"right"}
+    assert (found["all"], found[BEFORE]) == ("wrong", "wrong")
+    assert "remove reports/verify/mine.pt" in found["texts"][BEFORE]
+
+
+@pytest.mark.slow
+def test_what_was_verified_is_of_its_entry_and_only_what_is_right_is_kept(root):
+    entry = demo(root)
+    whole = load_file(root / "vit" / "open_clip_model.safetensors")
+    wrong = demo(root, **swapped(whole, "transformer.resblocks.0.", "transformer.resblocks.1."))
+    for _ in range(2):
+        assert verified(root, **wrong)[BEFORE] == "not done", "what is wrong is kept for nothing"
+    demo(root, **whole)
+    assert [verified(root, **entry)[BEFORE] for _ in range(2)] == ["not done", "right"]
+    assert verified(root, dtype="bf16", **entry)[BEFORE] == "right"
+    assert verified(root, **entry, licence="MIT")[BEFORE] == "not done", "another entry"
+    assert verified(root, **hugging(root, "clip"))["all"] == "wrong", "random ones tell no scenes apart"
+    (root / "reports" / "verify" / "mine.pt").write_bytes(b"damaged")
+    assert verified(root, **entry)[BEFORE] == "not done"
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.chain.ledger import read_predictions
 from pipeline.chain.main_job import submit
+from pipeline.chain.predicted import Predicted
 from pipeline.core.tables import csv_text
 from pipeline.report import collect, flips, submission
 
@@ -19,7 +19,7 @@ from .test_report import solve
 def two(project_root):
     """Two submissions; {id: (class before, class after)} of the images that flipped, told by their files alone."""
     paths = [submit(fresh(project_root), name) for name in ("both", "one")]
-    before, after = (read_predictions(path, ("id_idx", "label")) for path in paths)
+    before, after = (Predicted("id_idx", "label").read(path) for path in paths)
     moved = {i: tuple(CLASSES[int(said[i])] for said in (before, after)) for i in before if before[i] != after[i]}
     assert moved, "no flips at all would prove nothing"
     return project_root, moved

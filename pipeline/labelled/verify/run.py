@@ -12,8 +12,11 @@ import torch
 from torch import Tensor
 
 from ... import models
+from ...chain import canary
 from ...chain.canary import NOISE
 from ...chain.task import Runtime
+from ...core import artefacts
+from ...core.digests import FORMAT, digest_of
 from ...core.errors import Unavailable, UserError
 from ...images.decoding import decode
 from ...images.ops import compile_recipe
@@ -29,6 +32,7 @@ from .checks import Check
 EACH = 10  # scenes of a class
 WORDED = 8  # prompts of a class
 TIMED = 8  # images of the batch whose speed is measured
+BEFORE = "as verified before"
 
 
 class Verification:
@@ -42,6 +46,7 @@ class Verification:
         self.call: str | None = None
         self.exact = "fp32"  # or the dtype in use, where the model does not fit into memory in fp32
         self.text = models.has_text(name, self.entry)
+        self.canary: dict[str, Tensor] = {}  # what the towers make of one image and one prompt
 
     @property
     def verdict(self) -> str:
@@ -65,6 +70,8 @@ class Verification:
             self._in_lower_precision(ours)
         with self._told("zero-shot"):
             self._classify(self.runtime.dtype)
+        with self._told(BEFORE):
+            self._as_before()
 
     @property
     def other(self) -> str | None:
@@ -124,6 +131,7 @@ class Verification:
         found = {"image": image.encode_image(torch.stack(list(self.seen.values()))).cpu()}
         if dtype == self.exact:
             self.image_facts = (image.mean, image.std)
+            self.canary["image"] = image.encode_image(canary.pixels(self.recipe.size)).cpu()
             self.checks.append(checks.structure(image.module, "image"))
         del image
         if self.text:
@@ -133,6 +141,7 @@ class Verification:
             found["text"] = text.encode_text(self.prompts).cpu()
             if dtype == self.exact:
                 self.checks.append(checks.structure(text.module, "text"))
+                self.canary["text"] = text.encode_text([canary.PROMPT]).cpu()
         return found
 
     def _file(self) -> Check:
@@ -208,6 +217,29 @@ class Verification:
         encoded = self._load("text", dtype).encode_text(prompts).cpu()
         classes = zeroshot.class_text_features(encoded, owner, torch.ones(len(owner)), len(self.demo.classes))
         self.checks.append(checks.zero_shot(features, classes, truth))
+
+    # ---- what it was
+
+    def _as_before(self) -> None:
+        """The features of an entry that was verified as right are kept: other weights under its name are told later.
+
+        Of layers that were exchanged in a file its library knows nothing, nor does a sum that nobody stated.
+        """
+        entry = self.entry.model_dump(mode="json", exclude_defaults=True)
+        made_from = {"stage": "verified", "format": FORMAT, "entry": entry, "dtype": self.exact}
+        path = self.runtime.project.root / "reports" / "verify" / f"{self.name}.pt"
+        known = artefacts.load(path, digest_of(made_from))
+        if known is None:
+            if self.verdict == "right":
+                artefacts.save(path, made_from, **self.canary)
+            self.checks.append(Check(BEFORE, "not done", "this entry was not; what is right now is kept for then"))
+            return
+        each = [checks.features(tower, self.canary[tower], known[tower], NOISE[self.exact]) for tower in self.canary]
+        worst = min(each, key=lambda check: check.figures.get("lowest_cosine", -1))
+        text = f"{worst.text} ({worst.name})"
+        if worst.verdict == "wrong":
+            text += f": other weights than then; if they are meant, remove reports/verify/{path.name}"
+        self.checks.append(Check(BEFORE, worst.verdict, text, worst.figures))
 
     def _speed(self, image: models.Model, pixels: Tensor, dtype: str) -> Check:
         image.encode_image(pixels)
