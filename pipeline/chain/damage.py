@@ -18,7 +18,7 @@ from ..core.files import atomic_file
 from ..core.tables import csv_text
 from ..images.decoding import DamagedImage, Decoded, Unreadable
 from ..images.listing import UNREADABLE
-from .stage import Advance, Stage, declare, make
+from .stage import Advance, Stage, Work, declare, make
 from .task import Task
 
 EXIT_STATUS = 3  # of a submission that was written although images were damaged
@@ -51,7 +51,7 @@ def stage(task: Task, name: str) -> Stage:
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Work):
     """The work of the stage, where the record was lost: the images are decoded again for it."""
 
     task: Task

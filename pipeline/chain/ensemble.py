@@ -17,7 +17,7 @@ from ..recipes.prompts import PromptSet
 from . import damage, probs
 from .columns import Columns, Kind
 from .prompt_weights import prompts_of, weighted
-from .stage import Advance, Stage, declare
+from .stage import Advance, Stage, Work, declare
 from .task import Task
 from .temperatures import MATCHES
 
@@ -161,7 +161,7 @@ class Blend:
         return total / max(1, int(whole_N.sum()))
 
 
-class Blending:
+class Blending(Work):
     """The work of the stage."""
 
     def __init__(self, blend: Blend):

@@ -14,7 +14,8 @@ from ..recipes import Project
 from ..recipes.member import Member
 from . import brought, canary, preprocess
 from .checkpoints import check_unchanged, checkpoint
-from .stage import Advance, Stage, declare, make
+from .feeding import Feed
+from .stage import Advance, Stage, Work, declare, make
 from .task import Task
 
 
@@ -54,7 +55,7 @@ def of_member(task: Task, member: Member) -> tuple[Stage, int]:
     return found, make(found)
 
 
-class Encoding:
+class Encoding(Work):
     """The work of the stage: the image tower in memory, and batches of pixels as they are decoded."""
 
     def __init__(self, task: Task, member: Member, pixels: Stage, dtype: str):
@@ -69,10 +70,18 @@ class Encoding:
         self.fitting = Batches(task.batch_size or self.model.batch_size(task.batch))
         canary.check(task, name, "image", dtype, lambda: self.model.encode_image(canary.pixels(self.model.image_size)))
         self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
+        self.feed = Feed(pixels)
+
+    def expect(self, start: int, stop: int) -> None:
+        self.feed.expect(start, stop)
+
+    def close(self) -> None:
+        self.feed.close()
 
     def _say_what_will_be_done(self, pixels: Stage) -> None:
         task, total = self.task, len(pixels.ids)
-        undecoded, todo = pixels.todo, stage(task, self.member).todo
+        unread = pixels.missing(pixels.shard_rows, checked=False)
+        undecoded, todo = sum(stop - start for start, stop in unread), stage(task, self.member).todo
         say("preprocess", self.member.preprocess, f"{total - undecoded} images reused, {undecoded} to decode")
         cached = f", {total - todo} cached" if todo < total else ""
         how = f"{task.device}, {self.dtype}, batch {task.batch} at most"
@@ -81,9 +90,7 @@ class Encoding:
     def rows(self, start: int, stop: int, advance: Advance) -> dict:
         """Features of images start..stop, float16. They stay on the device until the last batch."""
         found = []
-        for batch in preprocess.batches(self.task, self.member.preprocess, start, stop):
-            if self.task.device.type == "cuda":
-                batch = batch.pin_memory()  # so that the copy does not wait for the forward before it
+        for batch in self.feed.batches(start, stop):
             for encoded in self.fitting.run(self.views.encode_image, batch):
                 found.append(encoded)
                 advance(len(encoded))

@@ -18,7 +18,7 @@ from ..recipes.prompts import PromptSet
 from . import features, text
 from .checkpoints import identity
 from .columns import Columns, Kind
-from .stage import Advance, Stage, declare, make
+from .stage import Advance, Stage, Work, declare, make
 from .task import Task
 
 CHUNK = 4096  # images whose probabilities are computed at a time
@@ -68,7 +68,7 @@ class Seen(Protocol):
         """As Artefact.rows."""
 
 
-class Probabilities:
+class Probabilities(Work):
     """The work of the stage, from the image features `seen`. `encoded` is how many images were encoded for it."""
 
     def __init__(self, task: Task, member: Member, kind: Kind, prompts: PromptSet | None, seen: Seen, encoded: int):

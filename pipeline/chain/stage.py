@@ -5,6 +5,7 @@ stages it is made from and how. Declaring one costs nothing: `make submit`, `pla
 the same stages, and only `make` computes.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +22,14 @@ Advance = Callable[[int], object]  # tells the progress bar of so many more rows
 class Work(Protocol):
     """A stage that is being computed, with all that it needs in memory."""
 
+    def expect(self, start: int, stop: int) -> None:
+        """Images start..stop will probably come after those that come now: they may be begun beforehand."""
+
     def rows(self, start: int, stop: int, advance: Advance) -> dict | None:
         """The values to save of images start..stop; None when they were saved on the way."""
+
+    def close(self) -> None:
+        """Nothing more is asked for, however it ended."""
 
     def told(self, rows: int, seconds: float) -> str:
         """The line about `rows` computed in so many seconds; '' for none. 0 rows: others did them meanwhile."""
@@ -77,18 +84,27 @@ def make(stage: Stage) -> int:
     if console.rank() and not stage.shared:
         return 0  # the first process does the rest
     rank, world = (console.rank(), console.world()) if stage.shared else (0, 1)
-    work, done = stage.begin(above), 0
-    with console.progress(f"{stage.verb} {stage.subject}", "image", hidden=not stage.shared) as bar:
-        for start, stop, left in stage.claim(stage.shard_rows, rank, world):
-            bar.total = done + left
-            values = work.rows(start, stop, bar.update)
-            if values is not None:
-                stage.save(start, stop, **values)
-            done += stop - start
+    with contextlib.closing(stage.begin(above)) as work:
+        done = _work(stage, work, rank, world)
     # others may have done it all; what this process did above is told even then
     message = work.told(done, time.perf_counter() - began) if done or above else stage.reused
     if message:
         console.say(stage.verb, stage.subject, message)
+    return done
+
+
+def _work(stage: Stage, work: Work, rank: int, world: int) -> int:
+    """Compute and save shards as long as there are some to take up; returns the rows."""
+    done = 0
+    with console.progress(f"{stage.verb} {stage.subject}", "image", hidden=not stage.shared) as bar:
+        for start, stop, left, following in stage.claim(stage.shard_rows, rank, world):
+            bar.total = done + left
+            if following:
+                work.expect(*following)
+            values = work.rows(start, stop, bar.update)
+            if values is not None:
+                stage.save(start, stop, **values)
+            done += stop - start
     return done
 
 

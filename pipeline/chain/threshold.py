@@ -5,7 +5,7 @@ import time
 from ..maths import zeroshot
 from . import ensemble
 from .columns import Columns
-from .stage import Advance, Stage, declare
+from .stage import Advance, Stage, Work, declare
 from .task import Task
 
 
@@ -27,7 +27,7 @@ def stage(task: Task, name: str) -> Stage:
     )
 
 
-class Zeroing:
+class Zeroing(Work):
     """The work of the stage."""
 
     def __init__(self, blend: Stage, limit: float):

@@ -119,13 +119,16 @@ class Artefact:
     def path(self) -> Path:
         return self.folder / self.digest
 
-    def shards(self, first: int = 0, last: int | None = None) -> list[tuple[int, int, Path]]:
-        """(start, stop, file) of the usable shards with rows of first..last, in row order and without overlap."""
+    def shards(self, first: int = 0, last: int | None = None, checked: bool = True) -> list[tuple[int, int, Path]]:
+        """(start, stop, file) of the usable shards with rows of first..last, in row order and without overlap.
+
+        Not `checked` those that are there: whoever reads them finds out whether they are whole.
+        """
         found, end = [], 0
         for start, stop, file in self._files():
             if start < end or stop <= first or (last is not None and start >= last):
                 continue
-            if not self._usable(start, stop, file):
+            if checked and not self._usable(start, stop, file):
                 continue
             found.append((start, stop, file))
             end = stop
@@ -159,11 +162,13 @@ class Artefact:
         # of two shards that start together the longer one comes first
         return sorted(spans, key=lambda span: (span[0], -span[1]))
 
-    def missing(self, size: int, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+    def missing(
+        self, size: int, first: int = 0, last: int | None = None, checked: bool = True
+    ) -> list[tuple[int, int]]:
         """The row ranges of first..last not yet on disk, cut at multiples of `size`."""
         last = len(self.ids) if last is None else last
         gaps, end = [], first
-        for start, stop, _ in [*self.shards(first, last), (last, last, None)]:
+        for start, stop, _ in [*self.shards(first, last, checked), (last, last, None)]:
             while end < start:
                 cut = min(start, (end // size + 1) * size)
                 gaps.append((end, cut))
@@ -171,8 +176,10 @@ class Artefact:
             end = max(end, stop)
         return gaps
 
-    def claim(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, int]]:
-        """(start, stop, rows still missing) of shards to compute, each while its lock is held, until all are there.
+    def claim(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, int, tuple[int, int] | None]]:
+        """Shards to compute, each while its lock is held, until all are there.
+
+        Each as (start, stop, rows still missing, the shard that will probably be the next or None).
 
         Processes that share a cache share the work: no shard is computed twice at the same time, rank r of W
         begins with shards r, r + W, ... and then helps with the others. The lock of a killed process is free
@@ -180,12 +187,14 @@ class Artefact:
         """
         while gaps := self.missing(size):
             left, idle = sum(stop - start for start, stop in gaps), True
-            for start, stop in [gap for first in range(world) for gap in gaps[(rank + first) % world :: world]]:
+            own = gaps[rank::world]
+            order = [gap for first in range(world) for gap in gaps[(rank + first) % world :: world]]
+            for number, (start, stop) in enumerate(order, 1):
                 file = self._file(start, stop)
                 with try_lock(file.with_suffix(".lock")) as mine:
                     if mine and not file.exists():
                         idle = False
-                        yield start, stop, left
+                        yield start, stop, left, own[number] if number < len(own) else None
                         left -= stop - start
             if idle:
                 time.sleep(0.2)  # the rest is being computed elsewhere
@@ -197,15 +206,15 @@ class Artefact:
         """Write rows start..stop."""
         save(self._file(start, stop), self.made_from, ids=list(self.ids[start:stop]), **values)
 
-    def read(self, start: int, stop: int, file: Path) -> dict:
+    def read(self, start: int, stop: int, file: Path, mapped: bool = False) -> dict:
         """The content of one of `shards`; UserError when it was damaged or removed since it was found usable."""
-        shard = load(file, self.digest)
+        shard = load(file, self.digest, mapped)
         if shard is None or not self._is_of(shard, start, stop):
             raise Changed(f"{file} was damaged or removed while it was in use; run the same command again")
         return shard
 
-    def rows(self, key: str, start: int, stop: int) -> Any:
-        """Tensor `key` of rows start..stop, put together from the shards that hold them.
+    def rows(self, key: str, start: int, stop: int, into: Any = None) -> Any:
+        """Tensor `key` of rows start..stop, put together from the shards that hold them, in memory that is there.
 
         UserError when one was damaged or removed since it was found usable.
         """
@@ -215,10 +224,14 @@ class Artefact:
         whole = self._file(start, stop)  # the usual case; listing all shards for each would be quadratic
         for first, last, file in [(start, stop, whole)] if whole.exists() else self._files():
             if first <= end < last and end < stop:
-                parts.append(self.read(first, last, file)[key][end - first : stop - first])
+                part = self.read(first, last, file, mapped=into is not None)[key][end - first : stop - first]
+                if into is None:
+                    parts.append(part)
+                else:
+                    into[end - start : end - start + len(part)] = part
                 end = min(last, stop)
         if end < stop:
             raise Changed(
                 f"rows {end} to {stop} were removed from {self.path} while they were in use; run the same command again"
             )
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return into if into is not None else parts[0] if len(parts) == 1 else torch.cat(parts)

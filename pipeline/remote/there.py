@@ -58,9 +58,11 @@ class Asked(Stage):
     def of(cls, stage: Stage, rows: list[list[int]]) -> "Asked":
         return cls(**{one.name: getattr(stage, one.name) for one in fields(stage)}, rows_asked=rows)
 
-    def missing(self, size: int, first: int = 0, last: int | None = None) -> list[tuple[int, int]]:
+    def missing(
+        self, size: int, first: int = 0, last: int | None = None, checked: bool = True
+    ) -> list[tuple[int, int]]:
         """As `Artefact.missing`, of the rows that are asked for."""
-        gaps = super().missing(size, first, last)
+        gaps = super().missing(size, first, last, checked)
         cut = [(max(start, a), min(stop, b)) for start, stop in gaps for a, b in self.rows_asked]
         return [(start, stop) for start, stop in cut if start < stop]
 

@@ -219,7 +219,8 @@ def test_an_image_that_vanishes_during_the_run_ends_it(project_root, policy):
     (project_root / "data" / "tiny" / "12.jpg").unlink()
     with refused(Changed, "12.jpg: No such file or directory"):
         chain_probs.of_member(task, task.project.member("vit@tiny"))
-    assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
+    saved = {start for start, *_ in preprocess.stage(task, "tiny").shards()}
+    assert {0, 5} <= saved and 10 not in saved, "what came before it is kept"
     set_policy(project_root, damaged_images=policy, count=IMAGES - 1)
     assert IMAGES - 1 == len(fresh(project_root).images.ids)
     chain_probs.of_member(fresh(project_root), fresh(project_root).project.member("vit@tiny"))

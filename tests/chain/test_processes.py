@@ -216,10 +216,10 @@ with try_lock(pathlib.Path({str(tmp_path / "x.lock")!r})) as mine:
         for claim in claims:
             claim.close()  # three processes died
         order = []
-        for start, stop, left in artefacts[0].claim(2, 1, 3):
-            order.append((start, stop, left))
+        for start, stop, left, following in artefacts[0].claim(2, 1, 3):
+            order.append((start, stop, left, following))
             artefacts[0].save(start, stop, rows=torch.arange(start, stop))
-        assert order == [(2, 4, 10), (8, 10, 8), (4, 6, 6), (0, 2, 4), (6, 8, 2)]
+        assert order == [(2, 4, 10, (8, 10)), (8, 10, 8, None), (4, 6, 6, None), (0, 2, 4, None), (6, 8, 2, None)]
 
     def test_a_claim_waits_for_work_that_is_under_way_elsewhere(self, tmp_path):
         artefact = Artefact(tmp_path, {"a": 1}, ("0", "1"))

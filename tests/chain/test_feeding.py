@@ -1,0 +1,186 @@
+"""Pixels made ready ahead: the same ones in the same order, whatever is expected, cached, damaged or stopped."""
+
+import threading
+
+import pytest
+import torch
+
+from pipeline.chain import damage, features, feeding, preprocess
+from pipeline.chain.feeding import Feed
+from pipeline.chain.stage import make
+from pipeline.core import artefacts
+from pipeline.core.errors import Damaged
+from pipeline.images.decoding import decode
+from pipeline.images.ops import compile_recipe
+
+from ..conftest import IMAGES, fresh, refused
+
+PATIENCE = 30  # seconds
+
+
+@pytest.fixture
+def right(project_root) -> torch.Tensor:
+    """Pixels of all images, each decoded on its own."""
+    task = fresh(project_root)
+    apply = compile_recipe(task.project.preprocess("tiny"), "tiny")
+    return torch.stack([torch.from_numpy(apply(decode(path))) for path in task.images.paths()])
+
+
+@pytest.fixture
+def feed(project_root):
+    """Makes feeds, and closes them."""
+    made = []
+
+    def of(**settings) -> Feed:
+        made.append(Feed(preprocess.stage(fresh(project_root, **settings), "tiny")))
+        return made[-1]
+
+    yield of
+    for one in made:
+        one.close()
+
+
+def taken(feed: Feed, spans: list[tuple[int, int]], expected: list) -> list[torch.Tensor]:
+    """The batches of the spans, each with what is expected to follow it."""
+    found = []
+    for span, following in zip(spans, expected, strict=True):
+        if following:
+            feed.expect(*following)
+        found += [batch.clone() for batch in feed.batches(*span)]
+    return found
+
+
+def seen(monkeypatch, barrier=lambda row: None) -> list[int]:
+    """The rows that are decoded from now on."""
+    rows, original = [], damage.picture
+
+    def picture(task, row, draft_size):
+        barrier(row)
+        rows.append(row)
+        return original(task, row, draft_size)
+
+    monkeypatch.setattr(damage, "picture", picture)
+    return rows
+
+
+SPANS = [(0, 9), (9, 18), (18, IMAGES)]
+
+
+@pytest.mark.parametrize("expected", ["nothing", "the next", "another"])
+def test_pixels_are_right_whatever_is_expected(feed, right, expected):
+    following = {"nothing": [None] * 3, "the next": [*SPANS[1:], None], "another": [SPANS[2], SPANS[0], SPANS[1]]}
+    for _ in ("decoded", "cached"):
+        batches = taken(feed(shard_rows=9, batch_size=4, workers=3), SPANS, following[expected])
+        assert torch.equal(torch.cat(batches), right)
+        assert [len(batch) for batch in batches] == [4, 4, 1, 4, 4, 1, 4, 1]
+
+
+def test_parts_that_are_cached_and_parts_that_are_not(feed, right, monkeypatch):
+    taken(feed(shard_rows=5), [(5, 10), (20, IMAGES)], [None, None])
+    rows = seen(monkeypatch)
+    assert torch.equal(torch.cat(taken(feed(shard_rows=5), [(0, IMAGES)], [None])), right)
+    assert sorted(rows) == [*range(5), *range(10, 20)]
+    assert torch.equal(torch.cat(taken(feed(shard_rows=7), [(0, IMAGES)], [None])), right)
+    assert len(rows) == 15, "all of it is cached now"
+
+
+def test_the_next_shard_is_decoded_while_the_caller_is_busy(feed, monkeypatch):
+    rows, one = seen(monkeypatch), feed(shard_rows=9, batch_size=4)
+    one.expect(9, 18)
+    batches = one.batches(0, 9)
+    next(batches)  # and the caller is busy with it
+    one.ahead.parts[0].file.result(timeout=PATIENCE)
+    assert sorted(rows) == list(range(18))
+    assert [start for start, *_ in one.stage.shards()] == [0, 9], "both are saved"
+
+
+def test_what_is_expected_waits_for_what_comes_before(feed, monkeypatch):
+    """One thread takes images in their order, so the tower never waits for those of the next shard."""
+    rows = seen(monkeypatch)
+    taken(feed(shard_rows=9, workers=1), SPANS, [*SPANS[1:], None])
+    assert rows == list(range(IMAGES))
+
+
+def test_two_shards_of_memory_are_enough_for_all(feed):
+    one, slots = feed(shard_rows=4, batch_size=2), set()
+    spans = [(start, min(start + 4, IMAGES)) for start in range(0, IMAGES, 4)]
+    for span, following in zip(spans, [*spans[1:], None], strict=True):
+        if following:
+            one.expect(*following)
+        slots |= {batch.untyped_storage().data_ptr() for batch in one.batches(*span)}
+    assert len(slots) == 2
+    sizes = [file.stat().st_size for _, _, file in one.stage.shards()]
+    assert sizes[-1] < sizes[0], "the last shard is written without the rest of its memory"
+
+
+def test_another_shard_than_expected_loses_nothing(feed, right, monkeypatch):
+    """Another process took it: what was begun ends, and its memory is used for what comes."""
+    one = feed(shard_rows=9, batch_size=4, workers=1)
+    found = taken(one, [SPANS[0], SPANS[2], SPANS[1]], [SPANS[1], SPANS[0], None])
+    assert torch.equal(torch.cat([*found[:3], *found[5:], *found[3:5]]), right)
+
+
+def test_a_shard_that_cannot_be_written_ends_the_run(project_root, monkeypatch):
+    def full(*arguments, **values):
+        raise OSError("no space left")
+
+    task = fresh(project_root, shard_rows=9)
+    monkeypatch.setattr(artefacts, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        make(preprocess.stage(task, "tiny"))
+
+
+def test_a_cached_shard_that_is_damaged_is_said_and_decoded_again(feed, right, capsys):
+    one = feed(shard_rows=9)
+    taken(one, SPANS, [None] * 3)
+    files = [file for _, _, file in one.stage.shards()]
+    whole = files[1].read_bytes()
+    files[1].write_bytes(whole[:5000] + b"x" + whole[5001:])
+    assert torch.equal(torch.cat(taken(feed(shard_rows=23), [(0, IMAGES)], [None])), right)
+    assert f"{files[1]} is damaged and is computed again" in capsys.readouterr().out
+    assert files[1].read_bytes() == whole
+
+
+def test_a_cached_shard_is_checked_once_each_time_it_is_used(project_root, monkeypatch):
+    task = fresh(project_root, shard_rows=9)
+    make(preprocess.stage(task, "tiny"))
+    checked, original = [], artefacts.zipfile.ZipFile.testzip
+    monkeypatch.setattr(
+        artefacts.zipfile.ZipFile, "testzip", lambda archive: checked.append(archive.filename) or original(archive)
+    )
+    features.of_member(task, task.project.member("vit"))
+    pixels = [name for name in checked if "/images/" in str(name)]
+    assert len(pixels) == len(set(pixels)) == 3
+
+
+def test_damage_in_a_shard_that_nobody_asks_for_stops_nobody(project_root, feed, right):
+    path = project_root / "data" / "tiny" / "20.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    one = feed(shard_rows=9)
+    assert torch.equal(torch.cat(taken(one, SPANS[:2], [SPANS[1], SPANS[2]])), right[:18])
+    with refused(Damaged, "20.jpg"):
+        taken(one, SPANS[2:], [None])
+    assert [start for start, *_ in one.stage.shards()] == [0, 9]
+
+
+def test_who_stops_midway_leaves_no_thread_and_no_part_of_a_shard(feed, monkeypatch):
+    """As Ctrl-C does: what is being decoded ends, the rest is not begun, and nothing of it is saved."""
+    held, begun = threading.Event(), threading.Event()
+
+    def barrier(row: int) -> None:
+        if row >= feeding.GROUP:
+            begun.set()
+            held.wait(PATIENCE)
+
+    before = set(threading.enumerate())
+    rows = seen(monkeypatch, barrier)
+    one = feed(shard_rows=IMAGES, batch_size=feeding.GROUP, workers=1)
+    batches = one.batches(0, IMAGES)
+    next(batches)
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.2, held.set).start()
+    batches.close()
+    one.close()
+    assert rows == list(range(2 * feeding.GROUP)), "what had not begun is not done"
+    assert not [thread for thread in set(threading.enumerate()) - before if "ThreadPool" in thread.name]
+    assert one.stage.shards() == []
