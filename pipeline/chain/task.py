@@ -174,10 +174,10 @@ class Task(Runtime):
             console.warn(f"{file}: {first!r} and {second!r} are one prompt to most models, which counts twice")
         return found
 
-    def chunks(self) -> Iterator[tuple[int, int]]:
-        """Row ranges (start, stop) that fit into memory whatever the number of images is."""
-        total = len(self.images.ids)
-        return ((start, min(start + self.shard_rows, total)) for start in range(0, total, self.shard_rows))
+    def chunks(self, rows: int = 0) -> Iterator[tuple[int, int]]:
+        """Row ranges (start, stop) that fit into memory whatever the number of images is, or of `rows`."""
+        total, rows = len(self.images.ids), rows or self.shard_rows
+        return ((start, min(start + rows, total)) for start in range(0, total, rows))
 
     @property
     def reports(self) -> Path:

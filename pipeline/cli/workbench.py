@@ -1,5 +1,6 @@
 """Verb workbench: edit prompts and weights in the browser, and see at once which images change."""
 
+import signal
 from argparse import ArgumentParser
 
 import numpy as np
@@ -23,6 +24,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(runtime: Runtime, args: Arguments) -> None:
     need("workbench", "make workbench")
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)  # ends as Ctrl-C does: what is unsaved is kept, nothing left
     from dataclasses import replace
 
     runtime = replace(runtime, keep_towers=True)

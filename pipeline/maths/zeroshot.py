@@ -123,6 +123,8 @@ def _mean(values: Iterable[Tensor], shares: list[float]) -> Tensor:
 
 def all_finite(values: Tensor) -> bool:
     """Whether no value is infinite or not a number. One pass without a mask: both reach the extremes."""
+    if not values.is_contiguous():
+        values = values.mT  # of a table that lies by columns, in the order in which it lies
     return bool(torch.stack(values.aminmax()).isfinite().all()) if values.numel() else True
 
 
@@ -140,7 +142,8 @@ def pool(probs_NP: Tensor, prompt_class_P: Tensor, weight_P: Tensor, classes: in
     """
     kept = weight_P > 0
     if not kept.all():  # the choice is a copy
-        probs_NP, prompt_class_P, weight_P = probs_NP[:, kept], prompt_class_P[kept], weight_P[kept]
+        # of rows that lie together where columns do
+        probs_NP, prompt_class_P, weight_P = probs_NP.T[kept].T, prompt_class_P[kept], weight_P[kept]
     if how == "mean":
         total_C = torch.zeros(classes).index_add_(0, prompt_class_P, weight_P)
         parts_NP = probs_NP if (weight_P == 1).all() else probs_NP * weight_P

@@ -26,16 +26,18 @@ class PromptUse:
     gain: int | None
 
 
-def prompt_uses(task: Task, probs_of, columns: Columns, how: str, truth) -> tuple[list[PromptUse], np.ndarray]:
+def prompt_uses(
+    task: Task, probs_of, columns: Columns, how: str, truth, rows: int = 0
+) -> tuple[list[PromptUse], np.ndarray]:
     """What each prompt column did, and whose label hangs on one of them (N,), in one pass over the images.
 
-    `probs_of(start, stop)` gives the columns of some images.
+    `probs_of(start, stop)` gives the columns of some images, of `rows` at a time if that is given.
     """
     where = columns.prompt_class, columns.prompt_weight, len(task.class_names)
     count = len(columns.prompts)
     largest, total, flips, gain = np.zeros(count, int), np.zeros(count), np.zeros(count, int), np.zeros(count, int)
     fragile = np.zeros(len(task.images.ids), bool)
-    for start, stop in task.chunks():
+    for start, stop in task.chunks(rows):
         probs = probs_of(start, stop)
         scores, without = zeroshot.scores_without_each(probs, *where, how)
         before = scores.argmax(dim=1)

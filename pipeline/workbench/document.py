@@ -35,7 +35,7 @@ class Document:
             raise UserError(f"{where}: cannot be edited here: {' '.join(str(error).split())}") from None
         if found is not None and not isinstance(found, CommentedMap):
             raise UserError(f"{where}: expected 'key: value' lines")
-        self._original = text
+        self._original, self._whole = text, True
         self._before = text.rstrip("\n") + "\n" if found is None and text.strip() else ""  # only comments
         self.content = CommentedMap() if found is None else found
 
@@ -44,7 +44,14 @@ class Document:
         out = io.StringIO()
         if self.content:
             self._yaml.dump(self.content, out)
-        return with_comments(self._original, self._before + out.getvalue()).replace("\n", self._line_end)
+        made = self._before + out.getvalue()
+        self._original = with_comments(self._original, made)
+        self._whole = self._original == made
+        return self._original.replace("\n", self._line_end)
+
+    def is_of(self, text: str) -> bool:
+        """Whether it is what reading `text` gives, comments and all."""
+        return self._whole and self._original.replace("\n", self._line_end) == text
 
     def items(self, key: str) -> CommentedSeq:
         """The list under a key, made if there is none."""

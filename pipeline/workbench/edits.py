@@ -86,37 +86,44 @@ def read(message: Any) -> Edit:
 
 @dataclass(frozen=True)
 class Files:
-    """The texts of a draft, and where they lie to be read: `folder` has all of them."""
+    """The texts of a draft, and where they lie to be read: `folder` has all of them.
+
+    `parsed` keeps what an edit has left of them: to read YAML with its comments takes longer than all else of an edit.
+    """
 
     texts: Mapping[str, str]
     folder: Path
     ensemble: str  # ensembles/<name>.yaml
     class_names: tuple[str, ...]
+    parsed: dict[str, Document]
 
     def after(self, edit: Edit) -> dict[str, str]:
         """The texts that an edit changes; UserError where it finds something else than it says."""
         match edit:
             case SetMember():
-                document = self._open(self.ensemble)
+                document = self.open(self.ensemble)
                 _member(document, edit)
                 return self._changed({self.ensemble: document})
             case SetKey():
-                document = self._open(self.ensemble)
+                document = self.open(self.ensemble)
                 _key(document, edit)
                 return self._changed({self.ensemble: document})
             case ChangeList(key="refine"):
-                document = self._open(self.ensemble)
+                document = self.open(self.ensemble)
                 _listed(document.items("refine"), edit)
                 if not document.content["refine"]:
                     document.drop("refine")
                 return self._changed({self.ensemble: document})
         return self._changed(Prompts(self, edit.prompt_set).after(edit))
 
-    def _open(self, name: str) -> Document:
-        return Document(self.texts.get(name, ""), name)
+    def open(self, name: str) -> Document:
+        """A file to edit; an edit that fails leaves none that is half edited."""
+        document, text = self.parsed.pop(name, None), self.texts.get(name, "")
+        return document if document and document.is_of(text) else Document(text, name)
 
     def _changed(self, documents: Mapping[str, Document]) -> dict[str, str]:
         made = {name: document.text() for name, document in documents.items()}
+        self.parsed.update(documents)
         return {name: text for name, text in made.items() if text != self.texts.get(name, "")}
 
 
@@ -162,7 +169,7 @@ class Prompts:
         if not any(file.startswith(f"{self.folder}/") for file in files.texts):
             raise UserError(f"prompt set {name!r} is not of this ensemble")
         shared = f"{self.folder}/{SHARED}"
-        self.shared = Document(files.texts.get(shared, ""), shared)
+        self.shared = files.open(shared)
         found = files_of_classes(files.folder / self.folder, files.class_names, self._shared().classes == "any")
         self.own = {label: self._place(found[name][0], name) for label, name in enumerate(files.class_names)}
         self.documents = {shared: self.shared}
@@ -179,7 +186,7 @@ class Prompts:
             raise UserError(f"no class {label}")
         name = self.own[label]
         if name not in self.documents:
-            self.documents[name] = Document(self.files.texts.get(name, ""), name)
+            self.documents[name] = self.files.open(name)
         return self.documents[name]
 
     def _filled(self, label: int) -> list[str]:

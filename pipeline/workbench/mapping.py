@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -45,6 +46,7 @@ async def aside(function: Callable, *arguments):
 
     def work() -> None:
         try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)  # of this thread: edits come first
             found = function(*arguments), None
         except Exception as error:
             found = None, error
@@ -72,5 +74,5 @@ def _wanted(session: Session) -> tuple | None:
     texts_CD = Columns.of(prompts).class_texts(text.of_prompts(task, member.model, prompts)[0].features)
     values = session.engine.features(task, member)
     parts = [classes.one_vector(part) for _, _, part in values.parts]
-    digest = plane.digest(member, features.stage(task, member).digest, texts_CD)
+    digest = plane.digest(member, features.stage(task, member).digest, task.class_names)
     return Path(session.folder / f"map-{digest}.npy"), member, parts, texts_CD

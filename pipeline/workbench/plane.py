@@ -16,9 +16,12 @@ LEAST = 5
 SAMPLE = 20_000  # images that the principal components are of
 
 
-def digest(member: str, features: str, texts: Tensor) -> str:
-    """Of all that decides a map: `features` is the digest of the images' features, `texts` (C, D) the classes'."""
-    return digest_of({"map": 1, "member": member, "features": features, "texts": texts.numpy().round(4).tolist()})
+def digest(member: str, features: str, class_names: Sequence[str]) -> str:
+    """Of what a map is of: `features` is the digest of the images' features.
+
+    The texts are where the prompts put them when it was drawn: it is not drawn again for other prompts.
+    """
+    return digest_of({"map": 2, "member": member, "features": features, "classes": list(class_names)})
 
 
 def quick(parts: Sequence[Tensor], text_CD: Tensor) -> np.ndarray:

@@ -6,7 +6,9 @@ Only what is listed here is served, never a path. See safety.py for who may ask.
 import asyncio
 import contextlib
 import json
+import signal
 import socket
+import threading
 from pathlib import Path
 
 import uvicorn
@@ -180,6 +182,8 @@ class Serving:
     def run(self) -> None:
         """Until Ctrl-C, or `server.should_exit`; what is unsaved is kept for the next time."""
         session = self.hub.session
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, self.server.handle_exit)  # the terminal was closed
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(self.socket):
             self.server.run(sockets=[self.socket])
         self.hub.thread.submit(session.keep).result()

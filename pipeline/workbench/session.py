@@ -18,6 +18,7 @@ from ..core.files import lock
 from ..report import collect
 from ..report.result import Change, Result
 from . import edits, engine, numbers, panel, recipes
+from .document import Document
 from .draft import Draft
 from .engine import Engine, Evaluated
 from .history import Baseline, History
@@ -41,6 +42,7 @@ class Session:
         self.engine, self.history = Engine(task), History(task)
         self.marked: list[int] = []
         self.notices: list[str] = []  # to be told once
+        self._parsed: dict[str, Document] = {}
         self.points: np.ndarray | None = None  # of the map (N + C, 2)
         self.task, self._prompts = task, {}  # the task under the draft, and the texts that its prompts were read from
         sets = panel.prompt_sets(task, self._opened_recipe(new))
@@ -106,7 +108,8 @@ class Session:
         with self._or_as_before():
             for message in messages:
                 asked = edits.read(message)
-                at = edits.Files(self.draft.texts, self.overlay.folder, self.ensemble_file, self.task.class_names)
+                where = self.overlay.folder, self.ensemble_file, self.task.class_names
+                at = edits.Files(self.draft.texts, *where, self._parsed)
                 with self.overlay.telling():
                     changes = at.after(asked)
                 self.draft.edit(changes, control)

@@ -28,6 +28,21 @@ def test_pooling_does_not_depend_on_the_order_of_prompts(seed, how):
     torch.testing.assert_close(pooled, shuffled)
 
 
+@pytest.mark.parametrize("how", ["mean", "max", "median"])
+def test_pooling_gives_the_same_bits_however_the_table_lies(how):
+    probs, labels = torch.rand(50, 9), torch.arange(9) % 3
+    by_column = probs.T.contiguous().T
+    uneven = torch.arange(9.0) if how == "mean" else torch.ones(9)
+    for weights in (torch.ones(9), torch.tensor([0.0, 1, 1] + [1] * 6), uneven):
+        rows, columns = (zeroshot.pool(table, labels, weights, 3, how) for table in (probs, by_column))
+        assert torch.equal(rows, columns)
+    for wrong in (torch.nan, torch.inf):
+        assert zeroshot.all_finite(by_column)
+        by_column[7, 3] = wrong
+        assert not zeroshot.all_finite(by_column)
+        by_column[7, 3] = 0
+
+
 @given(seeds, st.sampled_from(["mean", "median", "max"]))
 def test_permuting_classes_permutes_the_pooled_columns(seed, how):
     probs, prompt_class, weight, generator = random_case(seed)

@@ -8,12 +8,15 @@ import re
 import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pipeline.core.errors import UserError
+from pipeline.workbench import plane
 from pipeline.workbench.server import bound
 
 from ..conftest import ROOT
@@ -136,6 +139,9 @@ def test_what_is_served(serving):
 def test_parquet_holds_the_same(serving, tmp_path):
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
+    drawn = serving.hub.session
+    while not any(np.array_equal(drawn.points, plane.load(path)) for path in drawn.folder.glob("map-*.npy")):
+        time.sleep(0.01)  # else the map may come between the two
     (tmp_path / "x.parquet").write_bytes(ask(serving, "export/parquet")[2])
     (tmp_path / "x.csv").write_bytes(ask(serving, "export/csv")[2])
     one, other = pandas.read_parquet(tmp_path / "x.parquet"), pandas.read_csv(tmp_path / "x.csv")
@@ -194,8 +200,15 @@ def test_edits_of_a_slider_that_pile_up_are_joined():
     assert joined([slide[0], (tab, {"do": "undo"}), slide[1]]) == [slide[0], (tab, {"do": "undo"}), slide[1]]
 
 
-def test_ctrl_c_ends_it_cleanly_and_keeps_what_is_unsaved(root):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("SIGTERM", "SIGHUP")]
+
+
+@pytest.mark.parametrize("ending", ["SIGINT", *SLOW])
+def test_ctrl_c_ends_it_cleanly_and_keeps_what_is_unsaved(root, tmp_path, ending):
+    """And so do a signal to end, and a terminal that is closed; nothing is left behind."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
     command = [sys.executable, "-m", "pipeline", "workbench", "--competition", "tiny", "--dtype", "fp32"]
     process = subprocess.Popen(command, cwd=root, env=environment, stdout=-1, stderr=-1, text=True)
     try:
@@ -205,7 +218,8 @@ def test_ctrl_c_ends_it_cleanly_and_keeps_what_is_unsaved(root):
         with connect(address, origin=f"http://127.0.0.1:{port}", max_size=None) as socket:
             say(socket, "edit", edits=[weigh(0.25)])
             assert until(socket, "state")["draft"]["changed"] == ["ensembles/both.yaml"]
-            process.send_signal(signal.SIGINT)
+            assert list(scratch.glob("workbench-*"))
+            process.send_signal(signal.Signals[ending])
             said, wrong = process.communicate(timeout=60)
     finally:
         process.kill()
@@ -213,3 +227,4 @@ def test_ctrl_c_ends_it_cleanly_and_keeps_what_is_unsaved(root):
     assert wrong == ""
     assert "ended; unsaved and kept for the next time: ensembles/both.yaml" in said
     assert list((root / "cache/tiny/workbench").glob("draft-both-*.json"))
+    assert not list(scratch.glob("workbench-*"))

@@ -16,6 +16,7 @@ from pipeline.cli._options import runtime_of
 from pipeline.core.errors import UserError
 from pipeline.recipes.reading import read_yaml
 from pipeline.report.collect import read_labels
+from pipeline.workbench import edits
 from pipeline.workbench.session import Session
 from pipeline.workbench.views import View
 
@@ -97,6 +98,23 @@ def test_what_is_shown_is_what_submit_writes(root):
 @pytest.mark.parametrize("seed", range(2))
 def test_what_is_shown_is_what_submit_writes_after_many_edits(root, seed):
     assert edit_at_random(root, 250, seed) > 100
+
+
+def test_what_an_edit_leaves_in_memory_is_what_its_text_says(session):
+    """Files are not parsed again for the next edit: comments, order and quotes come out as if they were."""
+    shared = "prompts/tiny/_shared.yaml"
+    session.put({shared: "# one\n" + session.draft.texts[shared].replace("\n- ", "\n# of the next\n- ")})
+    choose = random.Random(3)
+    for _ in range(60):
+        edit, before = random_edit(session, choose), session.draft.texts
+        where = session.overlay.folder, session.ensemble_file, session.task.class_names
+        try:
+            anew = edits.Files(before, *where, {}).after(edits.read(edit))
+            session.edit([edit])
+        except UserError:
+            continue
+        assert session.draft.texts == {**before, **anew}
+    assert session._parsed
 
 
 def test_weights_follow_their_prompt(session):

@@ -1,3 +1,5 @@
+import { store } from "./store.js";
+
 // Elements from names, properties and children. Text is only ever text: nothing here reads markup.
 export function el(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -14,6 +16,9 @@ export function el(name, properties = {}, ...children) {
 }
 
 export const byId = id => document.getElementById(id);
+
+// Whether a number is being typed, which what comes from the server would disturb.
+export const atWork = control => control === document.activeElement && control.type === "number" && !store.stepping;
 
 export const number = value => value.toLocaleString("en");
 

@@ -42,7 +42,7 @@ function after() {
 function state(header, keep) {
   if (header.task) opened();
   keep();
-  showRecipe(Boolean(header.recipe.sets) || Boolean(header.choices));
+  showRecipe(Boolean(header.recipe.sets), Boolean(header.choices));
   showNumbers(see);
   shownView();
   map.draw();
@@ -53,6 +53,7 @@ function state(header, keep) {
   byId("submit").hidden = byId("submissions").hidden = store.task.kind !== "competitions";
   for (const notice of header.notices) tell(notice);
   banners(conflicts);
+  store.stepping = false;
 }
 
 function opened() {
@@ -127,6 +128,7 @@ const look = by => () => {
   if (dialogs.imageShown() !== undefined) ask("image", { row: grid.current() });
 };
 const openImage = () => grid.current() !== undefined && ask("image", { row: grid.current() });
+const step = word => () => { store.stepping = true; ask(word); };
 const toggleMap = () => map.show(!map.isOpen());
 
 byId("search").addEventListener("submit", search);
@@ -134,8 +136,8 @@ view.addEventListener("change", () => see({ kind: view.value, label: view.value 
 pair.addEventListener("change", () => { const [before, label] = pair.value.split(" ").map(Number); see(pair.value ? { kind: "flips", before, label } : { kind: "flips" }); });
 ofClass.addEventListener("change", () => see({ kind: "class", label: Number(ofClass.value) }));
 sort.addEventListener("change", () => ask("view", { view: { ...store.view, sort: sort.value } }));
-byId("undo").addEventListener("click", () => ask("undo"));
-byId("redo").addEventListener("click", () => ask("redo"));
+byId("undo").addEventListener("click", step("undo"));
+byId("redo").addEventListener("click", step("redo"));
 byId("save").addEventListener("click", () => ask("diff"));
 byId("submit").addEventListener("click", submit);
 byId("submissions").addEventListener("click", dialogs.submissions);
@@ -147,7 +149,7 @@ listen({ j: look(1), k: look(-1), ArrowRight: look(1), ArrowLeft: look(-1), Arro
   Enter: openImage, " ": grid.mark, x: () => { dialogs.close(); see({ kind: "like", row: grid.current() }); }, "/": () => byId("query").focus(), v: () => view.focus(),
   f: () => see({ kind: "flips" }), c: () => see({ kind: "uncertain" }), d: () => see({ kind: "disagree" }), "+": () => grid.zoom(grid.zoomed() + 16), "-": () => grid.zoom(grid.zoomed() - 16),
   g: () => grid.select(0), G: () => grid.select(store.rows.length - 1), e: () => byId("recipe").focus(), i: () => byId("grid").focus(), n: () => byId("numbers").focus(), m: toggleMap,
-  u: () => ask("undo"), r: () => ask("redo"), s: () => ask("diff"), p: dialogs.submissions, "?": dialogs.help }, dialogs.isOpen);
+  u: step("undo"), r: step("redo"), s: () => ask("diff"), p: dialogs.submissions, "?": dialogs.help }, dialogs.isOpen);
 if (first.map) map.show(true);
 if (first.zoom) grid.zoom(first.zoom);
 connect(hear, open => tell(open ? "" : "the workbench is not running; start it again, nothing is lost", !open),

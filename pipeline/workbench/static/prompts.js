@@ -1,12 +1,19 @@
 // The prompts of each set: shared templates, and per class its names, templates, sentences, and all that come of them.
-import { el } from "./dom.js";
+import { atWork, el } from "./dom.js";
 import { edit } from "./socket.js";
 import { store } from "./store.js";
 
 const opened = new Set(["0:shared"]);
+let weighed = [];  // the controls of weights: a function each that shows the present one
 const WORDS = { templates: "template", aliases: "alias", prompts: "whole sentence", without: "left out" };
 
+// All that decides which elements there are: where it is the same, weights alone have changed.
+export const shape = () => JSON.stringify(store.sets, (key, value) => (key === "columns" ? value.map(([prompt, , template]) => [prompt, template]) : value));
+
+export const showWeights = () => weighed.forEach(show => show());
+
 export function prompts() {
+  weighed = [];
   return store.sets.map((set, number) => el("div", { class: "box" }, el("h3", {}, `prompts/${set.name}/`),
     section(`${number}:shared`, `Templates of every class (${set.templates.length})`, () => list(set, null, "templates", set.templates)),
     set.classes.map((own, label) => section(`${number}:${label}`, `${own.class} (${own.columns.length})`, () => ofClass(set, own, label, number === 0), number === 0 ? { label } : {}))));
@@ -27,7 +34,7 @@ function section(key, title, make, data = {}) {
 function ofClass(set, own, label, first) {
   const name = el("input", { type: "text", value: own.name, "aria-label": `Name of ${own.class} in templates`, data: { key: `name${set.name}${label}` }, onchange: event => edit({ kind: "name", prompt_set: set.name, label, value: event.target.value.trim() }) });
   return [el("label", { class: "line" }, "name ", name), ...["aliases", "templates", "prompts", "without"].map(key => list(set, label, key, own[key])),
-    section(`${set.name}:${label}:all`, `All ${own.columns.length} prompts`, () => own.columns.map((column, at) => columnLine(set, label, column, first ? own.first + at : null)))];
+    section(`${set.name}:${label}:all`, `All ${own.columns.length} prompts`, () => own.columns.map(([prompt], at) => columnLine(set, label, prompt, own.first + at, first)))];
 }
 
 function list(set, label, key, items) {
@@ -72,27 +79,35 @@ function dropped(set, label, key, from, to) {
   edit({ kind: "list", prompt_set: set.name, label, key, do: "move", index: from, to, found: items[from] });
 }
 
-// The columns of one class, or of all: {label, prompt, weight, at: place among all columns}.
+// The columns of one class, or of all: {label, prompt, at: place among all columns}.
 function columnsOf(set, label, wanted) {
   const classes = label === null ? set.classes.map((_, at) => at) : [label];
   return classes.flatMap(one => set.classes[one].columns.flatMap((column, at) =>
-    wanted(column) ? [{ label: one, prompt: column[0], weight: column[1], at: set.classes[one].first + at }] : []));
+    wanted(column) ? [{ label: one, prompt: column[0], at: set.classes[one].first + at }] : []));
 }
 
 function weighing(set, columns, item) {
-  const weights = new Set(columns.map(one => one.weight));
-  const weight = weights.size === 1 ? columns[0].weight : "";
+  const present = () => {
+    const { classes } = store.sets.find(one => one.name === set.name), weights = new Set(columns.map(one => classes[one.label].columns[one.at - classes[one.label].first][1]));
+    return weights.size === 1 ? [...weights][0] : "";
+  };
   const give = (value, control) => edit({ kind: "weigh", prompt_set: set.name, prompts: columns.map(one => [one.label, one.prompt]), weight: value }, control);
   const key = `${set.name}${columns[0].label}${columns[0].prompt}`;
-  return [
-    el("input", { type: "checkbox", checked: weight !== 0, "aria-label": `Use ${item}`, data: { key: `on${key}` }, onchange: event => give(event.target.checked ? 1 : 0, "") }),
-    el("input", { type: "number", class: "weight", min: 0, step: 0.1, value: weight, placeholder: "…", "aria-label": `Weight of ${item}`, data: { key: `w${key}` }, oninput: event => event.target.value !== "" && give(Number(event.target.value), `weigh:${key}`) }),
-  ];
+  const use = el("input", { type: "checkbox", "aria-label": `Use ${item}`, data: { key: `on${key}` }, onchange: event => give(event.target.checked ? 1 : 0, "") });
+  const weight = el("input", { type: "number", class: "weight", min: 0, step: 0.1, placeholder: "…", "aria-label": `Weight of ${item}`, data: { key: `w${key}` }, oninput: event => event.target.value !== "" && give(Number(event.target.value), `weigh:${key}`) });
+  const show = () => {
+    const value = present();
+    use.checked = value !== 0;
+    if (!atWork(weight)) weight.value = value;
+  };
+  show();
+  weighed.push(show);
+  return [use, weight];
 }
 
-function columnLine(set, label, [prompt, weight], at) {
-  return el("div", { class: "line prompt" }, weighing(set, [{ label, prompt, weight }], prompt),
-    el("span", { class: "text" }, prompt), el("span", { class: "stat", data: { columns: at ?? "" } }));
+function columnLine(set, label, prompt, at, known) {
+  return el("div", { class: "line prompt" }, weighing(set, [{ label, prompt, at }], prompt),
+    el("span", { class: "text" }, prompt), el("span", { class: "stat", data: { columns: known ? at : "" } }));
 }
 
 // Beside every prompt: how many labels hang on it, and how many right ones it adds.

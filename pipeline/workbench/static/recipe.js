@@ -1,38 +1,45 @@
 // The left side: members, keys and refinement of the ensemble. Each control is one edit.
-import { byId, el, percent, replaceKept } from "./dom.js";
-import { prompts, showEffects } from "./prompts.js";
+import { atWork, byId, el, percent, replaceKept } from "./dom.js";
+import { prompts, shape, showEffects, showWeights } from "./prompts.js";
 import { edit } from "./socket.js";
 import { store } from "./store.js";
 
 const panel = byId("recipe");
 const holder = el("div"), promptHolder = el("div");
 panel.append(holder, promptHolder);
-let drawn = "";
+let drawn = "", drawnPrompts = "";
 
-export function showRecipe(withPrompts) {
-  const shape = JSON.stringify([store.recipe.members.map(one => one.member), store.recipe.refine, store.choices]);
-  if (shape !== drawn || !holder.firstChild) replaceKept(holder, head(), members(), keys(), refinement());
-  drawn = shape;
+// With `anew` also what is typed and was refused gives way to what holds.
+export function showRecipe(withPrompts, anew) {
+  const own = JSON.stringify([store.recipe.members.map(one => one.member), store.recipe.refine, store.choices]);
+  if (anew || own !== drawn) replaceKept(holder, head(), members(), keys(), refinement());
+  drawn = own;
   renew();
   if (!withPrompts) return;
+  const texts = shape();
+  if (!anew && texts === drawnPrompts) {
+    showWeights();
+    return;
+  }
+  drawnPrompts = texts;
   replaceKept(promptHolder, ...prompts());
   showMembers();
   showEffects(panel);
 }
 
-// Values that changed elsewhere (undo, another tab), where nobody is at work.
+// Values that changed elsewhere (another tab), where nobody is at work; after undo also there.
 function renew() {
   for (const one of store.recipe.members) {
     for (const control of holder.querySelectorAll("[data-member]")) {
       if (control.dataset.member !== one.member) continue;
       if (control.matches("output")) control.textContent = percent(one.share, 0);
-      else if (control !== document.activeElement || control.type === "range") control.value = one.weight;
+      else if (!atWork(control)) control.value = one.weight;
     }
   }
   for (const control of holder.querySelectorAll("[data-name]")) {
     const value = store.recipe.keys[control.dataset.name];
     if (control.type === "checkbox") control.checked = value;
-    else if (control !== document.activeElement || control.type !== "number") control.value = value;
+    else if (!atWork(control)) control.value = value;
   }
 }
 

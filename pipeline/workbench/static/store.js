@@ -5,6 +5,7 @@ export const store = {
   rows: new Uint32Array(0), points: null, marked: new Set(),
   recipe: null, sets: [], choices: null, numbers: null, draft: { changed: [], conflicts: [] }, effects: null,
   baseline: { number: 0, title: "" }, submissions: [], viewing: 0, view: { kind: "flips" },
+  stepping: false,  // an undo or redo is under way
 };
 
 const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array, float16: Uint16Array, float32: Float32Array };
