@@ -18,6 +18,7 @@ BENCHMARKS = (
     "streaming",
     "text_side",
     "forward_options",
+    "decoding",
     "feeding",
     "image_side",
     *OUTSIDE_THE_TIME_LIMIT,

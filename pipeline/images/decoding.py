@@ -21,7 +21,6 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
     IcoImagePlugin,
     Image,
     ImageFile,
-    ImageOps,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -42,6 +41,7 @@ FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO"
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 FILE_BYTES_PER_PIXEL = 16  # a file with more than this for each pixel that is allowed is not read into memory
 SMALL_FILE = 64_000_000  # bytes that are always read: metadata may be larger than the picture
+TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # of EXIF's orientations
 KEY_SCALE = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's grey up to 8 bits, but not the one that is transparent
 
 with contextlib.suppress(ImportError):
@@ -227,13 +227,14 @@ def _several(image: Image.Image) -> bool:
 def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     """`picture` turned as the EXIF orientation of `image` says (TIFFs were turned while they were loaded)."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # damaged metadata of a whole image: no viewer would turn it either
         return picture
-    if isinstance(orientation, int):
-        picture.info = {}  # Pillow would write all metadata again, and cannot write some that cameras do
-        picture.getexif()[ExifTags.Base.Orientation] = orientation
-    return ImageOps.exif_transpose(picture)
+    if turn is None:
+        return picture
+    turned = picture.transpose(turn)
+    turned.info = {}  # or it would say that it is still to be turned
+    return turned
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -243,6 +244,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "F" or image.mode.startswith("I"):
         image = _eight_bits(image)
+    if image.mode == "RGB" and image.format == "JPEG":
+        return image  # a copy of a large photograph takes as long as a third of its decoding
     if not image.has_transparency_data:
         return image.convert("RGB")
     key = image.info.get("transparency")

@@ -158,7 +158,8 @@ def test_all_damaged_images_are_named_and_whole_shards_kept(project_root):
     task = fresh(project_root, shard_rows=5)
     with refused(Damaged, "/13.jpg", "/21.jpg", "2 images failed"):
         made(preprocess.stage(task, "tiny"))
-    assert [start for start, *_ in preprocess.stage(task, "tiny").shards()] == [0, 5]
+    saved = {start for start, *_ in preprocess.stage(task, "tiny").shards()}
+    assert {0, 5} <= saved and 10 not in saved
 
 
 def test_plan_counts_the_views(project_root, capsys):
