@@ -91,11 +91,12 @@ def main() -> str:
     return "\n".join([*lines, "", FINDINGS])
 
 
-FINDINGS = """simplejpeg (libjpeg-turbo, as Pillow's own here) gave Pillow's pixels bit for bit for all of 6,237 photographs
-and 1,500 made JPEGs (grey, progressive, every subsampling, restart markers); of 800 damaged ones it took none that Pillow
-refuses, and refused 212 that Pillow takes; CMYK differs. As Pillow then needs a copy of its array, nothing of its lead is
-left for large photographs, and some percent for small ones: it is not used. Of a photograph of 12 megapixels more than
-half of the time is Pillow's resizing. Small ones do not scale with threads: what Pillow does in Python is one at a time."""
+FINDINGS = """simplejpeg (libjpeg-turbo, as Pillow's own here) gave Pillow's pixels bit for bit for all of 6,237
+photographs and 1,500 made JPEGs (grey, progressive, every subsampling, restart markers); of 800 damaged
+ones it took none that Pillow refuses, and refused 212 that Pillow takes; CMYK differs. As Pillow then
+needs a copy of its array, nothing of its lead is left for large photographs, and some percent for small
+ones: it is not used. Of a photograph of 12 megapixels more than half of the time is Pillow's resizing.
+Small ones do not scale with threads: what Pillow does in Python is one at a time."""
 
 
 if __name__ == "__main__":
