@@ -32,7 +32,7 @@ class Tab:
     """One WebSocket with its view; `put` sends it a frame."""
 
     put: Callable[[bytes], Any]
-    view: View = field(default_factory=lambda: View(kind="flips"))
+    view: View = View(kind="flips")
 
 
 @dataclass(eq=False)
@@ -98,7 +98,8 @@ class Hub:
         session, word = self.session, message["do"]
         match word:
             case "hello":
-                tab.view = views.read(message.get("view") or {"kind": "flips"})
+                usual = {"kind": "flips" if session.baseline.number else "uncertain"}  # there is nothing to flip from
+                tab.view = views.read(message.get("view") or usual)
                 if message.get("edits") and not session.open_address(str(message["edits"])):
                     yield tab, wire.frame({"type": "offer", "edits": message["edits"]}, {})
                 yield from self._state([tab], everything=True)

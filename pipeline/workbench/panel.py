@@ -66,7 +66,7 @@ def _allowed(task: Task, registry: Registry) -> list[dict]:
     for name, function in sorted(registry.items()):
         use = function.uses
         forbidden = use != "image" and not getattr(task.rules, use)
-        why = f"{name} uses {WORDS[use]}, which {task.where} forbids" if forbidden else ""
+        why = f"uses {WORDS[use]}, which {task.where} forbids" if forbidden else ""
         about = (function.__doc__ or "").strip().partition("\n")[0]
         found.append({"name": name, "forbidden": why, "about": about})
     return found

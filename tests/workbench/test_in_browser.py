@@ -1,66 +1,22 @@
 """The page in a real browser: by mouse and by keyboard alone."""
 
-import os
-import random
+import io
+import json
 import shutil
-import time
-from contextlib import contextmanager
-from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
-from pipeline.chain import main_job
-from pipeline.chain.task import CompetitionTask
-from pipeline.recipes import Project
-from pipeline.report.collect import read_labels
+from pipeline.cli import workbench
+from pipeline.cli._options import parse, runtime_of
 from pipeline.workbench.session import Session
 
-from .. import browser
 from ..conftest import ROOT, write_yaml
-from .conftest import served, session_of
-
-PAINTED = "Number(document.documentElement.dataset.painted || 0)"
-
-
-@contextmanager
-def page_of(session, width=1440, scheme="light", fragment=""):
-    """The page of a session, painted; it must complain of nothing and ask nobody else."""
-    with served(session) as serving, browser.opened(serving.guard.url + fragment, width, scheme) as page:
-        page.serving = serving
-        wait(page, f"{PAINTED} > 0")
-        yield page
-        assert page.complaints == []
-        mine = (f"http://127.0.0.1:{serving.guard.port}/{serving.guard.token}/", "data:")
-        assert [url for url in page.requests if not url.startswith(mine)] == []
-
-
-def wait(page, expression: str, seconds: float = 20) -> None:
-    """Until an expression holds in the page, whose policy lets no script of others wait in it."""
-    end = time.monotonic() + seconds
-    while not page.evaluate(expression):
-        assert time.monotonic() < end, expression
-        page.wait_for_timeout(20)
-
-
-@contextmanager
-def repainted(page):
-    """Until what is done within is on the screen."""
-    before = page.evaluate(PAINTED)
-    yield
-    wait(page, f"{PAINTED} > {before}")
-
-
-def shown(page) -> list[int]:
-    """The labels that the page has."""
-    return page.evaluate("import('./store.js').then(module => [...module.store.labels])")
-
-
-SLIDE = "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input', { bubbles: true })); }"
-
-
-def slide(page, name: str, value: float) -> None:
-    page.get_by_role("slider", name=name, exact=True).evaluate(SLIDE, value)
+from .conftest import session_of
+from .pages import PAINTED, kind, page_of, press, repainted, rows, shown, slide, ticked, wait
 
 
 def test_a_slider_shows_what_submit_would_write(root):
@@ -78,24 +34,6 @@ def test_a_slider_shows_what_submit_would_write(root):
             page.keyboard.press("Control+z")
         assert page.locator("#flips").inner_text() == "0"
         wait(page, "location.hash.startsWith('#view=')")
-
-
-def press(page, *keys: str) -> None:
-    for key in keys:
-        page.keyboard.press(key)
-
-
-def kind(page) -> str:
-    return page.evaluate("import('./store.js').then(module => module.store.view.kind)")
-
-
-def rows(page) -> list[int]:
-    return page.evaluate("import('./store.js').then(module => [...module.store.rows])")
-
-
-def ticked(page, name: str, on: bool) -> None:
-    with repainted(page):
-        page.get_by_role("checkbox", name=name, exact=True).set_checked(on)
 
 
 @pytest.mark.slow
@@ -145,7 +83,7 @@ def test_what_the_rules_forbid_says_why(root):
         option = page.locator("#prompt_weights option[value=zpe]")
         assert option.is_disabled()
         assert "forbidden" in option.inner_text()
-        assert page.get_by_text("zpe uses the unlabelled test images, which competitions/tiny.yaml forbids").count()
+        assert page.get_by_text("zpe (uses the unlabelled test images, which competitions/tiny.yaml forbids)").count()
         with repainted(page):
             page.locator("#pooling").select_option("embedding")
         page.locator("#blend").select_option("classes")
@@ -240,7 +178,9 @@ def test_the_keyboard_alone_suffices(root):
         wait(page, f"document.getElementById('dialog-title').textContent !== {first!r}")
         press(page, "Escape", "?")
         assert page.locator("dialog kbd").count() > 10
-        press(page, "Escape", "m", "+", "-", "G", "g", "f")
+        press(page, "Escape", "m", "+", "-", "G", "g")
+        with repainted(page):
+            press(page, "f")
         with repainted(page):
             press(page, "u")
         assert session.draft.changed == ["ensembles/both.yaml"]
@@ -334,57 +274,123 @@ def test_names_are_text_never_markup(root):
         assert session.marked == []
 
 
+OPENED = {"page": (), "image": ("i", "Enter"), "keys": ("?",), "submissions": ("p",), "diff": ("s",)}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 800])
 def test_nothing_is_wider_than_the_window_or_out_of_reach(root, width, scheme):
-    axe = os.environ.get("AXE")  # axe.min.js of the npm package axe-core
+    """axe-core finds nothing serious in any panel or dialog; half of the prompts are open, one step is refused."""
     with session_of(root) as session, page_of(session, width, scheme, '#view={"kind":"all"}&map=1') as page:
         wait(page, "document.documentElement.dataset.effects", 30)
+        page.locator("summary", has_text="Dogs").click()
+        page.locator("summary", has_text="prompts").first.click()
+        with repainted(page):
+            slide(page, "Weight of vit@tiny", 0)
+        page.get_by_label("New template", exact=True).fill("no braces")
+        page.keyboard.press("Enter")
+        wait(page, "document.getElementById('status').classList.contains('forbidden')")
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        for keys in ((), ("i", "Enter"), ("Escape", "?"), ("Escape", "p"), ("Escape", "s")):
+        assert page.evaluate(TOO_WIDE) == []
+        for panel, keys in OPENED.items():
+            press(page, "Escape")
+            page.locator("#grid").focus()
             press(page, *keys)
             page.wait_for_timeout(400)
-            if axe:
-                page.evaluate(Path(axe).read_text())
-                found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
-                serious = [one for one in found if one["impact"] in ("serious", "critical")]
-                assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in serious] == []
+            assert page.locator("dialog").is_visible() == (panel != "page")
+            found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+            serious = [one for one in found if one["impact"] in ("serious", "critical")]
+            assert [(panel, one["id"], [node["html"] for node in one["nodes"]][:3]) for one in serious] == []
 
 
-SCENE = ROOT.parent / "shared" / "data" / "scene" / "images"
+# what is wider than the box it stands in
+TOO_WIDE = """[...document.querySelectorAll("#numbers table, #recipe .box > *")]
+  .filter(one => !one.closest(".scroll"))
+  .filter(one => one.getBoundingClientRect().right > one.closest(".box").getBoundingClientRect().right)
+  .map(one => one.outerHTML.slice(0, 80))"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SCENE.is_dir(), reason="the 8,100 images are not here")
-def test_8100_photographs(tmp_path):
-    """The page's labels are those of `make submit` after edits in the page; the grid has only what is seen."""
-    for name in ("preprocess", "ensembles", "prompts", "competitions"):
+def test_one_image_and_what_is_exported(root, tmp_path):
+    with session_of(root) as session, page_of(session, fragment='#view={"kind":"all"}') as page:
+        wide = page.locator(".tile").first.bounding_box()["width"]
+        press(page, "i", "+")
+        page.wait_for_timeout(200)
+        assert page.locator(".tile").first.bounding_box()["width"] > wide
+        page.locator("#query").fill("7")
+        with repainted(page):
+            page.locator("#query").press("Enter")
+        assert (kind(page), rows(page)[0]) == ("like", 7)
+        with repainted(page):
+            press(page, "j", "Space")
+        with repainted(page):
+            page.locator("#view").select_option("marked")
+        assert rows(page) == session.marked
+        page.locator(".tile").first.dblclick()
+        one = page.locator("dialog .one")
+        one.wait_for()
+        assert one.locator("h3").all_inner_texts() == [
+            *("Classes", "vit@tiny", "vit2@tiny-sharp", "In the submissions", "Nearest")
+        ]
+        assert one.locator("figcaption").all_inner_texts() == ["tiny", "tiny-sharp"]
+        wait(page, "[...document.querySelectorAll('dialog img')].every(image => image.naturalWidth > 0)")
+        before = page.locator("#dialog-title").inner_text()
+        one.locator(".near button").first.click()
+        wait(page, f"document.getElementById('dialog-title').textContent !== {json.dumps(before)}")
+        press(page, "Escape")
+        with page.expect_download() as found:
+            page.locator("#csv").click()
+        found.value.save_as(tmp_path / "marked.csv")
+        assert len((tmp_path / "marked.csv").read_text().splitlines()) == 2
+
+
+def strong_dots(page) -> int:
+    """Pixels of the map in the full colour of a class; those of images outside the view are pale."""
+    picture = np.array(Image.open(io.BytesIO(page.locator("#plane").screenshot())).convert("RGB")).astype(int)
+    return int((picture.max(axis=2) - picture.min(axis=2) > 90).sum())
+
+
+@pytest.mark.slow
+def test_the_map_follows_the_view(root):
+    with session_of(root) as session, page_of(session, fragment='#view={"kind":"all"}&map=1') as page:
+        wait(page, "import('./store.js').then(module => module.store.points !== null)", 60)
+        page.wait_for_timeout(500)
+        every = strong_dots(page)
+        with repainted(page):
+            page.locator("#by").select_option("name")
+            page.locator("#query").fill("2.jpg")
+            page.locator("#query").press("Enter")
+        page.wait_for_timeout(300)
+        assert 0 < strong_dots(page) < every / 2
+
+
+@pytest.mark.slow
+def test_a_labelled_data_set(tmp_path, monkeypatch):
+    """The demo's own, as `make workbench DATASET=demo ENSEMBLE=demo` opens it."""
+    for name in ("preprocess", "ensembles", "prompts", "datasets"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "models.yaml", tmp_path)
     (tmp_path / "demo").symlink_to(ROOT / "demo")
-    task = CompetitionTask(Project(tmp_path), "scene", data=str(SCENE), dtype_name="fp32", keep_towers=True)
-    session = Session(task, "demo", None, {})
-    choose = random.Random(0)
+    monkeypatch.chdir(tmp_path)
+    args = parse(["workbench", "DATASET=demo", "ENSEMBLE=demo", "DTYPE=fp32"])
+    task, name, truth = workbench._dataset(runtime_of(args), args)
+    session = Session(task, name, truth, {})
     try:
-        with page_of(session, fragment='#view={"kind":"all"}') as page:
-            for number in range(20):
-                with repainted(page):
-                    slide(
-                        page, f"Weight of {choose.choice(['demo-vit@demo-sharp', 'demo-resnet@demo'])}", choose.random()
-                    )
-                if number % 4 == 0:
-                    box = page.locator(".prompt input[type=checkbox]").nth(choose.randrange(40))
-                    with repainted(page):
-                        box.click()
-                assert page.locator(".tile").count() < 120
-            page.locator("#grid").evaluate("grid => { grid.scrollTop = grid.scrollHeight / 2; }")
-            page.wait_for_timeout(300)
-            assert 0 < page.locator(".tile").count() < 120
-            page.wait_for_timeout(500)
-            labels = shown(page)
-        session.save()
-        fresh = CompetitionTask(Project(tmp_path), "scene", data=str(SCENE), dtype_name="fp32")
-        assert read_labels(fresh, main_job.submit(fresh, "demo")).tolist() == labels
+        with page_of(session) as page:
+            wait(page, "document.documentElement.dataset.effects", 60)
+            assert page.locator("#accuracy").inner_text() == f"{100 * (session.seen.labels == truth).mean():.2f} %"
+            assert page.get_by_label("Reliability: share of right labels by certainty").is_visible()
+            assert page.locator("#submit, #submissions").evaluate_all("all => all.every(one => one.hidden)")
+            with repainted(page):
+                page.locator("#view").select_option("wrong")
+            assert rows(page) == [row for row in range(len(truth)) if session.seen.labels[row] != truth[row]]
+            with repainted(page):
+                slide(page, "Weight of demo-vit@demo-sharp", 0)
+            assert page.locator("#accuracy").inner_text() == f"{100 * (session.seen.labels == truth).mean():.2f} %"
+            page.locator("#save").click()
+            with repainted(page):
+                page.locator("#write").click()
+            assert "demo-vit@demo-sharp: 0" in (tmp_path / "ensembles/demo.yaml").read_text()
     finally:
         session.held.close()

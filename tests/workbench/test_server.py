@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pipeline.workbench import plane
 from pipeline.workbench.server import bound
 
 from ..conftest import ROOT
-from .conftest import decoded, served, weigh
+from .conftest import decoded, served, session_of, weigh
 
 
 @pytest.fixture
@@ -188,6 +189,15 @@ def test_an_edit_is_told_to_all_tabs_and_none_is_lost(serving):
         say(two, "undo")
         while until(one, "state")["draft"]["changed"]:
             pass
+
+
+@pytest.mark.parametrize("submitted", [True, False])
+def test_flips_are_shown_first_where_there_is_something_to_flip_from(root, submitted):
+    if not submitted:
+        shutil.rmtree(root / "submissions")
+    with session_of(root) as session, served(session) as serving, opened(serving) as socket:
+        say(socket, "hello")
+        assert until(socket, "state")["view"]["kind"] == ("flips" if submitted else "uncertain")
 
 
 def test_edits_of_a_slider_that_pile_up_are_joined():

@@ -85,16 +85,21 @@ function keys() {
 }
 
 function choice(key) {
-  const options = store.choices[key], closed = options.filter(one => one.forbidden);
+  const options = store.choices[key];
   return el("div", {}, el("div", { class: "line" }, el("label", { for: key }, key),
     el("select", { id: key, data: { name: key, key }, onchange: event => set(key, event.target.value) }, options.map(one =>
       el("option", { value: one.name, disabled: Boolean(one.forbidden), title: one.about, selected: store.recipe.keys[key] === one.name }, one.forbidden ? `${one.name} (forbidden)` : one.name)))),
-  closed.length > 0 && el("small", { class: "forbidden" }, `Forbidden: ${closed.map(one => one.forbidden).join("; ")}`));
+  forbidden(options));
+}
+
+// What the rules forbid, with the reason, each reason once.
+function forbidden(options) {
+  const reasons = new Set(options.map(one => one.forbidden).filter(Boolean));
+  return [...reasons].map(why => el("small", { class: "forbidden" }, `Forbidden: ${options.filter(one => one.forbidden === why).map(one => one.name).join(", ")} (${why})`));
 }
 
 function refinement() {
   const steps = store.recipe.refine, known = store.choices.refine;
-  const closed = known.filter(one => one.forbidden);
   const change = (what, index, more = {}) => edit({ kind: "list", key: "refine", do: what, index, found: steps[index], ...more });
   return el("div", { class: "box" }, el("h3", {}, "Refinement"),
     steps.map((step, index) => el("div", { class: "line" },
@@ -104,7 +109,7 @@ function refinement() {
     el("label", {}, "Add ", el("select", { "aria-label": "Add a refinement step", data: { key: "add-step" }, onchange: event => event.target.value && change("add", steps.length, { value: event.target.value }) },
       el("option", { value: "" }, "a step …"), known.map(one => el("option", { value: one.name, disabled: Boolean(one.forbidden), title: one.about }, one.forbidden ? `${one.name} (forbidden)` : one.name)))),
     el("label", { class: "line" }, el("input", { type: "checkbox", checked: store.recipe.keys.guards, data: { name: "guards", key: "guards" }, onchange: event => set("guards", event.target.checked) }), "guards: a step that something speaks against is not kept"),
-    closed.length > 0 && el("small", { class: "forbidden" }, `Forbidden: ${closed.map(one => one.forbidden).join("; ")}`));
+    forbidden(known));
 }
 
 function changeStep(input, step, index, change) {
