@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -119,12 +119,7 @@ def refine(
     """
     todo, whole_N = steps(recipe, where), with_picture(task, recipe)
     if todo and whole_N.any():
-        seen, refined_NC = evidence(task, recipe, parts), probs_NC[whole_N]
-        seen = replace(
-            seen,
-            image_features_ND=seen.image_features_ND[whole_N],
-            member_probs=tuple(probs[whole_N] for probs in seen.member_probs),
-        )
+        seen, refined_NC = evidence(task, recipe, parts).some(whole_N), probs_NC[whole_N]
         run = guarded if recipe.guards else unguarded
         for function, arguments in todo:
             step = functools.partial(function, refined_NC, seen, **arguments)
@@ -155,7 +150,7 @@ def fall_back(task: Task, probs_NC: Tensor, whole_N: Tensor) -> Tensor:
 
 
 def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
-    """What refinement steps may look at: features of the members with a text tower, class probabilities of all."""
+    """What refinement steps may look at: features of members with a text tower and of the witness, classes of all."""
     weights = ensemble.members(recipe)
     with_text = [member for member in weights if not member.is_head]
     if not with_text:
@@ -172,6 +167,7 @@ def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
         member_probs=tuple(member_probs(task, recipe, member, parts(member)) for member in weights),
         class_names=tuple(task.class_names),
         widths=tuple(vectors.shape[1] for vectors in images),
+        witness_ND=_vectors(task, recipe.witness) if recipe.witness else None,
     )
 
 

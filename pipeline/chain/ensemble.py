@@ -35,9 +35,15 @@ def members(recipe: Ensemble) -> dict[Member, float]:
     return {name: member.weight / total for name, member in recipe.members.items() if member.weight > 0}
 
 
+def towers(recipe: Ensemble) -> list[Member]:
+    """Whose image features a recipe needs, each once: those of the members that count, and of the witness."""
+    witness = [recipe.witness] if recipe.witness else []
+    return list(dict.fromkeys(member.tower for member in [*members(recipe), *witness]))
+
+
 def preprocess_recipes(recipe: Ensemble) -> list[str]:
-    """The preprocess recipes of the members that count, each once."""
-    return list(dict.fromkeys(member.preprocess for member in members(recipe)))
+    """The preprocess recipes of the towers that a recipe needs, each once."""
+    return list(dict.fromkeys(tower.preprocess for tower in towers(recipe)))
 
 
 def kind(recipe: Ensemble) -> Kind:

@@ -29,6 +29,9 @@ def stages(task: Task, name: str) -> Iterator[Stage]:
         yield preprocess.stage(task, member.tower.preprocess)  # images -> pixels
         yield features.stage(task, member)  # pixels -> image features
         yield ensemble.part(task, recipe, member)  # with text features (text.py) -> prompt probabilities
+    if recipe.witness:
+        yield preprocess.stage(task, recipe.witness.preprocess)
+        yield features.stage(task, recipe.witness)  # for refinement alone
     yield ensemble.stage(task, name)  # all members -> blend
     yield threshold.stage(task, name)  # low values -> 0
 

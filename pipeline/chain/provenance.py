@@ -28,6 +28,7 @@ def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, 
         "prompts": _prompts(task.prompts),
         "files": recipe_files(task, name),
         "members": {member: _of_part(task, name, member) for member in ensemble.members(recipe)},
+        **({"witness": {recipe.witness: _of_witness(task, recipe.witness)}} if recipe.witness else {}),
         "uses": rules.uses(project, name),
         "refinement": [asdict(outcome) for outcome in decision.outcomes],
         "digest": decision.probs.digest,
@@ -58,6 +59,10 @@ def _of_part(task: Task, name: str, member: Member) -> dict:
     own, digest = recipe.members[member].prompts, ensemble.part(task, recipe, member).digest
     facts = {"prompts": {"set": own, **_prompts(prompts_of(task, recipe, member))}} if own else {}
     return {"digest": digest, **facts, **of_member(task, member)}
+
+
+def _of_witness(task: Task, witness: Member) -> dict:
+    return {"digest": features.stage(task, witness).digest, **of_member(task, witness)}
 
 
 def of_member(task: Task, member: Member) -> dict:

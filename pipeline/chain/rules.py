@@ -48,7 +48,9 @@ def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iter
     yield _usage(WEIGHTINGS, recipe.prompt_weights, path, *within, "prompt_weights")
     for number, (step, _) in enumerate(recipe.refine):
         yield _usage(STEPS, step, path, *within, "refine", number)
-    for member in members(recipe):
+    if recipe.witness:
+        yield Usage("test_set", recipe.witness, path, (*within, "witness"))
+    for member in [*members(recipe), *([recipe.witness] if recipe.witness else [])]:
         yield from _of_member(project, member)
 
 

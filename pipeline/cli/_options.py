@@ -191,7 +191,7 @@ def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
     if args.preprocess and not args.model:
         raise UserError("PREPROCESS= is of a member alone: give MODEL=name as well")
     name = str(_member(task, args)) if args.model else _ensemble_name(task, args)
-    _check_families(task, task.project.ensemble(name).members)
+    _check_families(task, task.project.ensemble(name).named)
     from ..chain import rules
 
     rules.check(task, name)
@@ -206,7 +206,7 @@ def asked_members(task: CompetitionTask, args: Arguments) -> list[Member]:
         return [member]
     name = _ensemble_name(task, args)
     recipe = task.project.ensemble(name)
-    _check_families(task, recipe.members)
+    _check_families(task, recipe.named)
     from ..chain import ensemble, rules
 
     rules.check(task, name)
@@ -251,8 +251,8 @@ def only_encodes(task: CompetitionTask, name: str) -> bool:
         return False
     from ..chain import ensemble, features
 
-    for member in ensemble.members(task.project.ensemble(name)):
-        features.of_member(task, member)
+    for tower in ensemble.towers(task.project.ensemble(name)):
+        features.of_member(task, tower)
     return True
 
 

@@ -139,6 +139,8 @@ def _fits(task: Task, recipe: Ensemble) -> bool:
     """Whether the weights of a recipe's members are here, and its prompt sets about the task's classes."""
     if not all(member.model in _usable(task.project, text=not member.is_head) for member in recipe.members):
         return False
+    if recipe.witness and recipe.witness.model not in _usable(task.project):
+        return False
     try:
         return all(ensemble.part(task, recipe, member) for member in recipe.members)
     except UserError:

@@ -5,15 +5,14 @@ preprocess ops, and a batch through each image tower that is needed and on disk.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
 from .. import models
-from ..chain import damage, text, threshold
-from ..chain.features import check_recipe
+from ..chain import damage, features, text, threshold
 from ..chain.prompt_weights import prompts_of
 from ..chain.stage import Stage
 from ..chain.task import Runtime, Task
@@ -88,9 +87,11 @@ class Plan:
         return self.task.project.ensemble(self.name)
 
     def rows(self) -> Iterator[Row]:
-        last = threshold.stage(self.task, self.name)
-        todo = _todo(last)
-        for stage in last.walk():
+        ends = [threshold.stage(self.task, self.name)]
+        if self.recipe.witness:
+            ends.insert(0, features.stage(self.task, self.recipe.witness))
+        todo = _todo(ends)
+        for stage in {stage.path: stage for end in ends for stage in end.walk()}.values():
             match stage.made_from["stage"]:
                 case "images":
                     if todo[stage.path]:
@@ -107,7 +108,7 @@ class Plan:
     def _encoding(self, stage: Stage, todo: int) -> Row:
         project, member = self.task.project, stage.subject
         entry, recipe = project.model(member.model), project.preprocess(member.preprocess)
-        check_recipe(project, member, entry.size, entry.resize_mode)
+        features.check_recipe(project, member, entry.size, entry.resize_mode)
         seen = views.count(recipe, project.where("preprocess", member.preprocess))  # of each image
         state, per_image, dimensions = weights_state(entry, project), None, DIMENSIONS
         loading = 0.0
@@ -133,7 +134,7 @@ class Plan:
             yield Row("infer", f"{name} prompts", cached, new, "prompts", 0, seconds, **more)
 
 
-def _todo(last: Stage) -> dict:
+def _todo(ends: Sequence[Stage]) -> dict:
     """{path of a stage: rows of it that must be computed}; none of a stage that nothing needs."""
     found: dict = {}
 
@@ -142,7 +143,8 @@ def _todo(last: Stage) -> dict:
         for above in stage.inputs:
             need(above, found[stage.path] > 0)
 
-    need(last, True)
+    for end in ends:
+        need(end, True)
     return found
 
 

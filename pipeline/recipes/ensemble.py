@@ -60,8 +60,16 @@ class Ensemble(Recipe):
     refine: ListOfNamed = ()
     """steps over the class probabilities, in order: `[name, {name: {argument: value}}]`; see
     [refinement](ensembles.md#refinement)"""
+    witness: Text | None = None
+    """a `model` or `model@preprocess` that takes part in refinement alone, with its image features; it needs no text
+    tower; see [witness](ensembles.md#a-witness)"""
     guards: bool = True
     """a refinement step against which something speaks is not kept"""
+
+    @property
+    def named(self) -> list[str]:
+        """All members, whatever their weight, and the witness."""
+        return [*self.members, *([self.witness] if self.witness else [])]
 
     @field_validator("members")
     @classmethod
@@ -87,6 +95,8 @@ class Ensemble(Recipe):
             )
         if self.blend == "classes" and self.threshold:
             raise ValueError("threshold: is for prompt probabilities and needs 'blend: prompts'")
+        if self.witness and not self.refine:
+            raise ValueError("witness: takes part in refinement alone; add 'refine: [recommended]', or remove it")
         unused = [name for name, member in self.members.items() if member.temperature]
         if unused and self.match != "temperature":
             raise ValueError(f"members.{unused[0]}.temperature: needs 'match: temperature'")

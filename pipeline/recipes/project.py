@@ -184,7 +184,16 @@ class Project:
             raise Mismatch(
                 f"{path}: members: {heads[0]} is a trained head, whose columns are classes; write 'blend: classes'"
             )
-        return recipe.model_copy(update={"members": members})
+        return recipe.model_copy(update={"members": members, "witness": self._witness(recipe, path)})
+
+    def _witness(self, recipe: Ensemble, path: Path | str) -> Member | None:
+        if recipe.witness is None:
+            return None
+        with prefixed(f"{path}: witness"):
+            member = self.member(recipe.witness)
+            if member.base is not None:
+                raise Mismatch(f"{member} is a trained head, which has no features of its own; write {member.base}")
+        return member
 
     def _members(self, recipe: Ensemble, path: Path | str) -> dict[Member, MemberUse]:
         members: dict[Member, MemberUse] = {}

@@ -105,13 +105,12 @@ class Listed:
 
 
 def images(task: CompetitionTask, name: str) -> Iterator[ImagesAsked]:
-    """What the members of an ensemble recipe lack, each tower's once.
+    """What the towers of an ensemble recipe lack.
 
     What was brought before, or is asked for in one dtype, goes on in it. Else the machine there chooses, and encodes
     all: rows of several dtypes are no features of one member.
     """
-    towers = dict.fromkeys(member.tower for member in ensemble.members(task.project.ensemble(name)))
-    for member in towers:
+    for member in ensemble.towers(task.project.ensemble(name)):
         seen = features.stage(task, member)
         rows = [[start, stop] for start, stop in seen.missing(seen.shard_rows)]
         if not rows:

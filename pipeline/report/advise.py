@@ -2,24 +2,29 @@
 
 import numpy as np
 
+from ..chain import classes, ensemble, features
 from ..chain.csv_format import CsvFormat
 from ..chain.scores import uploads
+from ..chain.stage import made
 from ..chain.task import Task
 from ..core.console import say
 from ..core.tables import table
+from ..maths.refine.guards import Outcome
 from . import collect
 from .result import Result
 
 FEW = 5  # rows of each table
 NOTABLE = 3  # standard errors
 WEIGHTY = 0.01  # of the images that hang on a prompt
+RECOMMENDED = "recommended"  # the step that is tried
 WIDE = 6  # more classes than this are listed by pairs
 
 
 def advise(task: Task, name: str) -> Result:
     """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
     result = collect.of_ensemble(task, name, features=False)
-    print("\n\n".join(block for block in [said(result), *blocks(result), _uploads(task)] if block))
+    parts = [said(result), *blocks(result), refinement(task, name), _uploads(task)]
+    print("\n\n".join(part for part in parts if part))
     say(
         "advise",
         name,
@@ -113,6 +118,35 @@ def _classes(result: Result) -> str:
 def _images(result: Result) -> str:
     top = result.doubtful[: 2 * FEW]
     return f"look at: {', '.join(str(result.ids[row]) for row in top)}"
+
+
+def refinement(task: Task, name: str) -> str:
+    """Whether `refine: [recommended]` would be kept, and why; '' for a recipe with steps, which are told of as it runs.
+
+    Nothing is encoded for it: '' as well where image features are no longer in the cache, or none has a text tower.
+    """
+    recipe = task.project.ensemble(name)
+    if recipe.refine or all(member.is_head for member in ensemble.members(recipe)):
+        return ""
+    asked = f"refine: [{RECOMMENDED}]"
+    if not task.rules.test_set:
+        return f"{asked} looks at all test images, which {task.where} forbids"
+    if any(stage.missing(stage.shard_rows) for stage in (features.stage(task, one) for one in ensemble.towers(recipe))):
+        return ""
+    tried = recipe.model_copy(update={"refine": ((RECOMMENDED, None),), "guards": True})
+    outcomes: list[Outcome] = []
+    pooled = classes.decide(task, name).pooled
+    parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
+    classes.refine(task, tried, pooled, asked, parts, outcomes.append)
+    return "\n".join(f"{asked} {in_words(outcome)}" for outcome in outcomes)
+
+
+def in_words(outcome: Outcome) -> str:
+    """What would become of a step."""
+    if outcome.refused:
+        return f"would not be kept: {outcome.refused}"
+    held = f", and hold back {outcome.withheld:,} changes that similar images speak against" if outcome.withheld else ""
+    return f"would change {outcome.changed:,} labels{held}"
 
 
 def _uploads(task: Task) -> str:

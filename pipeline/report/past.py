@@ -40,7 +40,9 @@ def with_its_images(task: CompetitionTask, number: int) -> CompetitionTask:
 def recipe_of(task: Task, made: dict, where: str) -> Ensemble:
     """The recipe that a submission was made by, whatever the file says today."""
     recipe = Ensemble.parse({key: value for key, value in made["recipe"].items() if key != "name"}, where)
-    return recipe.model_copy(update={"members": {member_of(task, name): use for name, use in recipe.members.items()}})
+    members = {member_of(task, name): use for name, use in recipe.members.items()}
+    witness = recipe.witness and member_of(task, recipe.witness)
+    return recipe.model_copy(update={"members": members, "witness": witness})
 
 
 def member_of(task: Task, name: str) -> Member:

@@ -106,7 +106,8 @@ class Engine:
         """Compute what is not cached of a recipe as `make infer` does, and keep the features at hand."""
         for member in ensemble.members(recipe):
             make(ensemble.part(task, recipe, member))
-            self.features(task, member)
+        for tower in ensemble.towers(recipe):
+            self.features(task, tower)
 
     def evaluate(self, task: Task, name: str) -> Evaluated:
         """Decide by recipe `name` of a task; UserError as `make submit` would tell it."""

@@ -65,14 +65,14 @@ def test_changes_that_similar_images_speak_against_are_refused():
     right = torch.nn.functional.one_hot(label_N, 4).float()
     wrong = right.clone()
     wrong[::10] = right[::10].roll(1, dims=1)
-    found, outcome = guards.guarded("any", lambda: wrong, right, given)
-    assert found is right and "similar images side with the old labels" in outcome.refused
+    found, outcome = guards.guarded("discriminant", lambda: wrong, right, given)
+    assert found is right and "similar images do not side with the new labels" in outcome.refused
     found, outcome = guards.guarded("any", lambda: right, wrong, given)
     assert torch.equal(found, right) and not outcome.refused and outcome.withheld == 0
 
 
-def test_single_changes_are_withheld_and_the_step_is_kept():
-    """Of a step that is right for a whole cluster and wrong for some images of another."""
+def test_wrong_changes_are_withheld_and_right_ones_are_kept():
+    """A step that is right about one pair of classes, and takes some images of another class for a third one."""
     _, given, label_N = scene()
     right = torch.nn.functional.one_hot(label_N, 4).float()
     before, step = right.clone(), right.clone()
@@ -83,6 +83,15 @@ def test_single_changes_are_withheld_and_the_step_is_kept():
     assert not outcome.refused and outcome.withheld == 3
     assert torch.equal(found, right) and outcome.changed == int((label_N == 1).sum()) - 50
     assert outcome.after == tuple(refine.histogram(right).tolist())
+
+
+def test_changes_between_two_classes_are_judged_together():
+    """An image alone among others is moved with its kind; few changes of a kind lean on the mean of all."""
+    old, new = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([1, 1, 1, 0, 0])
+    support = torch.tensor([1.0, 0.9, -0.4, -1.0, 0.0])
+    mean = 3 * 0.1
+    expected = [(1.5 + mean) / 6] * 3 + [(-1 + mean) / 4, mean / 4]
+    assert guards.together(support, old, new).tolist() == pytest.approx(expected)
 
 
 def test_every_member_must_side_with_a_change():
@@ -98,8 +107,21 @@ def test_every_member_must_side_with_a_change():
     assert float(guards.support(probs, found, both)[0].mean()) < 0
 
 
-def test_support_written_out():
+def test_a_witness_judges_alone():
+    probs, given, _ = scene()
+    found = STEPS["discriminant"](probs, given)
+    draw = torch.Generator().manual_seed(1)
+    other = torch.nn.functional.one_hot(probs.argmax(dim=1), 4) + 0.1 * torch.randn(probs.shape, generator=draw)
+    seen = replace(given, witness_ND=normalise(other))  # its clusters are the labels as they were
+    assert float(guards.support(probs, found, given)[0].mean()) > 0.5
+    assert float(guards.support(probs, found, seen)[0].mean()) < 0
+    kept, outcome = guards.guarded("discriminant", lambda: found, probs, seen)
+    assert kept is probs and outcome.refused
+
+
+def test_support_written_out(monkeypatch):
     """Two groups of five on a line; the last of the first group is given to the second."""
+    monkeypatch.setattr(guards, "NEIGHBOURS", 5)
     angle = torch.tensor([0.0, 0.01, 0.02, 0.03, 0.04, 1.0, 1.01, 1.02, 1.03, 1.04])
     images = torch.stack([angle.cos(), angle.sin()], dim=1)
     old = torch.nn.functional.one_hot(torch.tensor([0] * 5 + [1] * 5), 2).float()

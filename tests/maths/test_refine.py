@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -315,14 +316,6 @@ def test_an_estimated_mix_helps_where_classes_are_uneven():
     assert right[1] > right[0] + 0.02
 
 
-def test_mix_auto_is_full_where_labels_are_of_few_classes_and_none_where_of_all():
-    labels = torch.eye(4)
-    assert discriminant.evenness_weight(labels) == 0.0 and discriminant.evenness_weight(labels[[0, 0, 1]]) == 1.0
-    probs, given, _ = evidence(60, 4)
-    even = STEPS["discriminant"](probs, given, mix=0.0)
-    assert torch.equal(STEPS["discriminant"](probs, given, mix="auto"), even)
-
-
 def test_the_mix_is_the_likeliest_one():
     """Against scipy's optimiser: shares that maximise the likelihood of rows that are likelihoods of classes."""
     from scipy.optimize import minimize
@@ -345,16 +338,31 @@ def test_the_bias_makes_the_texts_mean_the_target():
     torch.testing.assert_close(mean, target, atol=1e-4, rtol=0)
 
 
-def test_recommended_is_what_two_fits_agree_on_and_a_version_is_for_good():
+def test_a_version_of_recommended_is_for_good():
     probs, given, _ = uneven()
-    settings = {"ridge": 2.0, "unbias": True, "settle": 0.005, "iterations": 200}
-    even = STEPS["discriminant"](probs, given, **settings)
-    found = STEPS["discriminant"](probs, given, mix="auto", **settings)
-    same = even.argmax(dim=1) == found.argmax(dim=1)
-    result = STEPS["recommended"](probs, given, version=1)
-    assert 0 < int(same.sum()) < len(same)
-    assert torch.equal(result[same], found[same]) and torch.equal(result[~same], probs[~same])
-    assert torch.equal(STEPS["recommended"](probs, given), result)
+    kept = STEPS["discriminant"](probs, given, ridge=2.0, unbias=True, settle=0.005, iterations=200)
+    assert torch.equal(STEPS["recommended"](probs, given, version=1), kept)
+    assert torch.equal(STEPS["recommended"](probs, given), kept)
+
+
+def test_a_witness_that_sees_what_the_members_see_changes_nothing_and_another_one_does():
+    probs, given, _ = evidence(80, 3)
+    alone = STEPS["discriminant"](probs, given)
+    torch.testing.assert_close(STEPS["discriminant"](probs, replace(given, witness_ND=given.image_features_ND)), alone)
+    other = normalise(torch.randn(80, 7, generator=torch.Generator().manual_seed(5)))
+    assert not torch.allclose(STEPS["discriminant"](probs, replace(given, witness_ND=other)), alone, atol=1e-2)
+
+
+def test_a_witness_tells_classes_that_the_members_confuse():
+    probs, given, label_N = evidence(300, 3)
+    draw = torch.Generator().manual_seed(6)
+    confused = normalise(torch.randn(300, 16, generator=draw))
+    clusters = normalise(torch.eye(24)[label_N] + 0.1 * torch.randn(300, 24, generator=draw))
+    weak = (probs.log() / 4 + torch.randn(probs.shape, generator=draw)).softmax(dim=1)
+    given = replace(given, image_features_ND=confused, member_probs=(weak,))
+    right = lambda found: float((found.argmax(dim=1) == label_N).float().mean())  # noqa: E731
+    seen = STEPS["recommended"](weak, replace(given, witness_ND=clusters))
+    assert right(seen) > max(right(weak), right(STEPS["recommended"](weak, given))) + 0.1
 
 
 def test_frolic_of_classes_that_never_mix_is_no_traceback():

@@ -1,13 +1,19 @@
 """make advise: what it counts, and that it is a short table without any label."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import yaml
 
+from pipeline.chain import classes as chain_classes
 from pipeline.chain import probs as chain_probs
 from pipeline.chain.columns import Columns
 from pipeline.chain.main_job import submit
 from pipeline.core.errors import Mismatch, NotFound, UserError
 from pipeline.maths import zeroshot
+from pipeline.maths.refine.guards import Outcome
 from pipeline.report import advise, collect, sections
 from pipeline.report.prompt_use import PromptUse
 from pipeline.report.result import Change, Member, Result
@@ -153,3 +159,35 @@ def test_class_means_have_no_prompts_to_leave_out(project_root):
     assert result.fragile is None
     assert result.prompts == []
     assert advise.blocks(result)[2] == ""
+
+
+class TestWhetherRecommendedWouldBeKept:
+    @pytest.fixture
+    def allowed(self, project_root):
+        path = project_root / "competitions" / "tiny.yaml"
+        path.write_text(path.read_text() + "\nrules: {test_set: true}\n")
+        return project_root
+
+    def test_it_is_what_becomes_of_the_step(self, allowed):
+        written = yaml.safe_load((allowed / "ensembles" / "both.yaml").read_text())
+        write_yaml(allowed / "ensembles" / "refined.yaml", {**written, "refine": ["recommended"]})
+        (outcome,) = chain_classes.decide(fresh(allowed), "refined").outcomes
+        assert advise.refinement(fresh(allowed), "both") == f"refine: [recommended] {advise.in_words(outcome)}"
+        assert advise.refinement(fresh(allowed), "refined") == ""
+
+    def test_in_words(self):
+        kept = Outcome("recommended", (5, 5), (4, 6), 1200, withheld=3)
+        held = "hold back 3 changes that similar images speak against"
+        assert advise.in_words(kept) == f"would change 1,200 labels, and {held}"
+        assert advise.in_words(replace(kept, withheld=0)) == "would change 1,200 labels"
+        assert advise.in_words(replace(kept, refused="no reason")) == "would not be kept: no reason"
+
+    def test_rules_that_forbid_it_are_named(self, project_root):
+        whole(project_root)
+        assert "competitions/tiny.yaml forbids" in advise.refinement(fresh(project_root), "both")
+
+    def test_nothing_is_encoded_for_it(self, allowed, capsys):
+        whole(allowed)
+        shutil.rmtree(allowed / "cache" / "tiny" / "features")
+        capsys.readouterr()
+        assert advise.refinement(fresh(allowed), "both") == "" and "encoding" not in capsys.readouterr().out

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ...chain import features
+from ...chain import ensemble, features
 from ...chain.task import CompetitionTask, Runtime, Task
 from ...core.console import progress, say, warn
 from ...core.errors import Exists
@@ -75,8 +75,8 @@ def _refuse_overwriting(task: Task, sweep: Sweep, overwrite: bool) -> None:
 def _labels(task: Task, tried: Sequence[Candidate]) -> tuple[np.ndarray, float, bool]:
     """Labels (K, N) of the candidates as far as it came, the seconds it took, and whether it was interrupted."""
     rows, trials, found, interrupted = sampled_rows(task), EnsemblesInMemory(task), [], False
-    for member in {member for one in tried for member in one.recipe.members}:
-        features.of_member(task, member)
+    for tower in {tower for one in tried for tower in ensemble.towers(one.recipe)}:
+        features.of_member(task, tower)
     began = time.perf_counter()
     try:
         with progress("sweep", "candidate", len(tried)) as bar:

@@ -6,7 +6,7 @@ at all images together, so it declares what it `uses`; its annotations are what 
 Shape suffixes: N images, C classes, D feature dimensions, K neighbours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class Evidence:
     `image_features_ND` and `text_features_CD` (the classes' mean prompts) are those of all members with a text tower,
     side by side: member m, L2-normalised, times the root of its weight, so that products are the weighted mean of the
     members' cosines; `widths` says how many dimensions are whose (empty: one member). `member_probs` are all members'
-    class probabilities (N, C).
+    class probabilities (N, C). `witness_ND` are the features of a tower that takes part in nothing else.
     """
 
     image_features_ND: Tensor
@@ -35,6 +35,28 @@ class Evidence:
     member_probs: tuple[Tensor, ...] = ()
     class_names: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
+    witness_ND: Tensor | None = None
+
+    @property
+    def spaces(self) -> list[Tensor]:
+        """The spaces that images lie in, (N, D) each: the members' side by side, and the witness's."""
+        return [self.image_features_ND, *([] if self.witness_ND is None else [self.witness_ND])]
+
+    @property
+    def judges(self) -> list[Tensor]:
+        """The spaces whose neighbours are asked about changes: the witness's, or else each member's."""
+        if self.witness_ND is not None:
+            return [self.witness_ND]
+        return list(self.image_features_ND.split(self.widths or self.image_features_ND.shape[1], dim=1))
+
+    def some(self, rows_N: Tensor) -> "Evidence":
+        """The same of some images."""
+        return replace(
+            self,
+            image_features_ND=self.image_features_ND[rows_N],
+            member_probs=tuple(probs_NC[rows_N] for probs_NC in self.member_probs),
+            witness_ND=None if self.witness_ND is None else self.witness_ND[rows_N],
+        )
 
 
 class NotConverged(Exception):

@@ -1,19 +1,18 @@
 """Gaussian discriminant around the unlabelled images, with the text's predictions as its start and anchor."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ..zeroshot import TINY
-from . import Evidence, classes_in_effect, step, unit_rows
+from . import Evidence, step, unit_rows
 from .mixture import SETTLED, Count, Weight, moved, settled
 from .prior import chunks, tilted_mean
 
 Ridge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Settle = Annotated[float, Field(gt=0, le=SETTLED)]
-UNEVEN, EVEN = 0.55, 0.75  # classes in effect, as a share of all, at which mix: auto counts fully and not at all
 ROUNDS = 3  # of the inner fixed points, which begin where they ended a round before
 
 
@@ -24,7 +23,7 @@ def discriminant(
     text_weight: Weight = 1.0,
     ridge: Ridge = 1.0,
     iterations: Count = 50,
-    mix: Weight | Literal["auto"] = 0.0,
+    mix: Weight = 0.0,
     unbias: bool = False,
     settle: Settle = SETTLED,
 ) -> Tensor:
@@ -35,39 +34,52 @@ def discriminant(
     first and then softmax(text_weight log p + w_k f + b_k), so that the text stays an anchor, as in TransCLIP-ZS
     (Zanella et al. 2024, arXiv 2406.01837). sigma = the mean of (f - mu_k)(f - mu_k)' over images, plus `ridge` times
     its mean variance on the diagonal. Unlike `transclip` it sees correlations of features and no neighbours. A class
-    without images keeps its mean.
+    without images keeps its mean. With a witness w_k f + b_k is the mean of two, fitted in the members' space and in
+    the witness's to the same z (in the spirit of arXiv 2506.13723).
 
     So far all classes are taken as equally likely. `mix` adds that many times log pi_k, where pi is the class mix that
-    the Gaussians alone say of the images; `auto` is 1 where the labels tell of few classes and 0 where they tell of
-    most. `unbias` adds class biases to log p that make the text's mean prediction that of z: a text that likes one
-    class too well is no longer held for many images of it.
+    the Gaussians alone say of the images. `unbias` adds class biases to log p that make the text's mean prediction that
+    of z: a text that likes one class too well is no longer held for many images of it.
 
     It ends when a round moves at most `settle` of z, or is NotConverged if `iterations` leave it moving.
     O(N D min(N, D)) once, then O(N C D) a round.
     """
     text_NC = unit_rows(probs_NC)
-    images_NR, variance_R = principal(evidence.image_features_ND)
-    mean_CR = images_NR.new_zeros(text_NC.shape[1], images_NR.shape[1])
-    mix_weight = evenness_weight(text_NC) if mix == "auto" else mix
+    spaces = [Gaussians(features_ND, text_NC.shape[1]) for features_ND in evidence.spaces]
     bias_C = share_C = torch.full((text_NC.shape[1],), 1 / text_NC.shape[1], dtype=torch.float64, device=text_NC.device)
     z_NC = text_NC
     for _ in range(iterations):
-        before_NC, size_C1 = z_NC, z_NC.sum(dim=0)[:, None]
-        mean_CR = torch.where(size_C1 > 1e-6, z_NC.T @ images_NR / size_C1.clamp_min(1e-6), mean_CR)
-        shrinkage = ridge, evidence.image_features_ND.shape[1]
-        weight_CR = shrunk_solve(variance_R, mean_CR.double(), size_C1.double() / len(z_NC), *shrinkage)
-        image_NC = images_NR @ weight_CR.T - (weight_CR * mean_CR).sum(dim=1) / 2
+        before_NC = z_NC
+        image_NC = sum((space.logits(z_NC, ridge) for space in spaces), torch.zeros(())) / len(spaces)
         logits_NC = text_weight * text_NC.log() + image_NC
         if unbias:
-            bias_C = matching_bias(text_NC, size_C1[:, 0].double() / len(z_NC), bias_C)
+            bias_C = matching_bias(text_NC, z_NC.mean(dim=0, dtype=torch.float64), bias_C)
             logits_NC += bias_C.log().float()
-        if mix_weight:
+        if mix:
             share_C = likely_mix(image_NC.softmax(dim=1), share_C)
-            logits_NC += mix_weight * share_C.log().float()
+            logits_NC += mix * share_C.log().float()
         z_NC = logits_NC.softmax(dim=1)
         if moved(z_NC, before_NC) <= settle:
             return z_NC
     return settled(z_NC, before_NC, iterations)
+
+
+class Gaussians:
+    """The classes in one feature space: a mean each, and one covariance."""
+
+    def __init__(self, features_ND: Tensor, classes: int):
+        self.images_NR, self.variance_R = principal(features_ND)
+        self.dimensions = features_ND.shape[1]
+        self.mean_CR = self.images_NR.new_zeros(classes, self.images_NR.shape[1])
+
+    def logits(self, z_NC: Tensor, ridge: float) -> Tensor:
+        """w_k f + b_k, (N, C), fitted to images that count for the classes by z."""
+        size_C1 = z_NC.sum(dim=0)[:, None]
+        found_CR = z_NC.T @ self.images_NR / size_C1.clamp_min(1e-6)
+        self.mean_CR = torch.where(size_C1 > 1e-6, found_CR, self.mean_CR)
+        share_C1 = size_C1.double() / len(z_NC)
+        weight_CR = shrunk_solve(self.variance_R, self.mean_CR.double(), share_C1, ridge, self.dimensions)
+        return self.images_NR @ weight_CR.T - (weight_CR * self.mean_CR).sum(dim=1) / 2
 
 
 def principal(features_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,8 +123,3 @@ def likely_mix(likelihood_NC: Tensor, share_C: Tensor) -> Tensor:
     for _ in range(ROUNDS):
         share_C = tilted_mean(likelihood_NC, share_C).clamp_min(1e-6)
     return share_C
-
-
-def evenness_weight(text_NC: Tensor) -> float:
-    """How much mix: auto counts the estimated mix: 1 below UNEVEN, 0 above EVEN, a straight line between."""
-    return min(1.0, max(0.0, (EVEN - classes_in_effect(text_NC)) / (EVEN - UNEVEN)))

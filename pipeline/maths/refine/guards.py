@@ -1,9 +1,10 @@
 """Guards around refinement steps: which changes of label does anything speak for, and is the step kept at all?
 
 A step of the unlabelled images may collapse: a prior that is not true, classes that are absent, neighbours of another
-class. Of all signs tried that need no label, one tells helpful from harmful changes best, on every kind of class mix:
-whether the images most similar to a changed one side with its new label or with its old one. bench/guards.py
-measures this, and chose the limits, on training folders.
+class. Of all signs tried that need no label, one tells helpful from harmful changes best: whether the images most
+similar to the changed ones side with the new label or with the old one. Wrong changes come as wrong as a whole: a
+cluster is split, and part of it goes from its class to another. So all changes from one class to another are judged
+together. bench/guards.py measures this, and chose the limits, on training folders.
 
 Shape suffixes: Q images whose label a step changed, R images that neighbours are looked for among.
 """
@@ -19,10 +20,11 @@ from .neighbours import nearest
 
 REFERENCE = 16_384  # images that neighbours are looked for among; more cost time and would say the same
 LOOKED_AT = 4096  # images whose agreement is compared before and after
-NEIGHBOURS = 5
-SIDES_WITH = 0.2  # support from which a single change is kept, where nothing else speaks for the step
-UNEVEN, EVEN = 0.75, 0.85  # classes in effect after a step that finds them: share of all
-FEW, MANY = 10, 16  # images per class: among few, five neighbours reach beyond their class and say little
+NEIGHBOURS = 10
+SIDES_WITH = 0.3  # support from which changes are kept, where nothing else speaks for the step
+LEANS_ON_ALL = 3  # changes' worth that the mean support of all counts in that of the changes between two classes
+UNEVEN, EVEN = 0.8, 0.9  # classes in effect after a step that finds them: share of all
+FEW, MANY = 10, 16  # images per class: among few, neighbours reach beyond their class and say little
 ENOUGH_CLASSES = 0.65  # classes in effect before any other step: share of all
 ROUNDING = 1e-3
 
@@ -45,31 +47,37 @@ class Outcome:
 def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Outcome]:
     """The result (N, C) of a step `run` on `probs_NC` but for changes that similar images speak against.
 
-    Where they speak against the changes on the whole, `probs_NC` again with the reason in the outcome. Of a step that
-    `finds_mix` less is asked where `trust` says so. Others move whole clusters, whose images then side with each other,
-    so they are also refused where labels tell of few classes, classes collapse, or neighbours agree no better.
+    Where no change is left, `probs_NC` again with the reason in the outcome. Of a step that `finds_mix` less is asked
+    where `trust` says so. Others move whole clusters, whose images then side with each other, so they are also refused
+    where labels tell of few classes, classes collapse, or neighbours agree no better.
     """
     refined_NC, outcome = unguarded(name, run, probs_NC, evidence)
     if not outcome.changed:
         return refined_NC, outcome
     if len(probs_NC) < 2:
         return probs_NC, replace(outcome, refused="one image has no neighbours to compare with")
-    support_Q, changed_N = support(probs_NC, refined_NC, evidence)
-    finds_mix = getattr(STEPS.get(name), "finds_mix", False)
-    granted = trust(refined_NC) if finds_mix else 0.0
-    against = ""
-    if not finds_mix:
-        changes = probs_NC, refined_NC, evidence
-        against = few_classes(probs_NC) or collapse(*changes) or no_gain(*changes)
-    if float(support_Q.mean()) < -granted - ROUNDING:
-        against = f"similar images side with the old labels (support of the new ones {float(support_Q.mean()):+.2f})"
+    finds_mix, changes = getattr(STEPS.get(name), "finds_mix", False), (probs_NC, refined_NC, evidence)
+    against = "" if finds_mix else few_classes(probs_NC) or collapse(*changes) or no_gain(*changes)
     if against:
         return probs_NC, replace(outcome, refused=against)
-    withheld_Q = support_Q < SIDES_WITH - (1 + SIDES_WITH) * granted - ROUNDING
+    support_Q, changed_N = support(*changes)
+    granted = trust(refined_NC) if finds_mix else 0.0
+    together_Q = together(support_Q, *(part[changed_N].argmax(dim=1) for part in (probs_NC, refined_NC)))
+    withheld_Q = together_Q < SIDES_WITH - (1 + SIDES_WITH) * granted - ROUNDING
+    if withheld_Q.all():
+        against = f"similar images do not side with the new labels (support {float(support_Q.mean()):+.2f})"
+        return probs_NC, replace(outcome, refused=against)
     back_N = changed_N.nonzero()[withheld_Q.nonzero()[:, 0], 0]
     kept_NC = refined_NC.index_put((back_N,), probs_NC[back_N].to(refined_NC.dtype))
     after = tuple(histogram(kept_NC).tolist())
     return kept_NC, replace(outcome, after=after, changed=outcome.changed - len(back_N), withheld=len(back_N))
+
+
+def together(support_Q: Tensor, old_Q: Tensor, new_Q: Tensor) -> Tensor:
+    """The mean support (Q,) of all changes that are from and to the same classes; that of few leans on that of all."""
+    _, kind_Q, count_K = torch.stack([old_Q, new_Q], dim=1).unique(dim=0, return_inverse=True, return_counts=True)
+    sum_K = torch.zeros_like(count_K, dtype=support_Q.dtype).index_add(0, kind_Q, support_Q)
+    return ((sum_K + LEANS_ON_ALL * support_Q.mean()) / (count_K + LEANS_ON_ALL))[kind_Q]
 
 
 def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Outcome]:
@@ -123,10 +131,10 @@ def agreement(probs_NC: Tensor, evidence: Evidence) -> Tensor:
 
 
 def no_gain(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> str:
-    """Do neighbours' labels agree better than before in every member, beyond chance (Cohen's kappa with their mix)?"""
+    """Do neighbours' labels agree better than before to every judge, beyond chance (Cohen's kappa with their mix)?"""
     chosen_R = spread(evidence.image_features_ND, LOOKED_AT)
-    for features_RD in evidence.image_features_ND[chosen_R].split(widths_of(evidence), dim=1):
-        near_RK = others(features_RD, torch.arange(len(chosen_R)), torch.arange(len(chosen_R)))
+    for features_ND in evidence.judges:
+        near_RK = others(features_ND[chosen_R], torch.arange(len(chosen_R)), torch.arange(len(chosen_R)))
         before, after = (kappa(part_NC[chosen_R].argmax(dim=1), near_RK) for part_NC in (probs_NC, refined_NC))
         if after <= before:
             return f"labels of similar images agree no better (kappa {before:.3f}, then {after:.3f})"
@@ -143,22 +151,19 @@ def support(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> tuple[T
     """For each changed label, what share of the image's neighbours have its new label less the share with its old one.
 
     (Q,) of -1 to 1, and which images these are, (N,). All labels are those after the step. The least of the members
-    counts: labels that follow one member's clusters may leave what another one knew.
+    counts: labels that follow one member's clusters may leave what another one knew. A witness judges alone, as it has
+    no part in the labels that are changed.
     """
     old_N, new_N = probs_NC.argmax(dim=1), refined_NC.argmax(dim=1)
     changed_N = old_N != new_N
     reference_R = spread(evidence.image_features_ND, REFERENCE)
     found = []
-    for features_ND in evidence.image_features_ND.split(widths_of(evidence), dim=1):
+    for features_ND in evidence.judges:
         label_QK = new_N[others(features_ND, changed_N.nonzero()[:, 0], reference_R)]
         for_Q = (label_QK == new_N[changed_N][:, None]).float().mean(dim=1)
         against_Q = (label_QK == old_N[changed_N][:, None]).float().mean(dim=1)
         found.append(for_Q - against_Q)
     return torch.stack(found).amin(dim=0), changed_N
-
-
-def widths_of(evidence: Evidence) -> tuple[int, ...]:
-    return evidence.widths or (evidence.image_features_ND.shape[1],)
 
 
 def others(features_ND: Tensor, asked_Q: Tensor, reference_R: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ def provenance(result: Result) -> Section | None:
         **surroundings(made),
     }
     rows = [(key, str(value)) for key, value in facts.items()]
-    rows += [(f"member {name}", f"{how_seen(member)}, {member['digest']}") for name, member in made["members"].items()]
+    for kind, named in (("member", made["members"]), ("witness", made.get("witness", {}))):
+        rows += [(f"{kind} {name}", f"{how_seen(one)}, {one['digest']}") for name, one in named.items()]
     text = json.dumps(made, indent=1, ensure_ascii=False)
     return Section(
         "Provenance",
