@@ -88,29 +88,33 @@ def test_a_broken_or_changed_file_is_not_sent(root, server, verb):
     assert not server.asked
 
 
+WORDS = [  # what fails, how, and what is said of it
+    ("limits", Fault("status", 403, "Permission 'competitions.participate' was denied"), "joined tiny-scenes and"),
+    ("put", Fault("status", 503, "no"), "the file was not taken"),
+    ("limits", Fault("status", 429, "slow down", {"Retry-After": "7"}), "too many requests; ask again in 7 s"),
+    ("introspect", Fault("status", 401, "Unauthenticated"), "credentials in KAGGLE_API_TOKEN are not accepted"),
+    ("list", Fault("body", body=b"<html>Sign in to this network</html>"), "an answer that is no JSON"),
+    ("list", Fault("body", body=b'{"submissions": [{"ref": "x"}]}'), "cannot be understood"),
+]
+MORE_WORDS = [
+    ("start", Fault("status", 403, "You must accept this competition's rules"), "must accept this competition's"),
+    ("create", Fault("status", 403, "Forbidden"), "https://www.kaggle.com/competitions/tiny-scenes/rules"),
+    ("list", Fault("status", 404, "Not found"), "or there is no competition of that name"),
+    ("create", Fault("status", 400, "Submission limit reached"), "Submission limit reached (400)"),
+    ("put", Fault("status", 400, "no"), "the file was not taken (Could not submit to competition); nothing was"),
+    ("create", Fault("status", 429, "slow down", {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}), "again in 2"),
+    ("list", Fault("status", 429, "slow down"), "ask again in some minutes"),
+    ("list", Fault("status", 401, "Unauthenticated"), "credentials in KAGGLE_API_TOKEN are not accepted"),
+    ("limits", Fault("status", 500, "Internal error"), "Internal error (500)"),
+    ("list", Fault("body", body=b'{"submissions": [{"ref": -1}]}'), "cannot be understood"),
+    ("list", Fault("body", body=b'{"submissions": 7}'), "cannot be understood"),
+    ("limits", Fault("body", body=b'{"numAllowedNow": "many"}'), "cannot be understood"),
+    ("limits", Fault("body", body=b"[" * 100_000), "cannot be understood"),
+]
+
+
 @pytest.mark.parametrize(
-    ("step", "fault", "message"),
-    [
-        ("limits", Fault("status", 403, "Permission 'competitions.participate' was denied"), "joined tiny-scenes and"),
-        ("start", Fault("status", 403, "You must accept this competition's rules"), "must accept this competition's"),
-        ("create", Fault("status", 403, "Forbidden"), "https://www.kaggle.com/competitions/tiny-scenes/rules"),
-        ("list", Fault("status", 404, "Not found"), "or there is no competition of that name"),
-        ("create", Fault("status", 400, "Submission limit reached"), "Submission limit reached (400)"),
-        ("put", Fault("status", 400, "no"), "the file was not taken (Could not submit to competition); nothing was"),
-        ("put", Fault("status", 503, "no"), "the file was not taken"),
-        ("limits", Fault("status", 429, "slow down", {"Retry-After": "7"}), "too many requests; ask again in 7 s"),
-        ("create", Fault("status", 429, "slow down", {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}), "again in 2"),
-        ("list", Fault("status", 429, "slow down"), "ask again in some minutes"),
-        ("introspect", Fault("status", 401, "Unauthenticated"), "credentials in KAGGLE_API_TOKEN are not accepted"),
-        ("list", Fault("status", 401, "Unauthenticated"), "credentials in KAGGLE_API_TOKEN are not accepted"),
-        ("limits", Fault("status", 500, "Internal error"), "Internal error (500)"),
-        ("list", Fault("body", body=b"<html>Sign in to this network</html>"), "an answer that is no JSON"),
-        ("list", Fault("body", body=b'{"submissions": [{"ref": "x"}]}'), "cannot be understood"),
-        ("list", Fault("body", body=b'{"submissions": [{"ref": -1}]}'), "cannot be understood"),
-        ("list", Fault("body", body=b'{"submissions": 7}'), "cannot be understood"),
-        ("limits", Fault("body", body=b'{"numAllowedNow": "many"}'), "cannot be understood"),
-        ("limits", Fault("body", body=b"[" * 100_000), "cannot be understood"),
-    ],
+    ("step", "fault", "message"), [*WORDS, *(pytest.param(*one, marks=pytest.mark.slow) for one in MORE_WORDS)]
 )
 def test_errors_in_the_users_words(root, server, verb, step, fault, message):
     server.faults[step] = fault
@@ -234,9 +238,8 @@ def never_twice(root, server, verb, monkeypatch, step, kind):
     assert lines(root)[0]["service_id"] == str(server.submissions[0]["ref"])
 
 
-@pytest.mark.parametrize(("step", "kind"), [("put", "cut answer"), ("create", "cut done"), ("create", "silent done")])
-def test_cut_connections_spend_nothing_twice(root, server, verb, monkeypatch, step, kind):
-    never_twice(root, server, verb, monkeypatch, step, kind)
+def test_a_cut_connection_spends_nothing_twice(root, server, verb, monkeypatch):
+    never_twice(root, server, verb, monkeypatch, "create", "cut done")
 
 
 @pytest.mark.faults
@@ -339,6 +342,7 @@ def test_scores_that_cannot_be_asked_for_are_left_for_later(root, server, verb):
 # ---- credentials
 
 
+@pytest.mark.slow
 def test_no_credential_is_ever_written_or_said(root, server, verb, monkeypatch, tmp_path):
     """Also not with VERBOSE, with which the client prints its headers, and not when the service repeats them."""
     monkeypatch.setenv("VERBOSE", "1")
