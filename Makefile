@@ -11,10 +11,12 @@ DTYPE        = auto#     auto (fp16 on a GPU, bf16 on a CPU that has it, else fp
 BATCH        =#          images per forward pass (empty: 256 on a GPU, else 64)
 WORKERS      =#          decoding threads (empty: one per core)
 SHARD        = 2048#     images per cache file: what an interrupted run can lose
-LAUNCH       =#          start several processes, e.g. "accelerate launch --num_processes 4"
+CACHE        =#          folder or URL (s3://...) for what is computed, shared by machines (empty: cache)
+LAUNCH       =#          start several processes, e.g. "accelerate launch --num_processes 4", or ray
+RAY          =#          with LAUNCH=ray: auto, or a cluster's address (empty: one on this machine)
 PYTHON       =#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
 
-VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD LAUNCH PYTHON
+VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD CACHE LAUNCH RAY PYTHON
 unexport $(VARIABLES)
 
 # a misspelled variable would be ignored without a word, and another competition submitted
@@ -32,10 +34,10 @@ quote = '$(subst ','\'',$(1))'
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
-DEV_READY = $(addprefix $(VENV)/.installed-,report data parquet train upscale kaggle workbench dev)
+DEV_READY = $(addprefix $(VENV)/.installed-,report data parquet store ray train upscale kaggle workbench dev)
 ifeq ($(PYTHON),)
   RUN := $(VENV)/bin/python
-  READY := $(VENV)/.installed
+  READY := $(VENV)/.installed $(if $(filter ray,$(LAUNCH)),$(VENV)/.installed-ray)
   REPORT_READY := $(VENV)/.installed-report
   TRAIN_READY := $(VENV)/.installed-report $(VENV)/.installed-train
   KAGGLE_READY := $(VENV)/.installed-kaggle
@@ -52,10 +54,11 @@ else
 endif
 
 # a launcher is looked for beside the interpreter first; accelerate needs pipeline.cli._launch to start at all
-PIPELINE = @$(if $(LAUNCH),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli._launch,$(LAUNCH)),$(RUN)) -m pipeline
+PIPELINE = @$(if $(filter-out ray,$(LAUNCH)),PATH="$(dir $(RUN)):$$PATH" $(patsubst accelerate,$(RUN) -m pipeline.cli._launch,$(LAUNCH)),$(RUN)) -m pipeline
 # what was given goes to the verb as it is, which says so if it does not use it
-OWN := LAUNCH PYTHON VENV UPGRADE
-GIVEN = $(foreach v,$(filter-out $(OWN),$(VARIABLES) $(OTHERS)),$(if $(call given,$(v)),$(call quote,$(v)=$($(v)))))
+OWN := LAUNCH RAY PYTHON VENV UPGRADE
+GIVEN = $(foreach v,$(filter-out $(OWN),$(VARIABLES) $(OTHERS)),$(if $(call given,$(v)),$(call quote,$(v)=$($(v))))) \
+  $(if $(filter ray,$(LAUNCH)),$(call quote,RAY=$(or $(RAY),local)),$(if $(call given,RAY),$(error RAY= goes with LAUNCH=ray)))
 
 ##@ The chain (each stage makes what it needs from the stages above)
 

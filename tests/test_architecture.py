@@ -10,7 +10,7 @@ HOUSE = ROOT / "pipeline"
 # from the ground; a room imports from itself and from the floors below
 FLOORS = [
     ["core"],
-    ["recipes", "maths"],
+    ["recipes", "maths", "cluster"],
     ["images", "models"],
     ["chain"],
     ["classifier", "describe", "labelled", "leaderboard", "remote"],

@@ -51,7 +51,7 @@ def brought(name: str, extras: frozenset[str], seen: dict[str, str]) -> dict[str
 
 @pytest.mark.parametrize("extra", WANTED)
 def test_what_is_written_is_pinned_and_locked(extra):
-    pins = {canonical(name): version for name, _, version in (pin.partition("==") for pin in WANTED[extra])}
+    pins = {canonical(Requirement(pin).name): pin.partition("==")[2] for pin in WANTED[extra]}
     assert {name: ALL[name][2] for name in pins if name in ALL} == pins, "run `make lock`"
 
 
@@ -59,14 +59,14 @@ def test_what_is_written_is_pinned_and_locked(extra):
 def test_all_that_is_brought_is_installed_as_locked(extra):
     installed: dict[str, str] = {}
     for pin in WANTED[extra]:
-        name = pin.partition("==")[0]
+        name, options = Requirement(pin).name, Requirement(pin).extras
         try:
             version(name)
         except PackageNotFoundError:
             if extra in ("", "dev"):
                 raise
             pytest.skip(f"{name} is not installed: its make target was never run")
-        brought(name, frozenset(), installed)
+        brought(name, frozenset(options), installed)
     of_extra = {name: m[2] for name, m in ALL.items() if not m[4] or extra in m[4].split()}
     drift = {name: (have, of_extra.get(name)) for name, have in installed.items() if of_extra.get(name) != have}
     drift = {name: both for name, both in drift.items() if name not in ("pip", "setuptools")}  # of the interpreter

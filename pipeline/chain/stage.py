@@ -6,16 +6,21 @@ the same stages, and only `make` computes.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..cluster.pool import Pool
 from ..core import console
 from ..core.artefacts import Artefact
 from ..core.digests import FORMAT
+from ..core.errors import Unavailable
+from ..core.store import Url
 from .task import Task
 
+PIXELS = "images"  # the stage of pixels
 Advance = Callable[[int], object]  # tells the progress bar of so many more rows
 
 
@@ -67,10 +72,12 @@ class Stage(Artefact):
 
 
 def declare(task: Task, kind: str, subject: str, made_from: dict, **more) -> Stage:
-    """The stage whose artefacts lie in cache/<task>/<kind>/<subject>/."""
+    """The stage whose artefacts lie in cache/<task>/<kind>/<subject>/, or there below CACHE."""
     content = {"stage": kind, "format": FORMAT, **made_from}
     more = {"shard_rows": task.shard_rows} | more
-    return Stage(task.cache / kind / subject, content, task.images.ids, task, subject=subject, **more)
+    # pixels are many, and each machine makes its own; the rest may lie in a store that machines share
+    kept = task.cache if kind == PIXELS else task.kept / task.cache.relative_to(task.project.root / "cache")
+    return Stage(kept / kind / subject, content, task.images.ids, task, subject=subject, **more)
 
 
 def make(stage: Stage) -> int:
@@ -81,11 +88,14 @@ def make(stage: Stage) -> int:
         return 0
     began = time.perf_counter()
     above = 0 if stage.streams else sum(make(one) for one in stage.inputs)
+    if stage.task.ray and stage.made_from["stage"] != PIXELS:
+        return _made_on_a_cluster(stage, above)
     if console.rank() and not stage.shared:
         return 0  # the first process does the rest
     rank, world = (console.rank(), console.world()) if stage.shared else (0, 1)
     with contextlib.closing(stage.begin(above)) as work:
         done = _work(stage, work, rank, world)
+    stage.seal()
     # others may have done it all; what this process did above is told even then
     message = work.told(done, time.perf_counter() - began) if done or above else stage.reused
     if message:
@@ -106,6 +116,38 @@ def _work(stage: Stage, work: Work, rank: int, world: int) -> int:
                 stage.save(start, stop, **values)
             done += stop - start
     return done
+
+
+def _made_on_a_cluster(stage: Stage, above: int) -> int:
+    """The rest of `make` with LAUNCH=ray: what loads a tower begins in each actor, what is small begins here."""
+    pool = stage.task.once(("cluster",), lambda: Pool(stage.task.ray, stage.task.workers))
+    begin = functools.partial(_begun, stage, None if stage.shared else stage.begin(above))
+    gaps, done = stage.missing(stage.shard_rows), 0
+    for start, stop, _ in pool.run(f"{stage.verb} {stage.subject}", stage.digest, begin, gaps):
+        done += stop - start
+    if stage.missing(stage.shard_rows):
+        raise Unavailable(
+            f"{stage.path}: shards that other machines wrote are not seen here; give CACHE=, a URL or a shared folder"
+        )
+    stage.seal()
+    return done
+
+
+def _begun(stage: Stage, work: Work | None) -> Callable[[int, int], None]:
+    """In an actor: what makes and keeps the rows start..stop of a stage."""
+    vars(stage.task).pop("device", None)  # that of the driver
+    work = work or stage.begin(0)
+
+    def rows(start: int, stop: int) -> None:
+        if stage.has(start, stop):
+            return
+        values = work.rows(start, stop, lambda rows: None)
+        if values is not None:
+            stage.save(start, stop, **values)
+        for pixels in stage.inputs if stage.streams and isinstance(stage.folder, Url) else ():
+            pixels.drop(start, stop)  # of this machine, and nobody asks for them again
+
+    return rows
 
 
 def made(stage: Stage) -> Stage:

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..core import console
 from ..core.digests import FileDigests, digest_of
-from ..core.errors import Damaged, Mismatch, NotFound, Unavailable
+from ..core.errors import Unavailable
 from ..core.files import atomic_file
+from ..core.store import Place as Kept
+from ..core.store import place
 from ..images import completeness
 from ..images.decoding import Policy
-from ..images.listing import ImageFiles, Images, list_folder, list_images
+from ..images.listing import ImageFiles, Images, images_of, is_there
 from ..images.upscale import Place
 from ..recipes import Competition, Project, Rules
 from ..recipes.prompts import PromptSet, load_prompts
@@ -42,6 +44,8 @@ class Runtime:
     batch_size: int | None = field(default=None, kw_only=True)
     workers: int = field(default=0, kw_only=True)
     shard_rows: int = field(default=2048, kw_only=True)
+    cache_at: str | None = field(default=None, kw_only=True)
+    ray: str | None = field(default=None, kw_only=True)
     keep_towers: bool = field(default=False, kw_only=True)
     facts: dict = field(default_factory=dict, kw_only=True, repr=False)
 
@@ -97,6 +101,11 @@ class Runtime:
     @property
     def batch(self) -> int:
         return self.batch_size or (256 if self.device.type == "cuda" else 64)
+
+    @cached_property
+    def kept(self) -> Kept:
+        """Where what is computed is kept: cache/, or CACHE, which machines can share."""
+        return place(self.cache_at or "cache", self.project.root)
 
     @property
     def threads(self) -> int:
@@ -251,32 +260,15 @@ class CompetitionTask(Task):
         return last
 
     def is_there(self, source: str) -> bool:
-        return list_folder(str(self.project.root / source)).is_dir()
+        return is_there(source, self.project.root)
 
     @cached_property
     def images(self) -> ImageFiles:
-        found = list_images(str(self.project.root / self.source), "DATA" if self.data else f"{self.where}: images")
-        self._check_complete(found)
+        found = images_of(self.source, self.project.root, "DATA" if self.data else f"{self.where}: images")
+        by_position = self.recipe.columns[self.recipe.id_column] == "position"
+        if odd := completeness.check(found, self.source, self.where, self.recipe.count, by_position):
+            self.once(("gaps", self.identity), lambda: console.warn(odd))
         return found
-
-    def _check_complete(self, found: ImageFiles) -> None:
-        """UserError for images that are not there as they should be: every row after one would be another image's."""
-        count, total = self.recipe.count, len(found.ids)
-        missed, missing = list(completeness.suspects(found)), completeness.gaps(found)
-        if missed:
-            names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
-            more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
-            raise Damaged(f"{found.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
-        if count is not None and total != count:
-            raise Mismatch(f"{self.where}: count: {count}, but there are {total} images in {self.source}")
-        if missing and count is None:
-            numbers = f"{len(missing)} numbers are missing, first {', '.join(map(str, missing[:SHOWN]))}"
-            if self.recipe.columns[self.recipe.id_column] == "position":
-                raise NotFound(
-                    f"{found.folder}: {numbers}, and ids are positions: every row after them would shift. Put "
-                    f"the images there, or write 'count: {total}' in {self.where} if there are no more"
-                )
-            self.once(("gaps", self.identity), lambda: console.warn(f"{found.folder}: {numbers}"))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:

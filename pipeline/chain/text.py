@@ -55,7 +55,7 @@ def digest(runtime: Runtime, model: str) -> str:
 
 def file(runtime: Runtime, model: str) -> Path:
     """Where the features of a model's prompts are kept."""
-    return runtime.project.root / "cache" / "text" / model / f"{digest(runtime, model)}.pt"
+    return runtime.kept / "text" / model / f"{digest(runtime, model)}.pt"
 
 
 def cached(runtime: Runtime, model: str, prompts: tuple[str, ...]) -> tuple[dict | None, list[str]]:

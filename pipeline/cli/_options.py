@@ -143,6 +143,8 @@ def _compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive, metavar="N", help="images per forward pass")
     parser.add_argument("--workers", type=positive, metavar="N", help="decoding threads (default: one per core)")
     parser.add_argument("--shard", type=positive, default=2048, metavar="ROWS", help="images per cache file")
+    parser.add_argument("--cache", metavar="URL", help="folder or URL (s3://...) for what is computed (default: cache)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster: local, auto, or its address")
 
 
 GROUPS = {"competition": _competition, "data": _data, "ensemble": _ensemble, "model": _model, "compute": _compute}
@@ -153,6 +155,8 @@ FIELDS = {  # of a Runtime, by option
     "batch": "batch_size",
     "workers": "workers",
     "shard": "shard_rows",
+    "cache": "cache_at",
+    "ray": "ray",
 }
 
 
@@ -161,7 +165,8 @@ def runtime_of(args: Arguments) -> Runtime:
     if hasattr(args, "device"):
         keep_freed()
     given = {field: getattr(args, option, None) for option, field in FIELDS.items()}
-    return Runtime(Project(), **{field: value for field, value in given.items() if value is not None})
+    root = Path.cwd() if given["ray"] else Path()  # actors have folders of their own that they are in
+    return Runtime(Project(root), **{field: value for field, value in given.items() if value is not None})
 
 
 def positive(text: str) -> int:

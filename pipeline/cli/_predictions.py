@@ -1,13 +1,15 @@
 """What `predict` says of images, by ranges of rows; a range can be a part of a table."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..chain.checkpoints import checkpoint
 from ..chain.task import Runtime
 from ..classifier import Classifier
+from ..cluster.pool import Pool
 from ..core.errors import UserError
 from ..core.parquet import Parts
 from ..images.listing import Images
@@ -60,14 +62,15 @@ class Predictions:
             return error
         return self.classifier.pixels(image)
 
-    def write(self, parts: Parts, start: int, stop: int) -> list[tuple[str, UserError]]:
-        """Write the part of these rows; returns the images that cannot be read, which it lacks."""
+    def write(self, parts: Parts, start: int, stop: int) -> list[str]:
+        """Write the part of these rows; returns what is wrong with the images that it lacks."""
         import pyarrow
 
-        damaged, ids, labels, scores = [], [], [], []
+        damaged, wrong, ids, labels, scores = [], [], [], [], []
         for name, found in self.rows(start, stop):
             if isinstance(found, UserError):
-                damaged.append((name, found))
+                damaged.append(name)
+                wrong.append(str(found))
                 continue
             ids.append(name)
             labels.append([one["label"] for one in found])
@@ -77,5 +80,20 @@ class Predictions:
             "labels": pyarrow.array(labels, pyarrow.list_(pyarrow.string())),
             "scores": pyarrow.array(scores, pyarrow.list_(pyarrow.float32())),
         }
-        parts.write(start, stop, columns, {"damaged": [name for name, _ in damaged]})
-        return damaged
+        parts.write(start, stop, columns, {"damaged": damaged})
+        return wrong
+
+    def written(self, parts: Parts, todo: list[tuple[int, int]]) -> Iterator[tuple[int, int, list[str]]]:
+        """`write` of all these ranges, here or on a cluster; (start, stop, what it returned) as they come."""
+        if not self.runtime.ray:
+            yield from ((start, stop, self.write(parts, start, stop)) for start, stop in todo)
+            return
+        fixed = replace(self, runtime=replace(self.runtime, dtype_name=self.runtime.dtype))  # whatever actors have
+        pool = self.runtime.once(("cluster",), lambda: Pool(self.runtime.ray, self.runtime.workers))
+        begin = functools.partial(_begun, fixed, parts)
+        yield from pool.run(f"predict {self.model}", f"{parts.folder} {parts.digest}", begin, todo)
+
+
+def _begun(predictions: Predictions, parts: Parts) -> Callable[[int, int], list[str]]:
+    """In an actor: what writes the part of some rows."""
+    return functools.partial(predictions.write, parts)

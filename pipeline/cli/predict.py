@@ -15,8 +15,9 @@ from ..core.errors import Damaged, Exists, UserError
 from ..core.extras import need
 from ..core.files import atomic_file
 from ..core.parquet import SUFFIX, Parts
+from ..core.store import place
 from ..core.tables import csv_lines, table
-from ..images.listing import list_images, warn_of_deeper
+from ..images.listing import images_of, warn_of_deeper
 from ._options import Arguments, asked_model, positive
 from .new import names_from
 
@@ -51,12 +52,14 @@ def predict(
 
     root = runtime.project.root
     out = out or _free(root)
-    target, names = root / out, names_from(root, labels, "LABELS")
+    target, names = place(out, root), names_from(root, labels, "LABELS")
     if target.suffix not in WRITERS:
         raise UserError(f"OUT={out}: must end in {', '.join(WRITERS)}")
+    if runtime.ray and target.suffix != SUFFIX:
+        raise UserError(f"OUT={out}: many machines write a table of parts; give OUT=name{SUFFIX}")
     if target.exists() and target.suffix != SUFFIX:
         raise Exists(f"OUT={out} is already there and is not overwritten; remove it or give another OUT=")
-    files = list_images(str(root / images), "IMAGES")
+    files = images_of(images, root, "IMAGES")
     warn_of_deeper(files, images)
     told = Told(images)
     WRITERS[target.suffix](Predictions(runtime, model, files, names, template or TEMPLATE, top), target, told)
@@ -143,10 +146,10 @@ def _parts(predictions, target: Path, told: Told) -> None:
     left = sum(stop - start for start, stop in todo)
     if left < total:
         say("predict", target.name, f"{total - left} images are there, {left} are to do")
-    with progress("predict", "image", left) as bar:
-        for start, stop in todo:
-            for _, error in predictions.write(parts, start, stop):
-                warn(str(error))
+    with progress("predict", "image", left, hidden=bool(predictions.runtime.ray)) as bar:
+        for start, stop, wrong in predictions.written(parts, todo):
+            for error in wrong:
+                warn(error)
             bar.update(stop - start)
     for found, facts in parts.read():
         told.damaged += facts["damaged"]

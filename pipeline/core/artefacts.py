@@ -6,29 +6,37 @@ overwritten by something else: another content has another digest, so undoing an
 
 A file is used only as it was written: torch stores a CRC-32 of every record of its zip archive but compares none;
 `load` does, each time. What fails that, or is not the artefact its place says, is computed again.
+
+In an object store there are no locks: two processes may compute one shard, which then are equal, and the last is kept.
+There a shard is checked when it is read, and a manifest, written when all are there, spares listing them.
 """
 
+import contextlib
 import errno
+import io
 import json
 import os
+import random
 import re
 import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .digests import digest_of, is_settled, stamp_of
-from .errors import Changed, Exists
+from .errors import Changed, Exists, Unavailable
 from .files import atomic_file, try_lock
+from .store import Place, Url
 
+MANIFEST = "manifest.json"
 SHARD_NAME = re.compile(r"(\d+)-(\d+)\.pt")
 
 
-def save(path: Path, made_from: dict, **values: Any) -> None:
+def save(path: Place, made_from: dict, **values: Any) -> None:
     """Write one artefact file: `values` (tensors, strings, numbers, lists) plus digest and made_from."""
     import torch
 
@@ -38,11 +46,11 @@ def save(path: Path, made_from: dict, **values: Any) -> None:
             with open(temporary, "wb") as file:  # given a name, torch would write it into the file
                 torch.save(content, file)
         except (RuntimeError, OSError) as error:  # torch's own word for a failed write
-            free = shutil.disk_usage(path.parent).free / 1e9
+            free = shutil.disk_usage(temporary.parent).free / 1e9
             raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
 
 
-def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | None:
+def load(path: Place, digest: str | None = None, mapped: bool = False) -> dict | None:
     """The artefact in `path`, or None when it is absent, damaged or another one than `digest`.
 
     It is read, not mapped: a mapped file that something cuts off in place would end the process. `mapped` is for more
@@ -54,14 +62,17 @@ def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | 
     import torch
 
     try:
-        with zipfile.ZipFile(path) as archive:
+        source = io.BytesIO(path.read_bytes()) if isinstance(path, Url) else path
+        with zipfile.ZipFile(source) as archive:
             if any(record.compress_type for record in archive.infolist()) or archive.testzip():
                 return None
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
         with warnings.catch_warnings(action="ignore"):  # what torch finds odd in a foreign file is refused below
-            artefact = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+            artefact = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)
         if not isinstance(artefact, dict):
             return None
-        if not mapped:
+        if not mapped and source is path:
             artefact = {key: value.clone() if torch.is_tensor(value) else value for key, value in artefact.items()}
         made = digest_of(json.loads(artefact["made_from"]))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -69,6 +80,8 @@ def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | 
     except OSError as error:
         if error.errno in (None, errno.EINVAL, errno.ELOOP):  # what a damaged archive or a loop of links gives
             return None
+        raise
+    except Unavailable:  # a store that does not answer
         raise
     except MemoryError as error:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from error
@@ -79,18 +92,18 @@ def load(path: Path, digest: str | None = None, mapped: bool = False) -> dict | 
     return artefact if artefact.get("digest") == made and digest in (None, made) else None
 
 
-def load_or_discard(path: Path, digest: str) -> dict | None:
+def load_or_discard(path: Place, digest: str) -> dict | None:
     """As `load`; a damaged file is said and removed, so that it is computed again."""
-    there = os.path.lexists(path)
+    there = path.exists() if isinstance(path, Url) else os.path.lexists(path)
     artefact = load(path, digest)
     if there and artefact is None:
         discard(path)
     return artefact
 
 
-def discard(path: Path) -> None:
+def discard(path: Place) -> None:
     """Say that a file of the cache is damaged, and remove it."""
-    if path.is_dir() and not path.is_symlink():
+    if isinstance(path, Path) and path.is_dir() and not path.is_symlink():
         raise Exists(f"{path}: a folder where a file of the cache belongs; move it away")
     print(f"cache: {path} is damaged and is computed again", flush=True)
     path.unlink(missing_ok=True)
@@ -98,6 +111,7 @@ def discard(path: Path) -> None:
 
 # the stamp of each shard that this process found whole, so that listing them often costs little
 _seen_whole: dict[Path, list] = {}
+_manifests: dict[Url, list[str]] = {}  # of complete results in stores, that this process read or wrote
 
 
 @dataclass(frozen=True)
@@ -107,19 +121,19 @@ class Artefact:
     `made_from` is a JSON-able dict of everything that decides the content; `ids` are the rows in order.
     """
 
-    folder: Path
+    folder: Place
     made_from: dict
-    ids: tuple[str, ...]
+    ids: Sequence[str]
 
     @property
     def digest(self) -> str:
         return digest_of(self.made_from)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.folder / self.digest
 
-    def shards(self, first: int = 0, last: int | None = None, checked: bool = True) -> list[tuple[int, int, Path]]:
+    def shards(self, first: int = 0, last: int | None = None, checked: bool = True) -> list[tuple[int, int, Place]]:
         """(start, stop, file) of the usable shards with rows of first..last, in row order and without overlap.
 
         Not `checked` those that are there: whoever reads them finds out whether they are whole.
@@ -128,7 +142,7 @@ class Artefact:
         for start, stop, file in self._files():
             if start < end or stop <= first or (last is not None and start >= last):
                 continue
-            if checked and not self._usable(start, stop, file):
+            if checked and isinstance(file, Path) and not self._usable(start, stop, file):
                 continue
             found.append((start, stop, file))
             end = stop
@@ -155,12 +169,32 @@ class Artefact:
     def _is_of(self, shard: dict, start: int, stop: int) -> bool:
         return shard.get("ids") == list(self.ids[start:stop])
 
-    def _files(self) -> list[tuple[int, int, Path]]:
-        names = os.listdir(self.path) if self.path.is_dir() else []
-        matches = [match for match in map(SHARD_NAME.fullmatch, names) if match]
+    def _files(self) -> list[tuple[int, int, Place]]:
+        matches = [match for match in map(SHARD_NAME.fullmatch, self._names()) if match]
         spans = [(int(match[1]), int(match[2]), self.path / match[0]) for match in matches]
         # of two shards that start together the longer one comes first
         return sorted(spans, key=lambda span: (span[0], -span[1]))
+
+    def _names(self) -> Iterable[str]:
+        if isinstance(self.path, Url):
+            if self.path not in _manifests:
+                with contextlib.suppress(FileNotFoundError, ValueError):
+                    _manifests[self.path] = json.loads((self.path / MANIFEST).read_bytes())
+            return _manifests.get(self.path) or self.path.listed()
+        return os.listdir(self.path) if self.path.is_dir() else []
+
+    def seal(self) -> None:
+        """In a store: write the manifest of a result that is complete; the next to ask need one request."""
+        if isinstance(self.path, Url) and self.path not in _manifests:
+            names = [file.name for _, _, file in self.shards()]
+            (self.path / MANIFEST).write_bytes(json.dumps(names).encode())
+            _manifests[self.path] = names
+
+    def _forget(self, file: Url) -> None:
+        """A shard that was in a store and is not what it should be: it is computed again by the next run."""
+        discard(file)
+        (file.parent / MANIFEST).unlink(missing_ok=True)
+        _manifests.pop(file.parent, None)
 
     def missing(
         self, size: int, first: int = 0, last: int | None = None, checked: bool = True
@@ -187,6 +221,9 @@ class Artefact:
         """
         while gaps := self.missing(size):
             left, idle = sum(stop - start for start, stop in gaps), True
+            if isinstance(self.path, Url):  # without locks: processes that know nothing of each other begin apart
+                at = random.randrange(len(gaps))
+                gaps = gaps[at:] + gaps[:at]
             own = gaps[rank::world]
             order = [gap for first in range(world) for gap in gaps[(rank + first) % world :: world]]
             for number, (start, stop) in enumerate(order, 1):
@@ -199,17 +236,27 @@ class Artefact:
             if idle:
                 time.sleep(0.2)  # the rest is being computed elsewhere
 
-    def _file(self, start: int, stop: int) -> Path:
+    def _file(self, start: int, stop: int) -> Place:
         return self.path / f"{start:08d}-{stop:08d}.pt"
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether there is a file of exactly these rows."""
+        return self._file(start, stop).exists()
+
+    def drop(self, start: int, stop: int) -> None:
+        """Remove the file of exactly these rows, if there is one."""
+        self._file(start, stop).unlink(missing_ok=True)
 
     def save(self, start: int, stop: int, **values: Any) -> None:
         """Write rows start..stop."""
         save(self._file(start, stop), self.made_from, ids=list(self.ids[start:stop]), **values)
 
-    def read(self, start: int, stop: int, file: Path, mapped: bool = False) -> dict:
+    def read(self, start: int, stop: int, file: Place, mapped: bool = False) -> dict:
         """The content of one of `shards`; UserError when it was damaged or removed since it was found usable."""
         shard = load(file, self.digest, mapped)
         if shard is None or not self._is_of(shard, start, stop):
+            if isinstance(file, Url):
+                self._forget(file)
             raise Changed(f"{file} was damaged or removed while it was in use; run the same command again")
         return shard
 

@@ -32,6 +32,6 @@ def need(extra: str, what: str) -> None:
 
 def _installed(name: str) -> bool:
     try:
-        return bool(version(name))
+        return bool(version(name.partition("[")[0]))
     except PackageNotFoundError:
         return False

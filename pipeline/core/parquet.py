@@ -4,16 +4,17 @@ The parts say in their metadata what they were made from. So a run that was stop
 two. Names sort as their rows do, and every reader of Parquet takes the folder for one table.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .digests import digest_of
 from .errors import Damaged, Exists
 from .files import atomic_file
+from .store import Place, Url
 
 SUFFIX = ".parquet"
 PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
@@ -24,7 +25,7 @@ KEY = b"zero_shot"  # of the schema's metadata
 class Parts:
     """The parts of a table below `folder`; `made_from` is a JSON-able dict of all that decides its rows."""
 
-    folder: Path
+    folder: Place
     made_from: dict
 
     @property
@@ -60,12 +61,13 @@ class Parts:
         from pyarrow import parquet
 
         for _, _, file in self._found():
-            yield parquet.read_table(file, partitioning=None), self._known(file)["facts"]
+            yield parquet.read_table(_opened(file), partitioning=None), self._known(file)["facts"]
 
-    def _found(self) -> list[tuple[int, int, Path]]:
-        if not self.folder.exists():
+    def _found(self) -> list[tuple[int, int, Place]]:
+        stored = isinstance(self.folder, Url)
+        if not stored and not self.folder.exists():
             return []
-        if not self.folder.is_dir():
+        if not stored and not self.folder.is_dir():
             raise Exists(f"{self.folder} is a file, and is not overwritten; remove it or give another OUT=")
         files = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
         found = [(PART.fullmatch(path.name), path) for path in files]
@@ -78,11 +80,16 @@ class Parts:
                 )
         return [(int(match[1]), int(match[2]), path) for match, path in found if match]
 
-    def _known(self, file: Path) -> dict:
+    def _known(self, file: Place) -> dict:
         import pyarrow
         from pyarrow import parquet
 
         try:
-            return json.loads((parquet.read_schema(file).metadata or {}).get(KEY, b"{}"))
+            return json.loads((parquet.read_schema(_opened(file)).metadata or {}).get(KEY, b"{}"))
         except (pyarrow.ArrowInvalid, ValueError):
             raise Damaged(f"{file}: not a whole Parquet file; remove it") from None
+
+
+def _opened(file: Place) -> Any:
+    """A part as pyarrow reads it."""
+    return io.BytesIO(file.read_bytes()) if isinstance(file, Url) else file

@@ -8,11 +8,36 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from ..core.errors import Damaged, Mismatch, NotFound
 from .listing import ImageFiles, is_image
 
 NUMBER = re.compile(r"\d+", re.ASCII)
 SAME_SHAPE = 0.9  # share of the names that must look alike before one more of that look is missed
+SHOWN = 5  # names in a message
 SEQUENCE = 0.9  # share of the numbers from the first to the last that must be there to call it a sequence
+
+
+def check(files: ImageFiles, source: str, where: str, count: int | None, by_position: bool) -> str:
+    """UserError for images that are not there as they should be: every row after one would be another image's.
+
+    `count` is how many there must be, and `by_position` whether rows are told so. Gives what is to be warned of, or ''.
+    """
+    total, missed, missing = len(files.ids), list(suspects(files)), gaps(files)
+    if missed:
+        names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
+        more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
+        raise Damaged(f"{files.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
+    if count is not None and total != count:
+        raise Mismatch(f"{where}: count: {count}, but there are {total} images in {source}")
+    if not missing or count is not None:
+        return ""
+    numbers = f"{len(missing)} numbers are missing, first {', '.join(map(str, missing[:SHOWN]))}"
+    if by_position:
+        raise NotFound(
+            f"{files.folder}: {numbers}, and ids are positions: every row after them would shift. Put "
+            f"the images there, or write 'count: {total}' in {where} if there are no more"
+        )
+    return f"{files.folder}: {numbers}"
 
 
 def stem(name: str) -> str:

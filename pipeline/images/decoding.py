@@ -32,15 +32,14 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
 )
 
 from ..core.digests import content_digest
-from ..core.errors import Damaged, Unavailable
+from ..core.errors import Unavailable
 from ..recipes import MAX_PIXELS
+from .damaged import DamagedImage, Unreadable, check_size
 
 VERSION = 2  # part of the digest of pixels: raise it when the same file gives other pixels
 # no EPS (it would run Ghostscript), and none of the formats that are told by a byte or two
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-FILE_BYTES_PER_PIXEL = 16  # a file with more than this for each pixel that is allowed is not read into memory
-SMALL_FILE = 64_000_000  # bytes that are always read: metadata may be larger than the picture
 TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # of EXIF's orientations
 KEY_SCALE = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's grey up to 8 bits, but not the one that is transparent
 
@@ -85,18 +84,6 @@ class Decoded:
     several: bool = False  # frames or pages, of which this is the first
     damage: str = ""  # what is wrong with the file
     content: str = ""  # digest of the bytes that were decoded, as `core.digests.content_digest` gives it
-
-
-class DamagedImage(Damaged):
-    """An image of which no picture can be made; `why`, without its name."""
-
-    def __init__(self, name: str, why: str):
-        super().__init__(f"cannot read image {name}: {why}. Replace or remove it")
-        self.name, self.why, self.content = name, why, ""
-
-
-class Unreadable(DamagedImage):
-    """A file whose bytes cannot be had: no permission, not there, a failing disk."""
 
 
 class _Tolerance(threading.local):
@@ -157,12 +144,9 @@ def read(source, draft_size: int | None = None, policy: Policy = Policy(), name:
 def content_of(path: str | Path, policy: Policy = Policy()) -> bytes:  # noqa: B008
     """The bytes of a file; DamagedImage when it has more than any image that is allowed can need."""
     name = str(path)
-    limit = max(SMALL_FILE, FILE_BYTES_PER_PIXEL * policy.max_pixels)
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise DamagedImage(name, f"{size:,} bytes, more than an image of max_pixels: {policy.max_pixels} needs")
+            check_size(name, os.fstat(file.fileno()).st_size, policy.max_pixels)
             return file.read()
     except OSError as error:
         raise Unreadable(name, error.strerror or str(error)) from None

@@ -14,7 +14,9 @@ from natsort import natsorted
 from ..core.console import warn
 from ..core.digests import FileDigests, digest_of, stamp_of
 from ..core.errors import NotFound, UserError
+from ..core.store import Url, place
 from .decoding import Decoded, Policy, read
+from .stored import StoredImages, list_stored
 
 # names of the kinds that decoding reads
 EXTENSION = re.compile(
@@ -83,6 +85,18 @@ class ImageFiles:
         return digest_of({name: seen(path) for name, path in zip(self.ids, self.paths(), strict=True)})
 
 
+def images_of(source: str, root: Path, where: str) -> ImageFiles | StoredImages:
+    """The images of a folder or pattern from `root`, or of a URL; UserError, naming `where` it was written."""
+    found = place(source, root)
+    return list_stored(found, where, is_image) if isinstance(found, Url) else list_images(str(found), where)
+
+
+def is_there(source: str, root: Path) -> bool:
+    """Whether there is such a folder; of a URL it is found out when it is listed."""
+    found = place(source, root)
+    return isinstance(found, Url) or list_folder(str(found)).is_dir()
+
+
 def list_images(pattern: str, where: str) -> ImageFiles:
     """The image files of a folder, or of a glob such as 'data/**/*.jpg'.
 
@@ -116,7 +130,7 @@ def list_folder(pattern: str) -> Path:
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts))
 
 
-def warn_of_deeper(files: ImageFiles, source: str) -> None:
+def warn_of_deeper(files: ImageFiles | StoredImages, source: str) -> None:
     """A warning about images in the sub-folders of a folder that was given as `source`."""
     if files.deeper:
         folder = source.rstrip("/")

@@ -55,8 +55,8 @@ class Competition(Recipe):
     """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
 
     images: Location
-    """folder, or a glob such as `data/x/**/*.jpg`; natural order (`2.jpg` before `10.jpg`); what else lies there
-    is left out, and listed"""
+    """folder, glob such as `data/x/**/*.jpg`, or [URL](scale.md#object-stores); natural order (`2.jpg` before
+    `10.jpg`); what else lies there is left out, and listed"""
     count: Annotated[int, Field(gt=0)] | None = None
     """how many images there must be; then gaps in their numbers are taken for meant"""
     classes: Location | Names

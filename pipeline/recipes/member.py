@@ -18,6 +18,9 @@ class Member(str):
         made.model, made.preprocess, made.base = model, preprocess, base
         return made
 
+    def __getnewargs__(self) -> tuple:
+        return self.model, self.preprocess, self.base  # for a copy in another process
+
     @property
     def is_head(self) -> bool:
         return self.base is not None
