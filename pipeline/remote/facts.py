@@ -1,5 +1,6 @@
 """What features are made from, but for the dtype, as both machines know it; and in words what differs."""
 
+import json
 from collections.abc import Callable
 
 from ..chain import features, text
@@ -29,12 +30,17 @@ def of_images(task: Task, member: Member) -> Facts:
     """Of a member's image features."""
     seen = features.stage(task, member)
     made_from = {**seen.inputs[0].made_from, **seen.made_from}
-    return {key: value for key, value in made_from.items() if key not in APART}
+    return _facts(made_from)
 
 
 def of_text(runtime: Runtime, model: str) -> Facts:
     """Of a model's prompt features."""
-    return {key: value for key, value in text.made_from(runtime, model).items() if key not in APART}
+    return _facts(text.made_from(runtime, model))
+
+
+def _facts(made_from: dict) -> Facts:
+    """As they are when they come back from a file of JSON: a tuple is a list there."""
+    return json.loads(json.dumps({key: value for key, value in made_from.items() if key not in APART}))
 
 
 def difference(have: Facts, wanted: Facts, model: str, recipe: str = "") -> str:

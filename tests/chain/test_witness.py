@@ -79,6 +79,8 @@ def test_its_features_are_a_stage_that_is_computed_once(root, capsys):
     assert stage.digest in {one.digest for one in stages(task, "seen")}
     assert "net@tiny" in {asked.member for asked in missing.images(task, "seen")}
     assert "net" not in {asked.model for asked in missing.texts(task, "seen", history=False)}
+    (asked,) = [asked for asked in missing.images(task, "seen") if asked.member == "net@tiny"]
+    assert asked.facts == json.loads(json.dumps(asked.facts)), "what comes back from elsewhere is compared with it"
     submit(task, "seen")
     capsys.readouterr()
     submit(fresh(root), "seen")

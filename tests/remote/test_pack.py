@@ -9,15 +9,17 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from pipeline.chain import features, text
 from pipeline.chain.main_job import submit
 from pipeline.core.errors import UserError
 from pipeline.remote import missing, there, wheel
 
-from ..conftest import IMAGES, fresh, write_images, write_yaml
+from ..conftest import IMAGES, SIZE, fresh, write_images, write_yaml
 from .conftest import MEMBERS, automatic
 
 
@@ -79,6 +81,28 @@ def test_what_is_encoded_there_is_what_would_be_here(project_root, pack, at, unp
         for ours, theirs in zip(here[name], _features(project_root, name), strict=True):
             assert torch.equal(ours, theirs)
     assert "nothing is missing here" in command(project_root, "pack", "--competition", "tiny").stdout
+
+
+@pytest.mark.slow
+def test_a_witness_without_texts_goes_along(project_root, pack, at, unpack, loads):
+    torch.manual_seed(2)
+    save_file(timm.create_model("mobilenetv2_050", pretrained=False).state_dict(), project_root / "m.safetensors")
+    net = {"family": "timm", "architecture": "mobilenetv2_050", "weights": "m.safetensors", "preprocess": "tiny"}
+    net |= {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+    write_yaml(project_root / "models.local.yaml", {"net": net})
+    competition = project_root / "competitions" / "tiny.yaml"
+    competition.write_text(competition.read_text() + "\nrules: {test_set: true}\n")
+    both = yaml.safe_load((project_root / "ensembles" / "both.yaml").read_text())
+    write_yaml(project_root / "ensembles" / "both.yaml", {**both, "refine": ["recommended"], "witness": "net"})
+    said, unpacked = pack("--dtype", "fp32", "--images")
+    assert ["net", "23", "0"] in [line.split()[:3] for line in said.splitlines()]
+    found = at(unpacked, unpacked / "images")
+    everything(found)
+    there.collect(found, unpacked / "tiny.features")
+    assert unpack(unpacked / "tiny.features").returncode == 0
+    loads.clear()
+    submit(automatic(project_root), "both")
+    assert loads == []
 
 
 def _features(root, name: str) -> tuple:
