@@ -267,11 +267,17 @@ bench: $(DEV_READY) ## measure what the README claims; writes bench/README.md
 
 .PHONY: help
 help: ## this text
-	@awk -F '## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST))
-	@printf '\nVariables (make submit COMPETITION=scene ENSEMBLE=winner)\n'
-	@$(foreach v,$(VARIABLES),printf '  %-12s %-10s %s\n' $(v) $(call quote,$($(v))) \
-	  "$$(sed -n 's/^$(v) *=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";)
+	@{ awk -F '## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST)); \
+	printf '\nVariables (make submit COMPETITION=scene ENSEMBLE=winner)\n'; \
+	$(foreach v,$(VARIABLES),printf '  %-12s %-10s %s\n' $(v) $(call quote,$($(v))) \
+	  "$$(sed -n 's/^$(v) *=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";) } | awk -v most="$${COLUMNS:-80}" ' \
+	  length($$0) <= most { print; next } \
+	  { indent = /^  make / ? 20 : /^  [A-Z]/ ? 26 : 2; line = substr($$0, 1, indent); n = split(substr($$0, indent + 1), words, " "); at = 0; \
+	    for (i = 1; i <= n; i++) { \
+	      if (at && length(line) + 1 + length(words[i]) > most) { print line; line = sprintf("%*s", indent, ""); at = 0 } \
+	      line = line (at++ ? " " : "") words[i] } \
+	    print line }'
 
 TARGETS = $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 .DEFAULT:

@@ -25,11 +25,17 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         return args.module.run(runtime_of(args), args) or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _complain(str(error))
         return 1
     except OSError as error:
-        print(f"error: {error}. What was finished is kept; run the same command again to go on", file=sys.stderr)
+        _complain(f"{error}. What was finished is kept; run the same command again to go on")
         return 1
+
+
+def _complain(message: str) -> None:
+    from .core.console import RED, coloured
+
+    print(f"{coloured('error:', RED, sys.stderr)} {message}", file=sys.stderr)
 
 
 class _Output(io.FileIO):

@@ -41,6 +41,12 @@ def tiny_config(layers) -> dict:
     return {"model_cfg": {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}, "preprocess_cfg": preprocess}
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """What is said is looked for as it was written; how it is broken has tests of its own."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory) -> Path:
     """Folders `vit` and `vit2`, in open_clip's local-dir layout."""

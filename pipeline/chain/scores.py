@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core.console import say
+from ..core.console import say, signed, tell
 from ..core.errors import Mismatch, UserError
-from ..core.tables import table
+from ..core.tables import table, table_rows
 from ..maths import metrics
 from .csv_format import CsvFormat
 from .ledger import Ledger, as_text, number_of, upload_state
@@ -39,7 +39,7 @@ def show_log(task: CompetitionTask) -> None:
         when, own = line["time"][5:16].replace("T", " "), [accuracy.get(int(line["number"]), "")] * bool(accuracy)
         flips = line["flipped_previous"], line["flipped_best"]
         rows.append((line["number"], when, _short(line["recipe"]), *flips, *own, line["public"], line["private"]))
-    first, *told = table(header, rows).split("\n")
+    first, *told = table_rows(header, rows)
     print(first)
     remarks = submissions.remarks()
     for line, text in zip(lines, told, strict=True):
@@ -53,9 +53,9 @@ def show_log(task: CompetitionTask) -> None:
         if set(uses) - {"image"}:
             print(f"    uses {', '.join(uses)}")
         if number in remarks:
-            print(f"    {remarks[number]}")
+            tell(f"    {remarks[number]}")
     if any(line["uploaded"] for line in lines):
-        print(f"uploads: {uploads(lines)}")
+        tell(f"uploads: {uploads(lines)}")
 
 
 def uploads(lines: Sequence[dict[str, str]]) -> str:
@@ -94,7 +94,7 @@ def remark(task: CompetitionTask, number: int, text: str) -> None:
     with submissions.locked():
         submissions.path(number)
         submissions.write_remarks({**submissions.remarks(), number: " ".join(text.split())})
-    say("note", f"{number}", " ".join(text.split()) or "removed")
+    say("note", f"{task.name} {number}", " ".join(text.split()) or "removed")
 
 
 def record(task: CompetitionTask, number: int, public: float | None, private: float | None) -> None:
@@ -116,7 +116,7 @@ def record(task: CompetitionTask, number: int, public: float | None, private: fl
         line.update({name: str(value) for name, value in given.items() if value is not None})
         submissions.change(line)
     now = ", ".join(f"{name} {line[name]}" for name in given if line[name])
-    say("score", f"{number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
+    say("score", f"{task.name} {number} {line['recipe']}", now + (f" ({', '.join(replaced)})" if replaced else ""))
 
 
 def show_difference(task: CompetitionTask, a: int, b: int) -> None:
@@ -133,14 +133,14 @@ def show_difference(task: CompetitionTask, a: int, b: int) -> None:
         raise Mismatch(f"label {error} of submission {a} or {b} is no class of {task.where}") from None
     moved = {i: pair for i, pair in pairs.items() if pair[0] != pair[1]}
     total = len(moved)
-    print(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")
+    tell(f"{total} of {len(pairs)} labels flipped from {a} to {b} ({total / len(pairs):.2%})")
     if moved:
         names = task.class_names
         images = {pair: [i for i, other in moved.items() if other == pair] for pair in moved.values()}
         found = sorted(images.items(), key=lambda kind: -len(kind[1]))
         rows = [(names[x], names[y], len(ids), _first(ids)) for (x, y), ids in found]
         print(table(("from", "to", "rows", "images"), rows))
-    print(_on_the_board(task, submissions, (a, b), total, len(pairs)))
+    tell(_on_the_board(task, submissions, (a, b), total, len(pairs)))
 
 
 def _first(ids: list[str]) -> str:
@@ -189,7 +189,7 @@ def _on_the_board(
     lines = {int(line["number"]): line for line in submissions.log()}
     scores = [float(lines[n]["public"]) for n in numbers if n in lines and lines[n]["public"]]
     if not task.recipe.scores_labels:
-        change = f"The score went {scores[1] - scores[0]:+.5f}. " if scores[1:] else ""
+        change = f"The score went {_coloured(task, scores[1] - scores[0])}. " if scores[1:] else ""
         return f"{change}{OTHERWISE.capitalize()}."
     board, seen = public_board(task, images)
     noise = metrics.difference_noise(flipped, images, board)
@@ -203,4 +203,10 @@ def _on_the_board(
         )
     ratio = abs(change) / noise if noise else math.inf if change else 0.0
     verdict = "larger than noise (2 standard errors)" if ratio > 2 else "within noise (2 standard errors)"
-    return f"{seen} the score went {change:+.5f} ({change * board:+.0f} images), {ratio:.1f} standard errors: {verdict}"
+    went = _coloured(task, change)
+    return f"{seen} the score went {went} ({change * board:+.0f} images), {ratio:.1f} standard errors: {verdict}"
+
+
+def _coloured(task: CompetitionTask, change: float) -> str:
+    """A change of the score, green if it is for the better."""
+    return signed(f"{change:+.5f}", -change if task.recipe.lower_is_better else change)

@@ -14,7 +14,7 @@ from ..chain import damage, ensemble, features, preprocess, probs, text
 from ..chain.columns import KINDS
 from ..chain.main_job import stages
 from ..chain.task import DTYPES, CompetitionTask, Runtime, Task
-from ..core.console import say
+from ..core.console import say, tell
 from ..core.errors import UserError
 from ..labelled import benchmark
 from ..labelled.task import DatasetTask
@@ -40,7 +40,7 @@ def clean(project: Project, dry: bool = False) -> None:
     root = project.root / "cache"
     dead = list(_dead(project, root))
     for path, why in dead:
-        print(f"  {_size(path) / 1e6:>10.1f} MB  {path} ({why})")
+        tell(f"  {_size(path) / 1e6:>10.1f} MB  {path} ({why})")
     total = sum(_size(path) for path, _ in dead) / 1e6
     for path, _ in [] if dry else dead:
         if path.is_dir() and not path.is_symlink():

@@ -1,6 +1,7 @@
 """Verb ensemble: the blend of the members."""
 
 from ..chain.task import Runtime
+from ..core.console import next_step
 from ._options import Arguments, checked_ensemble, competition, only_encodes
 
 HELP = "weighted blend of the members"
@@ -16,3 +17,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
     from ..chain.stage import make
 
     make(ensemble.stage(task, name))
+    next_step(f"make submit COMPETITION={task.name}")

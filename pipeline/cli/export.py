@@ -45,5 +45,5 @@ def run(runtime: Runtime, args: Arguments) -> int:
             ids = pyarrow.array(task.images.ids[start:stop], pyarrow.string())
             parts.write(start, stop, {"id": ids, "features": vectors})
             bar.update(stop - start)
-    say("export", member, f"{total} images, {rows_ND.shape[1]} numbers each: {target}")
+    say("export", member, f"{total} images, {rows_ND.shape[1]} numbers each, of {task.name}: {target}")
     return report_damage(task, [member.preprocess])

@@ -1,7 +1,7 @@
 """Verb infer: prompt probabilities of one member, or of all."""
 
 from ..chain.task import Runtime
-from ..core.console import rank
+from ..core.console import next_step, rank
 from ._options import Arguments, asked_members, checked_ensemble, competition, report_damage
 
 HELP = "prompt probabilities of one model, or of all members of the ensemble"
@@ -21,3 +21,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
             make(ensemble.part(task, task.project.ensemble(checked_ensemble(task, args)), member))
     if not rank():
         report_damage(task, [member.preprocess for member in members])
+    next_step(f"make submit COMPETITION={task.name}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..chain.task import Runtime
 from ..core import artefacts
+from ..core.console import tell
 from ..core.errors import Damaged, NotFound
 from ._options import Arguments
 
@@ -36,9 +37,9 @@ def show(file: Path, root: Path = Path()) -> None:
         raise Damaged(f"{file}: not an artefact of this pipeline, or damaged")
     for key, value in artefact.items():
         if key != "made_from":
-            print(f"  {key:<14} {_described(value)}")
+            tell(f"  {key:<14} {_described(value)}", " " * 15)
     print("made from")
-    print("\n".join(_history(json.loads(artefact["made_from"]), _index(root / "cache"), "  ")))
+    tell("\n".join(_history(json.loads(artefact["made_from"]), _index(root / "cache"), "  ")), "  ")
 
 
 def _described(value) -> str:

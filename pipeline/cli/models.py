@@ -7,7 +7,7 @@ from ..recipes import ModelEntry, Project
 from ._options import Arguments
 
 HELP = "the entries of models.yaml: size, accuracy, licence, on disk or to download"
-HEADER = ("name", "family", "parameters", "px", "fp16 GB", "IN-1k", "licence", "weights")
+HEADER = ("name", "size", "px", "fp16 GB", "IN-1k", "licence", "download")
 
 TO_DOWNLOAD, ON_DISK = "to download", "on disk"
 
@@ -24,20 +24,19 @@ def show(project: Project) -> None:
 def _row(name: str, entry: ModelEntry, project: Project) -> tuple[str, ...]:
     return (
         name,
-        entry.family,
         _count(entry.parameters),
         str(entry.size or ""),
         f"{entry.parameters * 2 / 1000:.2f}" if entry.parameters else "",
         f"{entry.imagenet:.1f}" if entry.imagenet else "",
         entry.licence,
-        weights_state(entry, project),
+        weights_state(entry, project).removeprefix(f"{TO_DOWNLOAD} "),
     )
 
 
 def _count(millions: float | None) -> str:
     if millions is None:
         return ""
-    return f"{millions / 1000:.2f} B" if millions >= 1000 else f"{millions:.1f} M"
+    return f"{millions / 1000:.2f}B" if millions >= 1000 else f"{millions:.1f}M"
 
 
 def weights_state(entry: ModelEntry, project: Project) -> str:
@@ -48,4 +47,4 @@ def weights_state(entry: ModelEntry, project: Project) -> str:
         return ON_DISK
     size = hub.download_gb(entry)
     about = "" if entry.download_gb else "~"
-    return TO_DOWNLOAD + (f" {about}{size:.4g} GB" if size else ", size unknown")
+    return TO_DOWNLOAD + (f" {about}{size:.3g} GB" if size else ", size unknown")

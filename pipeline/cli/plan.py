@@ -16,6 +16,7 @@ from ..chain import damage, features, text, threshold
 from ..chain.prompt_weights import prompts_of
 from ..chain.stage import Stage
 from ..chain.task import Runtime, Task
+from ..core.console import tell
 from ..core.tables import table
 from ..images import views
 from ..images.ops import compile_recipe
@@ -62,7 +63,7 @@ def show(task: Task, name: str) -> None:
     rows = list(Plan(task, name).rows())
     print(table(HEADER, [row.cells() for row in rows]))
     if not any(row.todo for row in rows):
-        print("nothing to compute")
+        tell("nothing to compute")
         return
     unknown = any(row.todo and row.seconds is None for row in rows)
     sizes = [
@@ -70,9 +71,14 @@ def show(task: Task, name: str) -> None:
     ]
     if sizes:
         more = " or more" if None in sizes else ""
-        print(f"{sum(size or 0 for size in sizes):.1f} GB{more} to download: {len(sizes)} models")
+        tell(f"{sum(size or 0 for size in sizes):.1f} GB{more} to download: {len(sizes)} models")
     total = _duration(sum(row.seconds or 0 for row in rows))
-    print(f"about {total} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
+    tell(f"about {total} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
+
+
+def _after(state: str) -> str:
+    """When it can be known how long something takes."""
+    return state.replace(TO_DOWNLOAD, "after") if state.startswith(TO_DOWNLOAD) else f"unknown: {state}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Plan:
         seconds = None if per_image is None else loading + todo * seen * per_image
         row_bytes = 2 * dimensions * (seen if recipe.view_pooling == "confident" else 1)
         cached = len(stage.ids) - todo
-        unknown, download = f"unknown: {state}", member.tower.model if todo and state.startswith(TO_DOWNLOAD) else ""
+        unknown, download = _after(state), member.tower.model if todo and state.startswith(TO_DOWNLOAD) else ""
         return Row("infer", member, cached, todo, "images", row_bytes, seconds, unknown=unknown, download=download)
 
     def _prompts(self, stage: Stage, todo: int) -> Iterator[Row]:
@@ -129,7 +135,7 @@ class Plan:
         if new:
             state = weights_state(self.task.project.model(name), self.task.project)
             seconds = _seconds_to_load_text(self.task, name) if state == "on disk" else None
-            more = {"unknown": f"unknown: {state}", "download": name if state.startswith(TO_DOWNLOAD) else ""}
+            more = {"unknown": _after(state), "download": name if state.startswith(TO_DOWNLOAD) else ""}
             cached = len(prompts) - new
             yield Row("infer", f"{name} prompts", cached, new, "prompts", 0, seconds, **more)
 

@@ -1,6 +1,7 @@
 """Verb preprocess: pixels of one preprocess recipe, or of all that the ensemble needs."""
 
 from ..chain.task import Runtime
+from ..core.console import next_step
 from ._options import Arguments, asked_members, competition, report_damage
 
 HELP = "images -> pixels of one recipe, or of all that the ensemble needs"
@@ -16,3 +17,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
     for recipe in dict.fromkeys(recipes):
         make(preprocess.stage(task, recipe))
     report_damage(task, recipes)
+    next_step(f"make submit COMPETITION={task.name}")

@@ -1,7 +1,7 @@
 """Verb threshold: the blend with its low values made zero."""
 
 from ..chain.task import Runtime
-from ..core.console import say
+from ..core.console import next_step, say
 from ._options import Arguments, checked_ensemble, competition, only_encodes
 
 HELP = "low probabilities of the blend become zero"
@@ -19,3 +19,4 @@ def run(runtime: Runtime, args: Arguments) -> None:
     make(threshold.stage(task, name))
     if not task.project.ensemble(name).threshold:
         say("threshold", name, "none, nothing changes")
+    next_step(f"make submit COMPETITION={task.name}")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ..chain.task import Runtime
-from ..core.console import next_step
+from ..core.console import next_step, tell
 from ..core.files import atomic_file
 from ..core.tables import table
 from ..recipes import HEAD, Project
@@ -77,7 +77,7 @@ def verify(runtime: Runtime, name: str) -> int:
     with atomic_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     doubts = [one.name for one in found.checks if one.verdict in ("wrong", "failed")]
-    print(f"\n{name} is {found.verdict}" + (f": {', '.join(doubts)}" if doubts else "") + f" ({seconds:.0f} s)")
+    tell(f"\n{name} is {found.verdict}" + (f": {', '.join(doubts)}" if doubts else "") + f" ({seconds:.0f} s)")
     where = target.relative_to(runtime.project.root)
     next_step(f"paste {where} into a bug report" if doubts else f"keep {where} beside your results")
     return 1 if doubts else 0

@@ -1,7 +1,12 @@
-"""What a run says: a line per stage, warnings on stderr, a progress bar. Of several processes the first speaks."""
+"""What a run says: a line per stage, warnings on stderr, a progress bar. Of several processes the first speaks.
+
+Nothing is wider than `width`. An error stays one line, for programs and for copying.
+"""
 
 import os
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 
@@ -24,17 +29,54 @@ def progress(text: str, unit: str, total: int | None = None, hidden: bool = Fals
 
 def say(stage: str, subject: str, message: str) -> None:
     """The one line a stage prints about what it reused and computed."""
-    if rank() == 0:
-        print(f"{stage:<10} {subject}: {message}", flush=True)
+    tell(f"{stage:<10} {subject}: {message}", " " * 11)
 
 
 def next_step(command: str) -> None:
     """What one does now, as the last line of a verb: `next: make ...`."""
     if rank() == 0:
-        print(f"{coloured('next:', GREEN, sys.stdout)} {command}", flush=True)
+        text = wrapped(f"next: {command}", " " * 6)
+        print(text.replace("next:", coloured("next:", GREEN, sys.stdout), 1), flush=True)
 
 
-YELLOW, GREEN = 33, 32
+def tell(text: str, indent: str = "") -> None:
+    """Print lines of text; what does not fit goes on below, indented."""
+    if rank() == 0:
+        print(wrapped(text, indent), flush=True)
+
+
+def width() -> int:
+    """Columns that may be printed: COLUMNS of the environment, else the terminal's, else 80."""
+    return shutil.get_terminal_size().columns
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Lines broken between words to fit; a path or another long word stays whole. What goes on is indented."""
+    return "\n".join(_broken(line, indent) for line in text.split("\n"))
+
+
+def _broken(line: str, indent: str) -> str:
+    if len(line) <= width():
+        return line
+    own = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(
+        line,
+        width(),
+        subsequent_indent=own + indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        expand_tabs=False,
+        replace_whitespace=False,
+    )
+
+
+RED, GREEN, YELLOW = 31, 32, 33
+
+
+def signed(text: str, change: float) -> str:
+    """A gain in green and a loss in red, where there are colours."""
+    colour = GREEN if change > 0 else RED
+    return coloured(text, colour, sys.stdout) if change else text
 
 
 def coloured(text: str, colour: int, stream: Any) -> str:
@@ -44,4 +86,5 @@ def coloured(text: str, colour: int, stream: Any) -> str:
 
 
 def warn(message: str) -> None:
-    print(f"{coloured('warning:', YELLOW, sys.stderr)} {message}", file=sys.stderr, flush=True)
+    text = wrapped(f"warning: {message}", " " * 9)
+    print(text.replace("warning:", coloured("warning:", YELLOW, sys.stderr), 1), file=sys.stderr, flush=True)

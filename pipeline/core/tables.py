@@ -2,43 +2,60 @@
 
 import csv
 import io
+import itertools
 import re
-import shutil
-import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+from . import console
 from .errors import Damaged, NotFound
 
 NARROW = 8  # characters that a column keeps
+LONG = 30  # of a word that is broken before others are
 NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence]) -> str:
-    """Columns of text, padded; those of numbers to the right. On a terminal the widest are cut to its width.
+    """Columns of text, padded; those of numbers to the right.
 
-    Where it is no terminal nothing is cut; `COLUMNS=200` says that one is so wide.
+    Nothing is cut: in a table that would be wider than may be printed, the cells of its widest columns go on below.
     """
+    return "\n".join(table_rows(header, rows))
+
+
+def table_rows(header: Sequence[str], rows: Sequence[Sequence]) -> list[str]:
+    """A table's rows, the header first, each a line or several."""
     lines = [[str(cell) for cell in row] for row in (header, *rows)]
-    if sys.stdout.isatty():
-        lines = _cut(lines, shutil.get_terminal_size().columns)
-    columns = []
-    for title, *cells in zip(*lines, strict=True):
-        width, numbers = max(map(len, (title, *cells))), all(NUMBER.match(cell) for cell in cells if cell)
-        columns.append([cell.rjust(width) if numbers and any(cells) else cell.ljust(width) for cell in (title, *cells)])
-    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    numbers = [any(cells) and all(NUMBER.match(cell) for cell in cells if cell) for _, *cells in columns]
+    widths = _fitting(columns, console.width())
+    return ["\n".join(_row(line, widths, numbers)) for line in lines]
 
 
-def _cut(lines: list[list[str]], most: int) -> list[list[str]]:
-    """Cells shortened until a line is `most` characters wide: those of the widest column, as long as one is above 8."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    while sum(widths) + 2 * (len(widths) - 1) > most and max(widths) > NARROW:
-        widths[widths.index(max(widths))] -= 1
-    return [
-        [cell if len(cell) <= width else cell[: width - 1] + "…" for cell, width in zip(line, widths, strict=True)]
-        for line in lines
+def _fitting(columns: list[list[str]], most: int) -> list[int]:
+    """Widths of columns in a line of `most` characters: the widest give way, down to their words, then to 8."""
+    widths = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in column for word in cell.split(" ")) for column in columns]
+    for least in ([min(length, LONG) for length in words], [NARROW] * len(columns)):
+        while sum(widths) + 2 * (len(widths) - 1) > most:
+            wide = [n for n, width in enumerate(widths) if width > least[n]]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _row(line: list[str], widths: list[int], numbers: list[bool]) -> Iterator[str]:
+    """The lines of text of one row."""
+    cells = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) if len(cell) > width else [cell]
+        for cell, width in zip(line, widths, strict=True)
     ]
+    for parts in itertools.zip_longest(*cells, fillvalue=""):
+        padded = zip(parts, widths, numbers, strict=True)
+        yield "  ".join(part.rjust(width) if right else part.ljust(width) for part, width, right in padded).rstrip()
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from ..core.console import next_step, progress, say
+from ..core.console import next_step, progress, say, tell
 from ..core.digests import digest_of, read_memo, write_memo
 from ..core.errors import Exists, Mismatch, Unavailable, UserError
 from ..core.files import try_lock
@@ -185,7 +185,7 @@ def _say(name: str, target: Path, found: Descriptions) -> None:
     number = sum(map(len, found.sentences.values()))
     counts = f"{number} sentences of {len(found.sentences)} classes from {found.answers.total()} answers"
     say("prompts-write", name, f"{counts}{_told(found.dropped)}: {target}")
-    print(f"  to use it: 'prompts: {target.name}' in competitions/{name}.yaml, 'pooling: embedding' in the ensemble")
+    tell(f"  to use it: 'prompts: {target.name}' in competitions/{name}.yaml, 'pooling: embedding' in the ensemble")
     next_step(
         f"read {target} and delete what is wrong, then "
         f"make prompts-rank COMPETITION={name} PROMPTS={target.name} MODEL=... UNLABELLED=1"

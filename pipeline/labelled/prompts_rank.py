@@ -15,9 +15,9 @@ import numpy as np
 from ..chain import damage, prompt_weights
 from ..chain.prompt_weights import WEIGHTINGS
 from ..chain.task import Task
-from ..core.console import say
+from ..core.console import say, tell
 from ..core.files import atomic_file
-from ..core.tables import markdown
+from ..core.tables import markdown, table
 from ..maths.metrics import Interval
 from ..recipes.member import Member
 from .choosing import is_reported, refuse_test_labels, sampled_rows, sampled_truth
@@ -82,20 +82,23 @@ def rank_prompts(task: Task, member: Member, pooling: str, labelled: bool, test_
     name = f"prompts-rank-{member}-{'labelled' if labelled else 'unlabelled'}.md"
     with atomic_file(task.cache / name) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    print(_ends(text))
+    tell(_ends(text))
     counts = f"{len(ranked.templates)} templates, {len(task.prompts.prompts)} prompts"
     say("prompts-rank", member, f"{counts}: {task.cache / name}")
     return task.cache / name
 
 
 def _ends(text: str) -> str:
-    """The text, of long tables the first and the last rows only: what helps most, and what harms most."""
+    """The text for a terminal; of long tables the first and the last rows: what helps most, and what harms most."""
     lines: list[str] = []
-    for table, group in groupby(text.split("\n"), key=lambda line: line.startswith("|")):
-        rows = list(group)
-        if table and len(rows) > 2 + 2 * SHOWN + 1:
-            rows[2 + SHOWN : -SHOWN] = [f"| ... {len(rows) - 2 - 2 * SHOWN} more |"]
-        lines += rows
+    for in_table, group in groupby(text.split("\n"), key=lambda line: line.startswith("|")):
+        found = list(group)
+        if in_table:
+            header, _, *rows = ([cell.replace("\\|", "|") for cell in line[2:-2].split(" | ")] for line in found)
+            if len(rows) > 2 * SHOWN + 1:
+                rows[SHOWN:-SHOWN] = [[f"... {len(rows) - 2 * SHOWN} more", *[""] * (len(header) - 1)]]
+            found = [table(header, rows)]
+        lines += found
     return "\n".join(lines)
 
 

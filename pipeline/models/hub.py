@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from ..core.console import say, tell
 from ..core.digests import read_memo, write_memo
 from ..core.errors import NotFound, Unavailable, UserError
 from ..core.files import atomic_file
@@ -99,10 +100,10 @@ def _local_commit(entry: ModelEntry) -> str | None:
 
 @functools.cache
 def _say_moved(key: str, first: str, commit: str) -> None:
-    print(
+    tell(
         f"hub        {key} moved from {first[:12]} to {commit[:12]}: its features are computed again; "
         f"'revision: {first}' keeps the old ones",
-        flush=True,
+        " " * 11,
     )
 
 
@@ -182,7 +183,7 @@ def _download(name: str, repo: str, planned: list, revision: str | None) -> list
     _preflight.disk(name, Path(constants.HF_HUB_CACHE), sum(one.file_size for one in missing))
     for one in missing:
         to = f"{one.file_size / 1e9:.1f} GB to {constants.HF_HUB_CACHE}"
-        print(f"download   {name}: {repo}/{one.filename}, {to}", flush=True)
+        say("download", name, f"{repo}/{one.filename}, {to}")
     return [Path(hf_hub_download(repo, one.filename, revision=revision)) for one in planned]
 
 

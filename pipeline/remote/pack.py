@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ..chain.task import CompetitionTask
-from ..core.console import next_step, say
+from ..core.console import next_step, say, tell
 from ..core.errors import UserError
 from ..core.extras import pins
 from ..core.files import atomic_file
@@ -30,7 +30,7 @@ def pack(task: CompetitionTask, name: str, out: Path | None, with_images: bool, 
     if not asked.models:
         say("pack", name, "nothing is missing here: make submit encodes nothing")
         return None
-    print(needs.tell(task, asked))
+    tell(needs.tell(task, asked))
     out = out or task.project.root / "packs" / f"{task.name}.zip"
     with (
         atomic_file(out) as temporary,

@@ -1,5 +1,8 @@
 """Verb advise: what to look at before a submission is spent. No label is looked at, nothing is encoded again."""
 
+import contextlib
+import sys
+
 import numpy as np
 
 from ..chain import classes, ensemble, features
@@ -7,7 +10,7 @@ from ..chain.csv_format import CsvFormat
 from ..chain.scores import uploads
 from ..chain.stage import made
 from ..chain.task import Task
-from ..core.console import say
+from ..core.console import say, tell
 from ..core.tables import table
 from ..maths.refine.guards import Outcome
 from . import collect
@@ -15,16 +18,17 @@ from .result import Result
 
 FEW = 5  # rows of each table
 NOTABLE = 3  # standard errors
-WEIGHTY = 0.01  # of the images that hang on a prompt
+WEIGHTY = 0.01  # of the images whose label one prompt decides
 RECOMMENDED = "recommended"  # the step that is tried
 WIDE = 6  # more classes than this are listed by pairs
 
 
 def advise(task: Task, name: str) -> Result:
     """Print about a recipe: disagreement, prompts, classes, images, and what the board can see of the change."""
-    result = collect.of_ensemble(task, name, features=False)
-    parts = [said(result), *blocks(result), refinement(task, name), _uploads(task)]
-    print("\n\n".join(part for part in parts if part))
+    with contextlib.redirect_stdout(sys.stderr):  # so that what is said begins with the sentences
+        result = collect.of_ensemble(task, name, features=False)
+        parts = [said(result), *blocks(result), refinement(task, name), _uploads(task)]
+    tell("\n\n".join(part for part in parts if part))
     say(
         "advise",
         name,
@@ -50,7 +54,7 @@ def said(result: Result) -> str:
         second = f"{names[worst]} comes {way} often than expected, {counted:,} times and not about {expected:,}."
     most = max(result.prompts, key=lambda use: use.flips, default=None)
     if most is not None and most.flips > total * WEIGHTY:
-        third = f"Look first at the prompt {most.prompt[:40]!r}, on which {most.flips:,} labels hang."
+        third = f"Look first at the prompt {most.prompt[:40]!r}, without which {most.flips:,} labels are others."
     else:
         doubtful = ", ".join(str(result.ids[row]) for row in result.doubtful[:3])
         third = f"Look first at the images it is least sure of: {doubtful}."
@@ -71,7 +75,7 @@ def _members(result: Result) -> str:
         for m in shown
     ]
     apart = int((result.dissent > 0).sum())
-    head = ("member", "weight", "dissents", "labels that flip without it")
+    head = ("member", "weight", "says otherwise", "labels that flip without it")
     return f"{table(head, rows)}\nmembers disagree about {apart:,} images ({apart / len(result.labels):.1%})"
 
 
@@ -97,9 +101,9 @@ def _prompts(result: Result) -> str:
 
 
 def _classes(result: Result) -> str:
-    """The classes furthest from the prior; with how many of their images hang on one prompt."""
+    """The classes furthest from the prior; with how many of their labels one prompt alone decides."""
     known = result.fragile is not None
-    hang = np.bincount(result.labels[result.fragile], minlength=len(result.class_names)) if known else ()
+    moved = np.bincount(result.labels[result.fragile], minlength=len(result.class_names)) if known else ()
     shown = np.argsort(-np.abs(result.off_prior), kind="stable")[:WIDE]
     rows = [
         (
@@ -107,11 +111,11 @@ def _classes(result: Result) -> str:
             result.counts[c],
             f"{result.expected[c]:.0f}",
             f"{result.off_prior[c]:+.1f}",
-            *([hang[c]] if known else []),
+            *([moved[c]] if known else []),
         )
         for c in shown
     ]
-    head = ("class", "predicted", "expected", "standard errors off", *(["hang on a prompt"] if known else []))
+    head = ("class", "predicted", "expected", "standard errors away", *(["one prompt decides"] if known else []))
     return f"{table(head, rows)}\nexpected: {result.expectation}; at least {result.moved_by_prior:,} labels away"
 
 

@@ -170,7 +170,7 @@ def test_from_the_command_line(project_root, command):
     assert "no submissions yet" in command(project_root, "log", "--competition", "tiny").stdout
     assert pipeline(project_root, "submit", "--competition", "tiny").returncode == 0
     result = command(project_root, "score", "--competition", "tiny", "--n", "1", "--public", "0.25")
-    assert (result.returncode, result.stdout) == (0, "score      1 both: public 0.25\n")
+    assert (result.returncode, result.stdout) == (0, "score      tiny 1 both: public 0.25\n")
     with open(project_root / "submissions" / "tiny" / "log.csv", newline="") as file:
         (line,) = csv.DictReader(file)
     assert (line["number"], line["recipe"], line["public"]) == ("1", "both", "0.25")

@@ -15,7 +15,7 @@ import yaml
 
 from ...chain import ensemble, features
 from ...chain.task import CompetitionTask, Runtime, Task
-from ...core.console import progress, say, warn
+from ...core.console import progress, say, tell, warn
 from ...core.errors import Exists
 from ...core.files import atomic_file
 from ...core.tables import csv_text, markdown, table
@@ -108,7 +108,7 @@ def _keep(task: Task, name: str, sweep: Sweep, ordering: Ordering, tried: Sequen
     more = {k: f" (and {n} that label alike)" if n else "" for k, n in ordering.twins.items()}
     rows = [[*ordering.lines[k], tried[k].words + more.get(k, "")] for k in shown]
     print(table(header, rows))
-    print(ordering.summary)
+    tell(ordering.summary)
     ranked = csv_text(header, ([*ordering.lines[k], tried[k].words] for k in ordering.order))
     head = f"# Sweep {name} of {sweep.base}\n\n{len(sampled_rows(task)):,} images, {task.looked_at}; seed {sweep.seed}."
     text = "\n\n".join([head, markdown(header, rows), ordering.summary]) + "\n"

@@ -87,9 +87,7 @@ def uncertain(result: Result) -> Section | None:
         "\n".join(f"{result.class_names[c]} {result.shares[row, c]:.0%}" for c in best)
         for row, best in zip(rows, second, strict=True)
     ]
-    return Section(
-        "Least certain", "The smallest lead of the best class over the second.", [grid(result, rows, details)]
-    )
+    return Section("Least certain", "The best class is least ahead of the second.", [grid(result, rows, details)])
 
 
 def reliability(result: Result) -> Section | None:

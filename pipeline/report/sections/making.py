@@ -17,7 +17,13 @@ def advice(result: Result) -> Section | None:
     if result.shares is None or not result.made:
         return None
     names = result.class_names
-    columns = ("class", "predicted", "expected", "off", *["fragile"] * (result.fragile is not None))
+    columns = (
+        "class",
+        "predicted",
+        "expected",
+        "standard errors away",
+        *["one prompt decides"] * (result.fragile is not None),
+    )
     rows = []
     for c, name in enumerate(names):
         row = [
@@ -26,8 +32,8 @@ def advice(result: Result) -> Section | None:
             number(round(float(result.expected[c]))),
             number(result.off_prior[c], f"{result.off_prior[c]:+.1f}"),
         ]
-        hang = [] if result.fragile is None else [number(int((result.fragile & (result.labels == c)).sum()))]
-        rows.append((*row, *hang))
+        moved = [] if result.fragile is None else [number(int((result.fragile & (result.labels == c)).sum()))]
+        rows.append((*row, *moved))
     blocks = [Table(columns, rows)]
     if result.changes:
         blocks.append(Table(("against", "can the public board see it?"), [(c.against, c.seen) for c in result.changes]))
@@ -38,14 +44,14 @@ def advice(result: Result) -> Section | None:
         blocks.append(Matrix(names, names, texts, shades.tolist(), corner="label ↓ a member says →"))
     top = result.doubtful[:TILES]
     several = len(result.members) > 1
-    dissent = [f", {result.dissent[row]:.0%} dissent" if several else "" for row in top]
-    details = [f"lead {result.margin[row]:.0%}{said}" for row, said in zip(top, dissent, strict=True)]
+    dissent = [f", {result.dissent[row]:.0%} of the weight says otherwise" if several else "" for row in top]
+    details = [f"ahead by {result.margin[row]:.0%}{said}" for row, said in zip(top, dissent, strict=True)]
     note = (
-        f"No label was looked at. Expected: {result.expectation}. Off: standard errors of a random sample; "
-        f"{result.moved_by_prior:,} labels at least would have to change. Fragile: images whose label changes when "
-        "some one prompt is left out. "
+        f"No label was looked at. Expected: {result.expectation}. Away from there, in standard errors of a random "
+        f"sample; {result.moved_by_prior:,} labels at least would have to change. One prompt decides: images whose "
+        "label changes when some one prompt is left out. "
         + "The matrix: images that a member labels otherwise. " * several
-        + "Below, the smallest leads"
+        + "Below, images whose best class is little ahead"
         + (", those that members dispute first." if several else ".")
     )
     return Section("Advice", note, [*blocks, grid(result, top, details)])

@@ -68,7 +68,7 @@ function fill(tile, place, { across, line, scrolled, factor }) {
     tile.setAttribute("aria-label", `Image ${row}: ${said}`);
     tile.looks = looks;
   }
-  const lead = `lead ${percent(half(store.margins[row]))}`;
+  const lead = `ahead by ${percent(half(store.margins[row]))}`;
   if (tile.lead !== lead) tile.detail.textContent = tile.lead = lead;
   tile.classList.toggle("current", place === at);
   if (tile.place !== place) tile.id = `tile-${place}`;

@@ -58,7 +58,7 @@ function outcomes(all) {
 
 function members(known) {
   if (!known?.members.length) return null;
-  return box("Members", el("table", {}, el("thead", {}, el("tr", {}, ["member", "dissents", "flip without it", known.members[0].accuracy !== undefined && "accuracy"].filter(Boolean).map(text => el("th", { scope: "col" }, text)))),
+  return box("Members", el("table", {}, el("thead", {}, el("tr", {}, ["member", "says otherwise", "flip without it", known.members[0].accuracy !== undefined && "accuracy"].filter(Boolean).map(text => el("th", { scope: "col" }, text)))),
     el("tbody", {}, known.members.map(one => el("tr", {}, el("th", { scope: "row" }, one.member), el("td", { class: "number" }, number(one.dissents)), el("td", { class: "number" }, one.flips === null ? "" : number(one.flips)), one.accuracy !== undefined && el("td", { class: "number" }, percent(one.accuracy)))))),
   known.members.length > 1 && el("p", {}, `They disagree about ${number(known.apart)} images.`), known.fragile !== null && el("p", {}, `${number(known.fragile)} labels hang on one prompt.`));
 }
