@@ -2,11 +2,11 @@
 
 import csv
 import io
+import re
 import shutil
 
 import numpy as np
-import open_clipimport re
-
+import open_clip
 import pytest
 import torch
 
