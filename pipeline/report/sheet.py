@@ -1,13 +1,14 @@
 """Verb sheet: a contact sheet of a submission, to see at a glance what each class caught."""
 
 import contextlib
+import functools
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..chain.csv_format import CsvFormat
 from ..chain.task import CompetitionTask
-from ..core.console import say
+from ..core.console import say, warn
 from ..core.files import atomic_file
 from ..images.decoding import DamagedImage, decode
 from . import past
@@ -16,7 +17,11 @@ PER_CLASS = 12
 TILE = 96  # pixels
 CAPTION = 18
 TALL = 60  # rows below each other
-FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")  # as systems have them
+FONTS = (  # as systems have them; the first that has all letters of a text is taken
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "arial.ttf"),
+    *("NotoSansCJK-Regular.ttc", "PingFang.ttc", "msyh.ttc", "malgun.ttf", "YuGothR.ttc"),
+    *("NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf", "NotoSansThai-Regular.ttf", "Nirmala.ttf"),
+)
 
 
 def draw(task: CompetitionTask, number: int | None) -> Path:
@@ -33,6 +38,9 @@ def draw(task: CompetitionTask, number: int | None) -> Path:
     for value, class_name in zip(form.labels, task.class_names, strict=True):
         found = [path for i, path in zip(form.ids, task.images.paths(), strict=True) if predicted.get(i) == value]
         rows.append((f"{class_name}: {len(found)}", found))
+    unknown = _no_font_draws("".join(caption + "".join(Path(path).name for path in shown) for caption, shown in rows))
+    if unknown:
+        warn(f"no font here has the letters {unknown[:20]}: boxes stand for them; install Noto Sans of that script")
     target = task.cache / f"sheet-{number:03d}.jpg"
     with atomic_file(target) as temporary:
         _draw(rows).save(temporary, "jpeg", quality=85)
@@ -46,29 +54,48 @@ def _draw(rows: list[tuple[str, list[str]]]) -> Image.Image:
     each = max(3, PER_CLASS // columns)
     lines = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * each * TILE, lines * (TILE + CAPTION)), "white")
-    draw, font, small = ImageDraw.Draw(sheet), _font(13), _font(9)
+    draw = ImageDraw.Draw(sheet)
     for number, (caption, paths) in enumerate(rows):
         left, top = number // lines * each * TILE, number % lines * (TILE + CAPTION)
+        font = _font(caption, 13)
         draw.text((left + 4, top + 1), _cut(caption, font, each * TILE - 8), fill="black", font=font)
         for x, path in enumerate(paths[:: max(1, len(paths) // each)][:each]):
             at = left + x * TILE, top + CAPTION
             sheet.paste(_tile(path), at)
+            small = _font(Path(path).name, 9)
             name = _cut(Path(path).name, small, TILE - 4)
             draw.rectangle((at[0], at[1] + TILE - 12, at[0] + small.getlength(name) + 3, at[1] + TILE), fill="white")
             draw.text((at[0] + 2, at[1] + TILE - 12), name, fill="black", font=small)
     return sheet
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """One that knows more than ASCII where there is one: Pillow's own draws other letters as boxes."""
+@functools.cache
+def _fonts(size: int) -> list[ImageFont.FreeTypeFont]:
+    """Those that know more than ASCII; Pillow's own draws other letters as boxes."""
+    found = []
     for name in FONTS:
         with contextlib.suppress(OSError):
-            return ImageFont.truetype(name, size)
+            found.append(ImageFont.truetype(name, size))
     with contextlib.suppress(ImportError):
         from matplotlib import font_manager
 
-        return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
-    return ImageFont.load_default(size)
+        found.append(ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size))
+    return found or [ImageFont.load_default(size)]
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont:
+    """The first font that has all letters of a text, else the one that has most."""
+    return max(_fonts(size), key=lambda font: sum(_draws(font, letter) for letter in set(text)))
+
+
+@functools.cache
+def _draws(font: ImageFont.FreeTypeFont, letter: str) -> bool:
+    """Whether it is drawn otherwise than what no font has."""
+    return letter.isspace() or bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
+
+
+def _no_font_draws(text: str) -> str:
+    return "".join(letter for letter in sorted(set(text)) if not any(_draws(font, letter) for font in _fonts(13)))
 
 
 def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

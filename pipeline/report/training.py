@@ -80,11 +80,13 @@ def _choice(trained: Trained) -> Section:
         ]
         return Section("Learning curves", note, figures)
     columns = list(history[0])
+    history = sorted(history, key=lambda state: not _same(state, setting))  # the chosen one is seen without scrolling
     rows = [
-        [*(number(state[key], f"{state[key]:.4g}") for key in columns), "chosen" if _same(state, setting) else ""]
+        ["chosen" if _same(state, setting) else "", *(number(state[key], f"{state[key]:.4g}") for key in columns)]
         for state in history
     ]
-    return Section("Search", note, [Table([*columns, "choice"], rows)])
+    names = [{**CURVES, "ece": "ECE"}.get(key, key.replace("_", " ")) for key in columns]
+    return Section("Search", note, [Table(["choice", *names], rows)])
 
 
 def _same(state: dict, setting: dict) -> bool:

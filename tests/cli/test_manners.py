@@ -4,7 +4,8 @@ import re
 
 import pytest
 import yaml
-from PIL import Image
+from matplotlib import font_manager
+from PIL import Image, ImageFont
 
 from pipeline.__main__ import main
 from pipeline.chain import classes as chain_classes
@@ -116,10 +117,25 @@ class TestManyClasses:
         assert few.size == (12 * 96, 3 * (96 + 18))
 
 
-def test_a_sheet_draws_letters_beyond_ascii():
-    font = sheet._font(13)
-    boxes = {bytes(font.getmask(letter)) for letter in "äöüßéñ"}
-    assert len(boxes) == 6, "one box for all would be no letters"
+@pytest.mark.parametrize("text", ["äöüßéñ", "Грибы", "κόσμε", "قطة"])
+def test_a_sheet_draws_letters_beyond_ascii(text):
+    font = sheet._font(text, 13)
+    boxes = {bytes(font.getmask(letter)) for letter in set(text)}
+    assert len(boxes) == len(set(text)), "one box for all would be no letters"
+    assert sheet._no_font_draws(text) == ""
+
+
+def test_a_sheet_takes_the_font_that_has_the_letters_and_says_which_none_has(project_root, run, monkeypatch):
+    serif, mono = (ImageFont.truetype(font_manager.findfont(name), 13) for name in ("DejaVu Sans", "cmtt10"))
+    monkeypatch.setattr(sheet, "_fonts", lambda size: [mono, serif])
+    assert (sheet._font("Грибы", 13), sheet._font("abc", 13)) == (serif, mono)
+    assert sheet._no_font_draws("Ж\U00012000a") == "\U00012000"
+    (project_root / "data" / "tiny" / "0.jpg").rename(project_root / "data" / "tiny" / "\U00012000.jpg")
+    recipe = yaml.safe_load((project_root / "competitions" / "tiny.yaml").read_text())
+    write_yaml(project_root / "competitions" / "tiny.yaml", {**recipe, "columns": {"id": "stem", "label": "label"}})
+    submit(fresh(project_root), "one")
+    status, _, warned = run("sheet", "COMPETITION=tiny")
+    assert status == 0 and "no font here has the letters \U00012000" in warned
 
 
 def test_a_sheet_is_of_the_newest(project_root, run):

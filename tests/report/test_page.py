@@ -2,12 +2,13 @@
 
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 
 from pipeline.core import extras
 from pipeline.core.errors import Unavailable
-from pipeline.report import page
+from pipeline.report import page, training
 from pipeline.report.page import charts
 
 from ..conftest import refused, write_images
@@ -78,3 +79,11 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch):
     pip = (f"{sys.executable} -m pip install scikit-learn==", " openTSNE==")
     with refused(Unavailable, "scikit-learn, openTSNE", *pip):
         extras.need("report", "make report")
+
+
+def test_of_a_search_the_chosen_row_is_the_first_and_marked():
+    history = [{"C": 0.1 * n, "macro_f1": 0.5, "ece": 0.1} for n in range(9)]
+    trained = SimpleNamespace(record={"history": history, "setting": {"C": history[6]["C"]}})
+    (block,) = training._choice(trained).blocks
+    assert list(block.columns) == ["choice", "C", "macro F1", "ECE"]
+    assert [row[0] for row in block.rows] == ["chosen"] + [""] * 8 and block.rows[0][1].value == history[6]["C"]

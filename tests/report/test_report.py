@@ -1,5 +1,6 @@
 """make report: what it shows is what was submitted, and the page works."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.report.sections.features import LEAST, embedded
 from pipeline.report.sections.labels import DENSE
 from pipeline.report.spaces import Space
 
-from ..browser import check
+from ..browser import check, opened
 from ..chain.test_submit import competition
 from ..conftest import IMAGES, failed, fresh, pipeline, refused, write_images, write_yaml
 
@@ -218,3 +219,32 @@ def test_a_page_of_a_hundred_long_class_names_in_a_browser(tmp_path):
     result = made_up(tmp_path, 100, 2, True)
     page.write(tmp_path / "x.html", "x" * 90, "y", sections.cards(result), sections.every(result))
     check(tmp_path / "x.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("classes", [3, 6, 200])
+def test_long_names_are_whole_when_enlarged_and_hide_no_numbers(tmp_path, classes):
+    """By mouse and by keyboard; in letters of other scripts; on a phone and on a wide screen."""
+    known = made_up(tmp_path, classes, 2, truth=True)
+    names = [f"Eine überaus lange Klasse über Грибы und 鳥類, Nummer {c}" for c in range(classes)]
+    ids = [f"ein sehr langer Name mit 写真 und Ümlauten {n:05d}.jpg" for n in range(60)]
+    known = dataclasses.replace(known, class_names=names, ids=ids)
+    path = tmp_path / "page.html"
+    page.write(path, known.title, known.subtitle, sections.cards(known), sections.every(known))
+    for width in (390, 1280, 1920):
+        with opened(path, width) as shown:
+            assert shown.evaluate("document.documentElement.scrollWidth") == width
+            if classes == 6:  # of more there is no matrix; its numbers begin in the first half of the screen
+                assert shown.eval_on_selector(".matrix td", "cell => cell.getBoundingClientRect().left") < width * 0.6
+            tile = shown.locator("ul.grid li").first
+            assert tile.locator("small").is_visible() and tile.locator("small").inner_text() in ids
+            small = tile.bounding_box()["width"]
+            tile.locator("button").click()
+            assert tile.bounding_box()["width"] > 1.5 * small
+            whole = "one => one.scrollHeight <= one.clientHeight + 1"
+            assert tile.locator("b").evaluate(whole) and tile.locator("small").evaluate(whole)
+            for width_now in (small, None):  # Enter closes it and opens it again
+                tile.locator("button").focus()
+                shown.keyboard.press("Enter")
+                assert width_now is None or tile.bounding_box()["width"] == pytest.approx(width_now)
+            assert tile.bounding_box()["width"] > 1.5 * small
