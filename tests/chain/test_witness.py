@@ -14,6 +14,7 @@ from pipeline.chain import features as chain_features
 from pipeline.chain.main_job import stages, submit
 from pipeline.chain.stage import made
 from pipeline.core.errors import Forbidden, Mismatch, NotFound, UserError
+from pipeline.labelled.sweep.variants import varied
 from pipeline.recipes import Ensemble
 from pipeline.remote import missing
 from pipeline.report import collect
@@ -99,6 +100,12 @@ def test_plan_and_clean_cache_know_it(root, command):
     write_yaml(root / "ensembles" / "seen.yaml", {**seen, "witness": "net@tiny"})
     command(root, "clean-cache")
     assert not kept.missing(IMAGES)
+
+
+def test_a_sweep_without_steps_has_none(root):
+    base = fresh(root).project.ensemble("seen")
+    for steps, witness in (([], None), (["discriminant"], "net@tiny")):
+        assert Ensemble.parse(varied(base, {"refine": steps}), "s.yaml").witness == witness
 
 
 def test_rules_that_forbid_the_test_set_forbid_it(root):

@@ -120,6 +120,8 @@ def varied(base: Ensemble, values: dict) -> dict:
     if content["match"] != "temperature":
         for use in content["members"].values():
             use.pop("temperature", None)
+    if not content["refine"]:
+        content["witness"] = None
     return content
 
 
