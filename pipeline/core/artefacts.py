@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import unpickling
 from .digests import digest_of, is_settled, stamp_of
 from .errors import Changed, Exists, Unavailable
 from .files import atomic_file, try_lock
@@ -66,10 +67,8 @@ def load(path: Place, digest: str | None = None, mapped: bool = False) -> dict |
         with zipfile.ZipFile(source) as archive:
             if any(record.compress_type for record in archive.infolist()) or archive.testzip():
                 return None
-        if isinstance(source, io.BytesIO):
-            source.seek(0)
         with warnings.catch_warnings(action="ignore"):  # what torch finds odd in a foreign file is refused below
-            artefact = torch.load(source, weights_only=True, map_location="cpu", mmap=source is path)
+            artefact = unpickling.load(source)
         if not isinstance(artefact, dict):
             return None
         if not mapped and source is path:
@@ -92,10 +91,10 @@ def load(path: Place, digest: str | None = None, mapped: bool = False) -> dict |
     return artefact if artefact.get("digest") == made and digest in (None, made) else None
 
 
-def load_or_discard(path: Place, digest: str) -> dict | None:
+def load_or_discard(path: Place, digest: str, mapped: bool = False) -> dict | None:
     """As `load`; a damaged file is said and removed, so that it is computed again."""
     there = path.exists() if isinstance(path, Url) else os.path.lexists(path)
-    artefact = load(path, digest)
+    artefact = load(path, digest, mapped)
     if there and artefact is None:
         discard(path)
     return artefact
@@ -157,7 +156,7 @@ class Artefact:
         if status and _seen_whole.get(file) == stamp_of(status):
             return True
         settled = status is not None and is_settled(status)
-        shard = load_or_discard(file, self.digest)
+        shard = load_or_discard(file, self.digest, mapped=True)  # of its tensors nothing is read
         if shard is None or not self._is_of(shard, start, stop):
             if shard:
                 discard(file)
