@@ -42,8 +42,15 @@ def cached(entry: ModelEntry) -> Path | None:
     return _in_cache(entry.hub, weight_files(entry), entry.revision)
 
 
+def _folder(repo: str) -> Path:
+    """Where the local cache of the hub keeps a repository."""
+    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
 def _in_cache(repo: str, files: Sequence[str], revision: str | None) -> Path | None:
     """The first of several files of a repository that the local cache has."""
+    if not _folder(repo).is_dir():
+        return None  # without the tenth of a second that it takes to import what follows
     from huggingface_hub import try_to_load_from_cache
 
     found = (try_to_load_from_cache(repo, file, revision=revision) for file in files)
@@ -91,7 +98,7 @@ def moved_to(entry: ModelEntry, root: Path) -> str | None:
 def _local_commit(entry: ModelEntry) -> str | None:
     if not entry.hub:
         return None
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{entry.hub.replace('/', '--')}"
+    folder = _folder(entry.hub)
     try:
         return (folder / "refs" / (entry.revision or "main")).read_text().strip()
     except OSError:
