@@ -43,7 +43,7 @@ class Columns:
     @classmethod
     def read(cls, artefact: Artefact) -> "Columns":
         """Those of a computed artefact."""
-        shard = artefact.read(*artefact.shards()[0])
+        shard = artefact.read(*artefact.shards(0, 1)[0])
         return cls(**{name: shard[name] for name in cls.__dataclass_fields__})
 
     def saved(self) -> dict:

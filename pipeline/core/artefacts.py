@@ -219,7 +219,7 @@ class Artefact:
         again, so its shard is taken up by whoever is left.
         """
         while gaps := self.missing(size):
-            left, idle = sum(stop - start for start, stop in gaps), True
+            left, made = sum(stop - start for start, stop in gaps), 0
             if isinstance(self.path, Url):  # without locks: processes that know nothing of each other begin apart
                 at = random.randrange(len(gaps))
                 gaps = gaps[at:] + gaps[:at]
@@ -229,10 +229,12 @@ class Artefact:
                 file = self._file(start, stop)
                 with try_lock(file.with_suffix(".lock")) as mine:
                     if mine and not file.exists():
-                        idle = False
+                        made += 1
                         yield start, stop, left, own[number] if number < len(own) else None
                         left -= stop - start
-            if idle:
+            if made == len(gaps):
+                return  # all of it here, just now: nothing of it needs to be read again
+            if not made:
                 time.sleep(0.2)  # the rest is being computed elsewhere
 
     def _file(self, start: int, stop: int) -> Place:

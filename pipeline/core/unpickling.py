@@ -42,14 +42,13 @@ def load(source: Path | io.BytesIO) -> Any:
     import torch
     from torch.serialization import _load
 
-    whole, file = None, source
+    whole, file = None, source if isinstance(source, io.BytesIO) else str(source)
     if isinstance(source, Path):
-        file = str(source)
-        whole = torch.UntypedStorage.from_file(file, False, source.stat().st_size)
+        whole = torch.UntypedStorage.from_file(str(source), False, source.stat().st_size)
     else:
         source.seek(0)
     try:
-        reader = torch._C.PyTorchFileReader(file)
+        reader = torch._C.PyTorchFileReader(file)  # type: ignore[arg-type]  # a name is taken as well
         return _load(reader, "cpu", SimpleNamespace(Unpickler=_Plain), overall_storage=whole, encoding="utf-8")
     except _Unknown:
         if isinstance(source, io.BytesIO):

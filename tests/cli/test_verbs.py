@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import yaml
+from PIL import Image
 
 from pipeline.chain import probs as chain_probs
 from pipeline.chain.main_job import submit
@@ -59,6 +60,19 @@ class TestNew:
     def test_mistakes(self, project_root, name, images, classes, kind, parts):
         with refused(kind, *parts):
             new.write(Project(project_root), name, images, classes)
+
+
+@pytest.mark.parametrize(("size", "advised"), [((300, 260), True), ((120, 100), False)])
+def test_plan_says_where_draft_would_pay(project_root, capsys, size, advised):
+    """At a quarter of 260 pixels twice the 32 of the recipe remain; at half of 100 they do not."""
+    for path in (project_root / "data" / "tiny").glob("*.jpg"):
+        Image.new("RGB", size).save(path)
+    advice = "preprocess/tiny.yaml: with 'draft: true' decoding takes"
+    plan.show(fresh(project_root), "one")
+    assert (advice in " ".join(capsys.readouterr().out.split())) == advised
+    write_yaml(project_root / "preprocess" / "tiny.yaml", {"size": 32, "ops": [{"resize": "squash"}], "draft": True})
+    plan.show(fresh(project_root), "one")
+    assert advice not in " ".join(capsys.readouterr().out.split())
 
 
 def test_plan_tells_what_is_cached_and_computes_nothing(project_root, capsys):

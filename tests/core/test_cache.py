@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.core import digests
+from pipeline.core import artefacts, digests
 from pipeline.core.artefacts import Artefact
 from pipeline.core.digests import FileDigests, digest_of
 from pipeline.core.files import atomic_file
@@ -138,3 +138,12 @@ class TestFileDigests:
         path = self.old_file(tmp_path)
         self.digest(tmp_path, path)
         assert not (tmp_path / "memo.json").exists()
+
+
+def test_what_was_just_made_is_not_read_again_to_end_a_claim(tmp_path, monkeypatch):
+    result, read, original = artefact(tmp_path), [], artefacts.load
+    monkeypatch.setattr(artefacts, "load", lambda path, *more: read.append(path) or original(path, *more))
+    for start, stop, *_ in result.claim(3):
+        fill(result, start, stop)
+    assert read == []
+    assert result.missing(3) == [] and len(read) == len(result.shards())

@@ -67,6 +67,14 @@ def test_what_is_saved_is_read_as_torch_reads_it(tmp_path, torch_decides):
     assert found["same"].untyped_storage().data_ptr() == found["view"].untyped_storage().data_ptr()
 
 
+def test_a_file_in_memory_is_read_as_well(torch_decides):
+    file = io.BytesIO()
+    torch.save(contents(), file)  # which leaves it at its end
+    assert equal(unpickling.load(file), contents()) and not torch_decides
+    torch.save({"weight": torch.nn.Parameter(torch.ones(3))}, file := io.BytesIO())
+    assert torch.equal(unpickling.load(file)["weight"], torch.ones(3)) and torch_decides
+
+
 def test_what_is_not_plain_is_torchs_to_decide(tmp_path, torch_decides):
     torch.save({"weight": torch.nn.Parameter(torch.ones(3))}, tmp_path / "x.pt")
     assert isinstance(unpickling.load(tmp_path / "x.pt")["weight"], torch.nn.Parameter)
