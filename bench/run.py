@@ -10,7 +10,7 @@ from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
 # up to half an hour each; run them by name
-OUTSIDE_THE_TIME_LIMIT = ("labelled", "methods", "guards", "packs", "training", "finetune", "workbench")
+OUTSIDE_THE_TIME_LIMIT = ("labelled", "methods", "guards", "packs", "training", "finetune", "workbench", "scale")
 BENCHMARKS = (
     "prompt_edit",
     "load_memory",

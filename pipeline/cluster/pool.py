@@ -107,7 +107,7 @@ class Pool:
         if ray.is_initialized():
             return ray
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        options: dict = {"log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
+        options: dict = {"address": LOCAL, "log_to_driver": False, "include_dashboard": False, "logging_level": "error"}
         if self.address != LOCAL:
             options = {"address": self.address, "runtime_env": {"py_modules": [str(PACKAGE)]}, "log_to_driver": False}
         try:

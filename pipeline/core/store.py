@@ -32,6 +32,9 @@ class Url:
     def __str__(self) -> str:
         return self.text
 
+    def __reduce__(self) -> tuple:
+        return Url, (self.text,)  # to another process without the connections of this one
+
     def __truediv__(self, name: object) -> "Url":
         return Url(f"{self.text.rstrip('/')}/{name}")
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import pickle
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,13 @@ class TestUrl:
         (bucket / "a").unlink(missing_ok=True)
         with pytest.raises(FileNotFoundError):
             (bucket / "a").read_bytes()
+
+    def test_a_copy_for_another_process_has_no_connection(self, bucket):
+        (bucket / "a").write_bytes(b"1")
+        used = Url("memory://bucket/a")
+        assert used.exists() and "_system" in vars(used)
+        copy = pickle.loads(pickle.dumps(used))
+        assert copy == used and "_system" not in vars(copy) and copy.read_bytes() == b"1"
 
     def test_a_large_object_is_read_in_ranges(self, bucket, monkeypatch):
         monkeypatch.setattr(store, "RANGE", 7)
