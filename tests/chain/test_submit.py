@@ -172,6 +172,7 @@ def test_how_it_was_made(project_root):
         "prompt_weights": "given",
         "refine": [],
         "guards": True,
+        "witness": None,
     }
     task = fresh(project_root)
     assert made["prompts"] == {"count": 12, "digest": task.prompts.digest}
