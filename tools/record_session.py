@@ -38,6 +38,7 @@ def run(line: str, root: Path) -> tuple[str, float]:
     start = time.perf_counter()
     command = line.replace("make ", f"make PYTHON={sys.executable} ", 1) if line.startswith("make ") else line
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS", "PYTHONPATH"))}
+    kept["COLUMNS"] = str(WIDTH)
     done = subprocess.run(
         command, shell=True, cwd=root, env=kept, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
