@@ -108,6 +108,18 @@ def discard(path: Place) -> None:
     path.unlink(missing_ok=True)
 
 
+def gaps_between(spans: Iterable[tuple[int, int]], size: int, first: int, last: int) -> list[tuple[int, int]]:
+    """The rows of first..last in no span (start, stop), which come by their starts; cut at multiples of `size`."""
+    gaps, end = [], first
+    for start, stop in [*spans, (last, last)]:
+        while end < start:
+            cut = min(start, (end // size + 1) * size)
+            gaps.append((end, cut))
+            end = cut
+        end = max(end, stop)
+    return gaps
+
+
 # the stamp of each shard that this process found whole, so that listing them often costs little
 _seen_whole: dict[Path, list] = {}
 _manifests: dict[Url, list[str]] = {}  # of complete results in stores, that this process read or wrote
@@ -200,14 +212,7 @@ class Artefact:
     ) -> list[tuple[int, int]]:
         """The row ranges of first..last not yet on disk, cut at multiples of `size`."""
         last = len(self.ids) if last is None else last
-        gaps, end = [], first
-        for start, stop, _ in [*self.shards(first, last, checked), (last, last, None)]:
-            while end < start:
-                cut = min(start, (end // size + 1) * size)
-                gaps.append((end, cut))
-                end = cut
-            end = max(end, stop)
-        return gaps
+        return gaps_between(((start, stop) for start, stop, _ in self.shards(first, last, checked)), size, first, last)
 
     def claim(self, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int, int, tuple[int, int] | None]]:
         """Shards to compute, each while its lock is held, until all are there.

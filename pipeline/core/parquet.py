@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .artefacts import gaps_between
 from .digests import digest_of
 from .errors import Damaged, Exists
 from .files import atomic_file
@@ -34,13 +35,7 @@ class Parts:
 
     def missing(self, total: int, size: int) -> list[tuple[int, int]]:
         """The row ranges of 0..total that no part has yet; UserError where the folder holds something else."""
-        ends = {start: stop for start, stop, _ in self._found()}
-        gaps, at = [], 0
-        while at < total:
-            stop = ends.get(at) or min(total, (at // size + 1) * size, *(start for start in ends if start > at))
-            gaps += [] if at in ends else [(at, stop)]
-            at = stop
-        return gaps
+        return gaps_between(((start, stop) for start, stop, _ in self._found()), size, 0, total)
 
     def write(self, start: int, stop: int, columns: Mapping[str, Any], facts: dict | None = None) -> None:
         """Write rows start..stop: Arrow arrays or lists by column. `facts` (JSON-able) are kept with the part."""

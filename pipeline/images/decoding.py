@@ -21,6 +21,7 @@ from PIL import (  # noqa: F401  (importing a plugin registers it, and no thread
     IcoImagePlugin,
     Image,
     ImageFile,
+    ImageOps,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     MpoImagePlugin,
@@ -40,7 +41,6 @@ VERSION = 2  # part of the digest of pixels: raise it when the same file gives o
 # no EPS (it would run Ghostscript), and none of the formats that are told by a byte or two
 FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-TURNS = dict(zip(range(2, 9), map(Image.Transpose, (0, 3, 1, 5, 4, 6, 2)), strict=True))  # of EXIF's orientations
 KEY_SCALE = {"L;2": 85, "L;4": 17}  # Pillow scales a PNG's grey up to 8 bits, but not the one that is transparent
 
 with contextlib.suppress(ImportError):
@@ -211,14 +211,14 @@ def _several(image: Image.Image) -> bool:
 def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     """`picture` turned as the EXIF orientation of `image` says (TIFFs were turned while they were loaded)."""
     try:
-        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged metadata of a whole image: no viewer would turn it either
         return picture
-    if turn is None:
-        return picture
-    turned = picture.transpose(turn)
-    turned.info = {}  # or it would say that it is still to be turned
-    return turned
+    if orientation not in range(2, 9):
+        return picture  # Pillow would copy it
+    picture.info = {}  # Pillow would write all metadata again, and cannot write some that cameras do
+    picture.getexif()[ExifTags.Base.Orientation] = int(orientation)
+    return ImageOps.exif_transpose(picture)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
