@@ -19,18 +19,22 @@ PYTHON       =#          an interpreter to use as it is, e.g. python3 (empty: ma
 VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD CACHE LAUNCH RAY PYTHON
 unexport $(VARIABLES)
 
+# every value reaches the shell in single quotes, whatever it contains
+quote = '$(subst ','\'',$(1))'
+
 # a misspelled variable would be ignored without a word, and another competition submitted
 OTHERS := N A B UPLOAD PUBLIC PRIVATE FILE DRY IMAGES CLASSES LABELS TOP TEMPLATE OUT MODELS DATASETS DATASET PROMPTS \
           POOLINGS POOLING SPLIT BENCHMARK UNLABELLED TEST_LABELS RECIPE OVERWRITE METHODS SHOTS SEEDS UPGRADE VENV TEXT SAMPLE UNDO PORT
 given = $(if $(filter command,$(firstword $(origin $(1)))),$(1))
 UNKNOWN := $(strip $(foreach v,$(filter-out $(VARIABLES) $(OTHERS),$(.VARIABLES)),$(call given,$(v))))
-$(if $(UNKNOWN),$(error no variable $(firstword $(UNKNOWN)); known: $(sort $(VARIABLES) $(OTHERS))))
+nearest = $(shell python3 -c 'import difflib, sys; print(*difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1))' \
+                  $(call quote,$(1)) $(2) 2>/dev/null)
+unknown = $(error no $(1) '$(2)'. $(or $(addprefix Did you mean ',$(addsuffix '?,$(call nearest,$(2),$(3)))),Known: $(3)))
+$(if $(UNKNOWN),$(call unknown,variable,$(firstword $(UNKNOWN)),$(sort $(VARIABLES) $(OTHERS))))
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-# every value reaches the shell in single quotes, whatever it contains
-quote = '$(subst ','\'',$(1))'
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
@@ -268,22 +272,19 @@ bench: $(DEV_READY) ## measure what the README claims; writes bench/README.md
 .PHONY: help
 help: ## this text
 	@{ awk -F '## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-12s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST)); \
+	  /^[a-z-]+:.*## /{split($$1, t, ":"); printf "  make %-13s %s\n", t[1], $$2}' $(firstword $(MAKEFILE_LIST)); \
 	printf '\nVariables (make submit COMPETITION=scene ENSEMBLE=winner)\n'; \
 	$(foreach v,$(VARIABLES),printf '  %-12s %-10s %s\n' $(v) $(call quote,$($(v))) \
 	  "$$(sed -n 's/^$(v) *=[^#]*# *//p' $(firstword $(MAKEFILE_LIST)))";) } | awk -v most="$${COLUMNS:-80}" ' \
 	  length($$0) <= most { print; next } \
-	  { indent = /^  make / ? 20 : /^  [A-Z]/ ? 26 : 2; line = substr($$0, 1, indent); n = split(substr($$0, indent + 1), words, " "); at = 0; \
+	  { indent = /^  make / ? 21 : /^  [A-Z]/ ? 26 : 2; line = substr($$0, 1, indent); n = split(substr($$0, indent + 1), words, " "); at = 0; \
 	    for (i = 1; i <= n; i++) { \
 	      if (at && length(line) + 1 + length(words[i]) > most) { print line; line = sprintf("%*s", indent, ""); at = 0 } \
 	      line = line (at++ ? " " : "") words[i] } \
 	    print line }'
 
-TARGETS = $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 .DEFAULT:
-	@python3 -c 'import difflib, sys; near = difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1); \
-	  sys.exit(f"error: no target {sys.argv[1]!r}." + (f" Did you mean {near[0]!r}?" if near else " make alone lists them"))' \
-	  $(call quote,$@) $(TARGETS)
+	@$(call unknown,target,$@,$(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST))))
 
 # ---- set-up: a stamp is newer than the pins it was installed from
 

@@ -236,7 +236,7 @@ class TestMake:
     def test_a_misspelled_variable_is_not_ignored(self):
         result = make("log", "COMPETITON=scene")
         assert result.returncode != 0
-        assert "no variable COMPETITON; known: " in result.stderr
+        assert "no variable 'COMPETITON'. Did you mean 'COMPETITION'?" in result.stderr
 
     def test_a_wrong_value_is_one_line_about_the_variable(self):
         result = make("submit", "BATCH=abc")
