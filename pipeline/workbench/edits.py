@@ -32,7 +32,7 @@ class SetKey(Recipe):
     """A key of the ensemble; None takes it out, and the default holds."""
 
     kind: Literal["set"]
-    key: Literal["threshold", "pooling", "space", "match", "prompt_weights", "blend", "guards"]
+    key: Literal["threshold", "pooling", "space", "match", "prompt_weights", "blend", "guards", "witness"]
     value: Short | bool | Finite | None
 
 
@@ -113,6 +113,7 @@ class Files:
                 _listed(document.items("refine"), edit)
                 if not document.content["refine"]:
                     document.drop("refine")
+                    document.drop("witness")  # it takes part in refinement alone
                 return self._changed({self.ensemble: document})
         return self._changed(Prompts(self, edit.prompt_set).after(edit))
 

@@ -12,10 +12,14 @@ from ..core.errors import UserError
 from ..core.registry import Registry
 from ..maths.refine import STEPS
 from ..maths.zeroshot import SPACES
-from ..recipes import Ensemble
+from ..models import has_text
+from ..recipes import HEAD, Ensemble
 from ..recipes.ensemble import Pooling
+from ..recipes.member import Member
 from ..recipes.prompts import ClassPrompts, PromptSet, Shared, files_of_classes
 from ..recipes.schema import listed
+
+NOT_ENCODED = "not encoded so far; make export MODEL=name encodes it"
 
 
 def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
@@ -26,7 +30,7 @@ def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
         "ensemble": name,
         "members": _members(task, name, recipe),
         "keys": {key: getattr(recipe, key) for key in ("threshold", "pooling", "space", "match", "prompt_weights")}
-        | {"blend": recipe.blend, "guards": recipe.guards},
+        | {"blend": recipe.blend, "guards": recipe.guards, "witness": recipe.witness or ""},
         "refine": listed(recipe.refine),
         **sets,
     }
@@ -49,6 +53,7 @@ def prompt_sets(task: Task, recipe: Ensemble) -> list[str]:
 
 def choices(task: Task) -> dict:
     """What each key may be, with the reason why some are forbidden; and the members that could be added."""
+    encoded = _encoded(task)
     return {
         "pooling": [{"name": name, "forbidden": ""} for name in get_args(Pooling)],
         "blend": [{"name": name, "forbidden": ""} for name in ("prompts", "classes")],
@@ -56,8 +61,26 @@ def choices(task: Task) -> dict:
         "match": _allowed(task, MATCHES),
         "prompt_weights": _allowed(task, WEIGHTINGS),
         "refine": _allowed(task, STEPS),
-        "members": _encoded(task),
+        "members": [member for member in encoded if not _image_only(task, member.model)],
+        "witness": _witnesses(task, encoded),
     }
+
+
+def _image_only(task: Task, model: str) -> bool:
+    return not has_text(model, task.project.model(model))
+
+
+def _witnesses(task: Task, encoded: list[Member]) -> list[dict]:
+    """None, every tower that is encoded, those without a text tower first, and the entries of such that are not."""
+    encoded = sorted(encoded, key=lambda member: not _image_only(task, member.model))
+    known = {member.model for member in encoded}
+    others = [name for name, entry in task.project.models.items() if entry.family != HEAD and name not in known]
+    why = "" if task.rules.test_set else f"uses {WORDS['test_set']}, which {task.where} forbids"
+    return [
+        {"name": "", "forbidden": ""},
+        *({"name": member, "forbidden": why} for member in encoded),
+        *({"name": name, "forbidden": why or NOT_ENCODED} for name in others if _image_only(task, name)),
+    ]
 
 
 def _allowed(task: Task, registry: Registry) -> list[dict]:
@@ -72,14 +95,15 @@ def _allowed(task: Task, registry: Registry) -> list[dict]:
     return found
 
 
-def _encoded(task: Task) -> list[str]:
+def _encoded(task: Task) -> list[Member]:
     """Members whose image features are all in the cache: the page encodes no image."""
     found = []
     for folder in sorted((task.cache / "features").glob("*@*")):
         try:
-            stage = features.stage(task, task.project.member(folder.name))
+            member = task.project.member(folder.name)
+            stage = features.stage(task, member)
             if not stage.missing(stage.shard_rows):
-                found.append(folder.name)
+                found.append(member)
         except (UserError, OSError):
             continue  # of a model or recipe that is gone
     return found

@@ -6,17 +6,22 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
+import torch
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
+from safetensors.torch import save_file
 
+from pipeline.chain import features
 from pipeline.cli import workbench
 from pipeline.cli._options import parse, runtime_of
 from pipeline.workbench.session import Session
 
-from ..conftest import ROOT, write_yaml
+from ..conftest import ROOT, SIZE, fresh, write_yaml
 from .conftest import session_of
 from .pages import PAINTED, kind, page_of, press, repainted, rows, shown, slide, ticked, wait
+from .test_session import NET, allow_the_test_set
 
 
 def test_a_slider_shows_what_submit_would_write(root):
@@ -89,6 +94,32 @@ def test_what_the_rules_forbid_says_why(root):
         page.locator("#blend").select_option("classes")
         wait(page, "document.getElementById('status').textContent.includes('threshold')")
         assert session.task.project.ensemble("both").blend == "prompts"
+
+
+@pytest.mark.slow
+def test_a_witness_is_chosen_where_there_is_a_step(root):
+    torch.manual_seed(2)
+    save_file(timm.create_model("mobilenetv2_050", pretrained=False).state_dict(), root / "m.safetensors")
+    more = {"size": SIZE, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "squash"}
+    write_yaml(root / "models.local.yaml", {"net": NET | more})
+    allow_the_test_set(root)
+    features.of_member(task := fresh(root), task.project.member("net"))
+    with session_of(root) as session, page_of(session) as page:
+        choice = page.get_by_label("Witness of the refinement", exact=True)
+        assert choice.is_disabled()
+        assert (
+            "net@tiny"
+            not in page.get_by_label("Add a member whose features are cached").locator("option").all_inner_texts()
+        )
+        with repainted(page):
+            page.get_by_label("Add a refinement step", exact=True).select_option("recommended")
+        assert choice.locator("option").all_inner_texts() == ["none", "net@tiny", "vit2@tiny-sharp", "vit@tiny"]
+        with repainted(page):
+            choice.select_option("net@tiny")
+        assert session.task.project.ensemble("both").witness == "net@tiny"
+        with repainted(page):
+            choice.select_option("")
+        assert session.task.project.ensemble("both").witness is None
 
 
 @pytest.mark.slow

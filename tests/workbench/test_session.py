@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from pipeline.chain.csv_format import CsvFormat
@@ -16,7 +17,7 @@ from pipeline.cli._options import runtime_of
 from pipeline.core.errors import UserError
 from pipeline.recipes.reading import read_yaml
 from pipeline.report.collect import read_labels
-from pipeline.workbench import edits
+from pipeline.workbench import edits, panel
 from pipeline.workbench.session import Session
 from pipeline.workbench.views import View
 
@@ -161,10 +162,46 @@ def test_what_cannot_be_is_told_and_changes_nothing(session):
 def test_a_forbidden_step_says_why(session):
     with pytest.raises(UserError, match="line 6: refine: recommended uses the unlabelled test images.*forbids"):
         session.edit([{"kind": "list", "key": "refine", "do": "add", "value": "recommended"}])
-    from pipeline.workbench import panel
-
     refused = [one["forbidden"] for one in panel.choices(session.task)["refine"]]
     assert all("tiny.yaml forbids" in why for why in refused)
+
+
+NET = {"family": "timm", "architecture": "mobilenetv2_050", "weights": "m.safetensors", "preprocess": "tiny"}
+
+
+def allow_the_test_set(root):
+    path = root / "competitions/tiny.yaml"
+    write_yaml(path, {**yaml.safe_load(path.read_text()), "rules": {"test_set": True}})
+
+
+def test_a_witness_is_chosen_saved_and_goes_with_the_last_step(root):
+    allow_the_test_set(root)
+    write_yaml(root / "models.local.yaml", {"net": NET})
+    with session_of(root) as session:
+        offered = {one["name"]: one["forbidden"] for one in panel.choices(session.task)["witness"]}
+        assert [name for name, why in offered.items() if not why] == ["", "vit2@tiny-sharp", "vit@tiny"]
+        assert "make export" in offered["net"], "an image-only tower that is not encoded yet"
+        witness = {"kind": "set", "key": "witness", "value": "vit2@tiny-sharp"}
+        with pytest.raises(UserError, match="witness: takes part in refinement alone"):
+            session.edit([witness])
+        step = {"kind": "list", "key": "refine", "value": "recommended"}
+        session.edit([weigh(0, "vit2@tiny-sharp"), {"kind": "set", "key": "guards", "value": False}])
+        session.edit([{**step, "do": "add"}])
+        alone = session.seen.decision.refined
+        session.edit([witness])
+        assert not torch.equal(session.seen.decision.refined, alone)
+        assert panel.of_recipe(session.task, "both", False)["keys"]["witness"] == "vit2@tiny-sharp"
+        session.save()
+        assert yaml.safe_load((root / "ensembles/both.yaml").read_text())["witness"] == "vit2@tiny-sharp"
+        assert (submitted(root) == session.seen.labels).all()
+        session.edit([{**step, "do": "remove", "found": "recommended"}])
+        assert "witness" not in yaml.safe_load(session.draft.texts["ensembles/both.yaml"])
+
+
+def test_a_forbidden_witness_says_why(session):
+    offered = panel.choices(session.task)["witness"]
+    assert [one["name"] for one in offered if not one["forbidden"]] == [""]
+    assert all("tiny.yaml forbids" in one["forbidden"] for one in offered if one["name"])
 
 
 def test_edits_of_other_programs_are_met(root, session):

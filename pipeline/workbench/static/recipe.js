@@ -11,7 +11,7 @@ let drawn = "", drawnPrompts = "";
 
 // With `anew` also what is typed and was refused gives way to what holds.
 export function showRecipe(withPrompts, anew) {
-  const own = JSON.stringify([store.recipe.members.map(one => one.member), store.recipe.refine, store.choices]);
+  const own = JSON.stringify([store.recipe.members.map(one => one.member), store.recipe.refine, store.recipe.keys.witness, store.choices]);
   if (anew || own !== drawn) replaceKept(holder, head(), members(), keys(), refinement());
   drawn = own;
   renew();
@@ -109,7 +109,17 @@ function refinement() {
     el("label", {}, "Add ", el("select", { "aria-label": "Add a refinement step", data: { key: "add-step" }, onchange: event => event.target.value && change("add", steps.length, { value: event.target.value }) },
       el("option", { value: "" }, "a step …"), known.map(one => el("option", { value: one.name, disabled: Boolean(one.forbidden), title: one.about }, one.forbidden ? `${one.name} (forbidden)` : one.name)))),
     el("label", { class: "line" }, el("input", { type: "checkbox", checked: store.recipe.keys.guards, data: { name: "guards", key: "guards" }, onchange: event => set("guards", event.target.checked) }), "guards: a step that something speaks against is not kept"),
-    forbidden(known));
+    forbidden(known), witness(steps.length > 0));
+}
+
+// It takes part in refinement alone; the present one may have come from an editor after the page was opened.
+function witness(used) {
+  const now = store.recipe.keys.witness, options = store.choices.witness;
+  const all = options.some(one => one.name === now) ? options : [...options, { name: now, forbidden: "" }];
+  return el("div", {}, el("label", { class: "line" }, "witness",
+    el("select", { "aria-label": "Witness of the refinement", disabled: !used, data: { name: "witness", key: "witness" }, onchange: event => set("witness", event.target.value || null) }, all.map(one =>
+      el("option", { value: one.name, disabled: Boolean(one.forbidden), title: one.forbidden, selected: one.name === now }, one.name || "none")))),
+  used ? forbidden(options) : el("small", {}, "A witness needs a step"));
 }
 
 function changeStep(input, step, index, change) {
