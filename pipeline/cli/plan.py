@@ -74,8 +74,11 @@ def show(task: Task, name: str) -> None:
     if sizes:
         more = " or more" if None in sizes else ""
         tell(f"{sum(size or 0 for size in sizes):.1f} GB{more} to download: {len(sizes)} models")
-    total = _duration(sum(row.seconds or 0 for row in rows))
-    tell(f"about {total} on {task.device}, {task.dtype}" + (", and what is unknown" if unknown else ""))
+    known, place = sum(row.seconds or 0 for row in rows), f"on {task.device}, {task.dtype}"
+    if known or not unknown:
+        tell(f"about {_duration(known)} {place}" + (", and what is unknown" if unknown else ""))
+    else:
+        tell(f"how long it takes {place} is unknown")
     for line in plan.advice:
         tell(line)
 

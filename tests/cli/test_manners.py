@@ -167,6 +167,20 @@ class TestPlan:
         status, said, error = run("plan", "COMPETITION=tiny", "ENSEMBLE=far")
         assert status == 0, error
         assert "47.0 GB to download: 2 models" in said
+        assert re.search(r"about [\d.]+ s on cpu, \w+, and what is unknown", " ".join(said.split()))
+
+    def test_where_all_is_unknown_no_sum_is_told(self, project_root, run):
+        entries = yaml.safe_load((project_root / "models.yaml").read_text())
+        entries["far"] = {
+            "family": "open_clip", "architecture": "ViT-B-32", "hub": "someone/far", "preprocess": "tiny",
+        }  # fmt: skip
+        write_yaml(project_root / "models.yaml", entries)
+        write_yaml(project_root / "ensembles" / "far.yaml", {"members": {"far": 1}})
+        assert run("preprocess", "COMPETITION=tiny", "PREPROCESS=tiny")[0] == 0
+        status, said, error = run("plan", "COMPETITION=tiny", "ENSEMBLE=far")
+        assert status == 0, error
+        assert "how long it takes on cpu, " in said
+        assert "about" not in said
 
     def test_a_size_that_is_not_stated_is_estimated(self, project_root):
         entry = Project(project_root).models["vit"]
