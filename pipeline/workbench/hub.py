@@ -29,10 +29,11 @@ class Later(Exception):
 
 @dataclass(eq=False)
 class Tab:
-    """One WebSocket with its view; `put` sends it a frame."""
+    """One WebSocket with its view; `put` sends it a frame. Asleep it is not seen: nothing goes to it until its hello."""
 
     put: Callable[[bytes], Any]
     view: View = View(kind="flips")
+    asleep: bool = False
 
 
 @dataclass(eq=False)
@@ -49,13 +50,17 @@ class Hub:
     _pinned: object = None  # the baseline that all tabs have
     _due: bool = True  # whether what takes longer is to be done
 
+    @property
+    def awake(self) -> list[Tab]:
+        return [tab for tab in self.tabs if not tab.asleep]
+
     async def run(self) -> None:
         """Do what is asked, until it is cancelled."""
         while True:
             batch = await self._next()
             for tab, message in joined(batch):
                 await self._do(self._answer, tab, message)
-            if not batch and self._due and self.tabs:
+            if not batch and self._due and self.awake:
                 await self._do(self._effects)
             elif not batch:
                 await self._do(self._look)
@@ -96,7 +101,10 @@ class Hub:
 
     def _done(self, tab: Tab, message: dict):
         session, word = self.session, message["do"]
+        tab.asleep = word == "sleep"
         match word:
+            case "sleep":
+                return
             case "hello":
                 usual = {"kind": "flips" if session.baseline.number else "uncertain"}  # there is nothing to flip from
                 tab.view = views.read(message.get("view") or usual)
@@ -139,7 +147,7 @@ class Hub:
                 self._mark(message)
             case _:
                 raise UserError(f"nothing is called {word[:40]!r}")
-        yield from self._state(self.tabs, everything=word in ("look", "restore", "open"))
+        yield from self._state(self.awake, everything=word in ("look", "restore", "open"))
 
     def _row(self, message: dict) -> int:
         row = _number(message, "row")
@@ -232,7 +240,7 @@ class Hub:
         except Later:
             self._due = True
             return
-        for tab in self.tabs:
+        for tab in self.awake:
             yield tab, wire.frame({"type": "effects", **found}, {})
             if tab.view.kind == "fragile":
                 yield tab, self._rows(tab)
@@ -242,11 +250,11 @@ class Hub:
             changed = self.session.look()
         except UserError as error:
             changed, text = [], f"a file cannot be read as it is now, the page goes on with what it had: {error}"
-            for tab in self.tabs:
+            for tab in self.awake:
                 yield tab, wire.frame({"type": "said", "text": text}, {})
         if changed:
             self.session.notices.append(f"edited elsewhere: {', '.join(changed)}")
-            yield from self._state(self.tabs)
+            yield from self._state(self.awake)
 
     def map_frame(self) -> bytes:
         """The points of the map, where they are known."""

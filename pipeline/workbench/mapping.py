@@ -59,7 +59,7 @@ async def aside(function: Callable, *arguments):
 
 async def _show(hub: Hub, points: np.ndarray) -> None:
     hub.session.points = points
-    for tab in list(hub.tabs):
+    for tab in hub.awake:
         await tab.put(hub.map_frame())
 
 

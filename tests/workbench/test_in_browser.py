@@ -276,7 +276,29 @@ def test_two_tabs_and_an_editor(root):
             page.get_by_role("button", name="Take the file’s").click()
         assert "vit: 0.125" in session.draft.texts["ensembles/both.yaml"]
         assert not page.locator("#banner").is_visible()
+        seen(other, False)
+        while len(page.serving.hub.awake) == 2:
+            page.wait_for_timeout(20)
+        painted = other.evaluate(PAINTED)
+        with repainted(page):
+            slide(page, "Threshold", 0.02)
+        assert other.evaluate(PAINTED) == painted
+        with repainted(other):
+            seen(other, True)
+        assert shown(other) == session.seen.labels.tolist()
+        assert other.get_by_role("slider", name="Threshold").input_value() == "0.02"
         other.close()
+
+
+SEEN = """seen => {
+  Object.defineProperty(document, "hidden", { value: !seen, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def seen(page, now: bool) -> None:
+    """As if a tab were hidden, or shown again: a browser without a window never hides one."""
+    page.evaluate(SEEN, now)
 
 
 HOSTILE = ["<img src=x onerror=document.title='broken'>", "Dogs & \"cats\" '<'", "Big Birds"]

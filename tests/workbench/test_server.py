@@ -191,6 +191,24 @@ def test_an_edit_is_told_to_all_tabs_and_none_is_lost(serving):
             pass
 
 
+def test_a_hidden_tab_is_sent_nothing_until_it_is_seen_again(serving):
+    with opened(serving) as one, opened(serving) as hidden:
+        for socket in (one, hidden):
+            say(socket, "hello")
+            until(socket, "state")
+        say(hidden, "sleep")
+        while len(serving.hub.awake) == 2:
+            time.sleep(0.01)
+        for weight in (0.125, 0.375):
+            say(one, "edit", edits=[weigh(weight)])
+            while until(one, "state")["recipe"]["members"][0]["weight"] != weight:
+                pass
+        say(hidden, "hello")
+        header = until(hidden, "state")
+        assert header["recipe"]["members"][0]["weight"] == 0.375
+        assert header["task"]["images"] == 23
+
+
 @pytest.mark.parametrize("submitted", [True, False])
 def test_flips_are_shown_first_where_there_is_something_to_flip_from(root, submitted):
     if not submitted:

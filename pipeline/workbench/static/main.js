@@ -150,6 +150,7 @@ listen({ j: look(1), k: look(-1), ArrowRight: look(1), ArrowLeft: look(-1), Arro
   f: () => see({ kind: "flips" }), c: () => see({ kind: "uncertain" }), d: () => see({ kind: "disagree" }), "+": () => grid.zoom(grid.zoomed() + 16), "-": () => grid.zoom(grid.zoomed() - 16),
   g: () => grid.select(0), G: () => grid.select(store.rows.length - 1), e: () => byId("recipe").focus(), i: () => byId("grid").focus(), n: () => byId("numbers").focus(), m: toggleMap,
   u: step("undo"), r: step("redo"), s: () => ask("diff"), p: dialogs.submissions, "?": dialogs.help }, dialogs.isOpen);
+document.addEventListener("visibilitychange", () => (document.hidden ? ask("sleep") : ask("hello", { view: store.view })));
 if (first.map) map.show(true);
 if (first.zoom) grid.zoom(first.zoom);
 connect(hear, open => tell(open ? "" : "the workbench is not running; start it again, nothing is lost", !open),
