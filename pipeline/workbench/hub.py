@@ -29,7 +29,7 @@ class Later(Exception):
 
 @dataclass(eq=False)
 class Tab:
-    """One WebSocket with its view; `put` sends it a frame. Asleep it is not seen: nothing goes to it until its hello."""
+    """One WebSocket with its view; `put` sends it a frame. Asleep, it is sent nothing until its next hello."""
 
     put: Callable[[bytes], Any]
     view: View = View(kind="flips")
