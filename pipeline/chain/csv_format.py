@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..core.console import warn
 from ..core.errors import Damaged, Mismatch, UserError, did_you_mean
 from ..core.tables import csv_text, parse_csv, read_csv
+from ..maths import metrics
 from ..recipes import unsafe
 from .ledger import Ledger, formulas
 from .predicted import Predicted
@@ -151,6 +152,20 @@ class CsvFormat:
         if decided is not None and [values[i] for i in self.ids] != [self.labels[label] for label in decided]:
             raise Mismatch("submission: its labels are not those that were decided; please report this")
 
+    def measured(self, labels: Sequence[int], values_NC: "Tensor") -> str:
+        """How right a submission is by the solution: accuracy, and what is asked for beyond labels."""
+        recipe, truth = self.task.recipe, self.solution
+        assert truth is not None
+        accuracy = metrics.accuracy(labels, truth)
+        told = f"accuracy {accuracy:.4f} (standard error {metrics.accuracy_noise(accuracy, len(truth)):.4f})"
+        if recipe.gives_probabilities:
+            told += f", log loss {metrics.log_loss(shares(values_NC).numpy(), truth):.5f}"
+        elif recipe.top:
+            told += (
+                f", MAP@{recipe.top} {metrics.mean_average_precision(best(values_NC, recipe.top).numpy(), truth):.4f}"
+            )
+        return f"{told} against {recipe.solution}"
+
     @cached_property
     def solution(self) -> list[int] | None:
         """The solution's labels in image order, where the competition has one."""
@@ -175,20 +190,28 @@ class CsvFormat:
         return [labels[values[i]] for i in self.ids]
 
 
+def shares(values_NC: "Tensor") -> "Tensor":
+    """Rows that sum to 1, in double precision; equal shares where all values are 0."""
+    values_NC = values_NC.double()
+    total_N = values_NC.sum(dim=1, keepdim=True)
+    return values_NC.div(total_N).where(total_N > 0, 1 / values_NC.shape[1])
+
+
+def best(values_NC: "Tensor", count: int) -> "Tensor":
+    """The `count` classes of the largest values of each row, the best first."""
+    return values_NC.sort(dim=1, descending=True, stable=True).indices[:, :count]
+
+
 def as_shares(values_NC: "Tensor | None") -> list[list[str]]:
     """A cell for each class: rows that sum to 1, with so many digits that the order of the classes is kept."""
     assert values_NC is not None
-    values_NC = values_NC.double()
-    total_N = values_NC.sum(dim=1, keepdim=True)
-    shares_NC = values_NC.div(total_N).where(total_N > 0, 1 / values_NC.shape[1])
-    return [[f"{share:.9g}" for share in row] for row in shares_NC.tolist()]
+    return [[f"{share:.9g}" for share in row] for row in shares(values_NC).tolist()]
 
 
 def best_few(values_NC: "Tensor | None", labels: Sequence[str], count: int) -> list[list[str]]:
     """A cell for each row: the `count` labels of the largest values, the best first."""
     assert values_NC is not None
-    best_NK = values_NC.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return [[" ".join(labels[label] for label in row)] for row in best_NK.tolist()]
+    return [[" ".join(labels[label] for label in row)] for row in best(values_NC, count).tolist()]
 
 
 def warn_of_formulas(values: Iterable[str]) -> None:

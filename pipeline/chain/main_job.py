@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..core.console import say
 from ..core.errors import Damaged
-from ..maths import metrics
 from . import classes, ensemble, features, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
 from .ledger import number_of
@@ -57,9 +56,7 @@ def submit(task: CompetitionTask, name: str) -> Path:
     warn_of_formulas([*form.header, *form.labels, *form.order])
     path = _written(form, name, text, decision, counts)
     if form.solution:
-        accuracy = metrics.accuracy(decision.labels, form.solution)
-        noise = metrics.accuracy_noise(accuracy, len(form.solution))
-        say("submit", name, f"accuracy {accuracy:.4f} (standard error {noise:.4f}) against {task.recipe.solution}")
+        say("submit", name, form.measured(decision.labels, decision.refined))
     return path
 
 

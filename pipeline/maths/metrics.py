@@ -19,6 +19,18 @@ def accuracy(labels: Sequence[int], truth: Sequence[int]) -> float:
     return sum(a == b for a, b in zip(labels, truth, strict=True)) / len(truth)
 
 
+def log_loss(shares_NC: np.ndarray, truth: Sequence[int]) -> float:
+    """Mean of -log of the true class's share; shares of 0 count as the smallest step of a double (scikit-learn's)."""
+    true_N = np.asarray(shares_NC, dtype=float)[np.arange(len(truth)), truth]
+    return float(-np.log(true_N.clip(np.finfo(float).eps, 1)).mean())
+
+
+def mean_average_precision(best_NK: np.ndarray, truth: Sequence[int]) -> float:
+    """MAP@K of one true label an image: mean of 1 / its place among the K that are said, 0 where it is not."""
+    hits_NK = np.asarray(best_NK) == np.asarray(truth)[:, None]
+    return float((hits_NK / np.arange(1, hits_NK.shape[1] + 1)).sum(1).mean())
+
+
 def accuracy_noise(score: float, rows: int) -> float:
     """Standard error of an accuracy measured on `rows` images (binomial)."""
     return math.sqrt(score * (1 - score) / rows)

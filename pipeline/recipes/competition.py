@@ -78,7 +78,8 @@ class Competition(Recipe):
     also: Also = Also()
     """written by `make submit` into `reports/<competition>/` as well: `{probabilities: true}`, `{top: 5}`"""
     solution: Location | None = None
-    """CSV with the truth, in the same columns; then `make submit` prints the accuracy"""
+    """CSV with the truth, in the same columns; then `make submit` prints the accuracy, and the log
+    loss of probabilities or MAP@k of the best few"""
     prior: Shares | None = None
     """shares of the classes, where the competition states them: `{class: share}`, or a list in label order; `make
     advise` compares the histogram with it (with equal shares, as a hint only, where there is none)"""

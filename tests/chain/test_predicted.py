@@ -29,6 +29,10 @@ def rows(path) -> list[list[str]]:
     return list(csv.reader(io.StringIO(path.read_text())))
 
 
+def ledger_file(root):
+    return CsvFormat(fresh(root)).ledger.files()[0]
+
+
 def labels(root, number: int) -> np.ndarray:
     return collect.labels_of(fresh(root), number)[1].labels
 
@@ -96,7 +100,26 @@ def test_a_solution_in_the_same_columns(project_root, capsys):
     assert CsvFormat(fresh(project_root)).solution == truth
     submit(fresh(project_root), "both")
     right = (labels(project_root, 1) == np.array(truth)).mean()
-    assert f"accuracy {right:.4f}" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"accuracy {right:.4f}" in said
+    given_NC = np.array([[float(cell) for cell in row[1:]] for row in rows(ledger_file(project_root))[1:]])
+    assert f"log loss {-np.log(given_NC[range(IMAGES), truth].clip(2**-52)).mean():.5f} against" in said
+
+
+def test_the_best_few_are_measured_by_their_places(project_root, capsys):
+    truth = [n % 3 for n in range(IMAGES)]
+    (project_root / "solution.csv").write_text(
+        csv_text(["Image", "Id"], [[f"{n}.jpg", str(label)] for n, label in enumerate(truth)])
+    )
+    competition(project_root, **BEST, solution="solution.csv")
+    submit(fresh(project_root), "both")
+    places = [
+        row[1].split().index(str(label)) if str(label) in row[1].split() else None
+        for row, label in zip(rows(ledger_file(project_root))[1:], truth, strict=True)
+    ]
+    expected = sum(1 / (place + 1) for place in places if place is not None) / IMAGES
+    assert 0 < expected < 1
+    assert f"MAP@2 {expected:.4f} against" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_sample_gives_the_order_of_the_rows(project_root):

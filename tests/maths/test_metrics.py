@@ -12,6 +12,26 @@ def test_accuracy():
     assert metrics.accuracy([0, 1, 2, 2], [0, 1, 1, 2]) == 0.75
 
 
+def test_log_loss_is_that_of_scikit_learn():
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    shares = np.random.default_rng(0).dirichlet([0.3] * 4, 50)
+    shares[0] = [1, 0, 0, 0]
+    truth = [1, *np.random.default_rng(1).integers(0, 4, 49)]
+    expected = sklearn_metrics.log_loss(truth, shares, labels=range(4))
+    assert metrics.log_loss(shares, truth) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_average_precision_is_that_of_scikit_learn():
+    """With one true label of each image it is the precision at its place."""
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    values = np.random.default_rng(0).random((50, 4))
+    truth = np.random.default_rng(1).integers(0, 4, 50)
+    order = (-values).argsort(axis=1)
+    expected = sklearn_metrics.label_ranking_average_precision_score(np.eye(4)[truth], values)
+    assert metrics.mean_average_precision(order, truth) == pytest.approx(expected, rel=1e-12)
+    assert metrics.mean_average_precision([[2, 0], [1, 0], [3, 1]], [0, 1, 2]) == pytest.approx(0.5)
+
+
 def test_noise_of_the_board_in_the_seed_competition():
     assert metrics.accuracy_noise(0.92024, 4050) == pytest.approx(0.0043, abs=1e-4)
 
