@@ -32,7 +32,7 @@ def spread(workers: int, shards: int, seconds: float) -> float:
     from pipeline.cluster.pool import Pool
 
     def begin():
-        def rows(start, stop):
+        def rows(start, stop, following):
             time.sleep(seconds)
 
         return rows

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..cluster.pool import Pool
+from ..cluster.pool import Pool, Shard
 from ..core import console
 from ..core.artefacts import Artefact
 from ..core.digests import FORMAT
@@ -121,7 +121,7 @@ def _work(stage: Stage, work: Work, rank: int, world: int) -> int:
 def _made_on_a_cluster(stage: Stage, above: int) -> int:
     """The rest of `make` with LAUNCH=ray: what loads a tower begins in each actor, what is small begins here."""
     pool = stage.task.once(("cluster",), lambda: Pool(stage.task.ray, stage.task.workers))
-    begin = functools.partial(_begun, stage, None if stage.shared else stage.begin(above))
+    begin = functools.partial(Begun, stage, None if stage.shared else stage.begin(above))
     gaps, done = stage.missing(stage.shard_rows), 0
     for start, stop, _ in pool.run(f"{stage.verb} {stage.subject}", stage.digest, begin, gaps):
         done += stop - start
@@ -133,21 +133,36 @@ def _made_on_a_cluster(stage: Stage, above: int) -> int:
     return done
 
 
-def _begun(stage: Stage, work: Work | None) -> Callable[[int, int], None]:
-    """In an actor: what makes and keeps the rows start..stop of a stage."""
-    vars(stage.task).pop("device", None)  # that of the driver
-    work = work or stage.begin(0)
+class Begun:
+    """In an actor: makes and keeps the rows start..stop of a stage, told which ones will probably be next."""
 
-    def rows(start: int, stop: int) -> None:
-        if stage.has(start, stop):
+    def __init__(self, stage: Stage, work: Work | None):
+        vars(stage.task).pop("device", None)  # that of the driver
+        self.stage, self.work = stage, work or stage.begin(0)
+        self.expected: Shard | None = None
+
+    def __call__(self, start: int, stop: int, following: Shard | None) -> None:
+        if self.stage.has(start, stop):
             return
-        values = work.rows(start, stop, lambda rows: None)
+        if following:
+            self.work.expect(*following)
+        values = self.work.rows(start, stop, lambda rows: None)
         if values is not None:
-            stage.save(start, stop, **values)
-        for pixels in stage.inputs if stage.streams and isinstance(stage.folder, Url) else ():
-            pixels.drop(start, stop)  # of this machine, and nobody asks for them again
+            self.stage.save(start, stop, **values)
+        self._drop((start, stop))
+        if self.expected != (start, stop):
+            self._drop(self.expected)  # another actor took it
+        self.expected = following
 
-    return rows
+    def close(self) -> None:
+        self.work.close()
+        self._drop(self.expected)
+
+    def _drop(self, shard: Shard | None) -> None:
+        """With a store the pixels of this machine go: nobody asks for them again."""
+        if shard and self.stage.streams and isinstance(self.stage.folder, Url):
+            for pixels in self.stage.inputs:
+                pixels.drop(*shard)
 
 
 def made(stage: Stage) -> Stage:

@@ -1,7 +1,7 @@
 """What `predict` says of images, by ranges of rows; a range can be a part of a table."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,7 +9,7 @@ from functools import cached_property
 from ..chain.checkpoints import checkpoint
 from ..chain.task import Runtime
 from ..classifier import Classifier
-from ..cluster.pool import Pool
+from ..cluster.pool import Pool, Rows
 from ..core.errors import UserError
 from ..core.parquet import Parts
 from ..images.listing import Images
@@ -94,6 +94,6 @@ class Predictions:
         yield from pool.run(f"predict {self.model}", f"{parts.folder} {parts.digest}", begin, todo)
 
 
-def _begun(predictions: Predictions, parts: Parts) -> Callable[[int, int], list[str]]:
+def _begun(predictions: Predictions, parts: Parts) -> Rows:
     """In an actor: what writes the part of some rows."""
-    return functools.partial(predictions.write, parts)
+    return lambda start, stop, following: predictions.write(parts, start, stop)

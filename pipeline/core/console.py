@@ -3,10 +3,12 @@
 Nothing is wider than `width`. An error stays one line, for programs and for copying.
 """
 
+import contextlib
 import os
 import shutil
 import sys
 import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -85,6 +87,23 @@ def coloured(text: str, colour: int, stream: Any) -> str:
     return text if plain else f"\033[{colour}m{text}\033[0m"
 
 
+_overheard: list[list[str]] = []  # where warnings go instead
+
+
+@contextlib.contextmanager
+def overheard() -> Iterator[list[str]]:
+    """The warnings of the block, in all its threads: they are not printed, whoever asked for the work says them."""
+    heard: list[str] = []
+    _overheard.append(heard)
+    try:
+        yield heard
+    finally:
+        _overheard.pop()
+
+
 def warn(message: str) -> None:
+    if _overheard:
+        _overheard[-1].append(message)
+        return
     text = wrapped(f"warning: {message}", " " * 9)
     print(text.replace("warning:", coloured("warning:", YELLOW, sys.stderr), 1), file=sys.stderr, flush=True)

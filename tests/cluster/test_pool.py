@@ -1,6 +1,7 @@
 """LAUNCH=ray: what three machines make is what one makes, whoever is killed."""
 
 import contextlib
+import json
 import os
 import pickle
 import random
@@ -10,12 +11,17 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.chain.main_job import submit
+from pipeline.chain.stage import Begun, Work, declare
 from pipeline.cli.predict import predict
-from pipeline.cluster.pool import Pool
+from pipeline.cluster.pool import LOST, Actor, Pool, Queue
+from pipeline.core import artefacts
+from pipeline.core.console import warn
 from pipeline.core.errors import Damaged, Unavailable, UserError
 from pipeline.core.store import Url
 from pipeline.recipes.member import Member
@@ -37,6 +43,79 @@ def test_a_member_survives_a_copy():
 def test_many_machines_write_a_table_of_parts(project_root):
     with refused(UserError, "OUT=x.csv", ".parquet"):
         predict(fresh(project_root, ray="local"), "vit", "data/tiny", "a,b", None, 2, "x.csv")
+
+
+def test_a_shard_is_expected_by_one_and_taken_by_whoever_is_idle():
+    queue = Queue([(number, number + 1) for number in range(6)])
+    assert queue.rows == 6
+    assert queue.take("a", 2) == ((0, 1), (1, 2))
+    assert queue.take("b", 2) == ((2, 3), (3, 4))
+    del queue.working["a"]
+    assert queue.take("a", 2) == ((1, 2), (4, 5)), "what it expects"
+    del queue.working["a"]
+    assert queue.take("a", 2) == ((4, 5), (5, 6))
+    del queue.working["a"]
+    assert queue.take("a", 2) == ((5, 6), None), "b expects what is left"
+    del queue.working["a"]
+    assert queue.take("a", 2) == ((3, 4), None), "nothing waits for b"
+    assert not queue.todo
+
+
+def test_the_shard_of_a_lost_actor_comes_first_but_not_for_ever():
+    queue = Queue([(0, 1), (1, 2), (2, 3)])
+    queue.take("a", 1)
+    queue.lost("a")
+    assert list(queue.todo) == [(0, 1), (1, 2), (2, 3)] and not queue.working and not queue.expected
+    with refused(Unavailable, "images 0 to 1"):
+        for _ in range(LOST):
+            queue.take("a", 1)
+            queue.lost("a")
+
+
+def test_an_actor_begins_the_next_shard_before_it_is_asked_for(project_root):
+    asked = []
+
+    class Recorded(Work):
+        def expect(self, start, stop):
+            asked.append(("expect", start, stop))
+
+        def rows(self, start, stop, advance):
+            asked.append(("rows", start, stop))
+            return {"features": torch.zeros(stop - start, 2)}
+
+        def close(self):
+            asked.append("close")
+
+    task = fresh(project_root)
+    stage = declare(task, "x", "y", {}, verb="x", begin=lambda _: Recorded(), streams=True, shared=True)
+    begun = Begun(stage, None)
+    begun(0, 2, (2, 4))
+    begun(2, 4, None)
+    begun(0, 2, (4, 6))  # is there already
+    begun.close()
+    assert asked == [("expect", 2, 4), ("rows", 0, 2), ("rows", 2, 4), "close"]
+    assert [shard[:2] for shard in stage.shards()] == [(0, 2), (2, 4)]
+
+
+def test_warnings_of_actors_are_said_once(capsys):
+    actor = Actor()
+
+    def begin():
+        warn("the tower differs")
+        return lambda start, stop, following: warn(f"image {start} is damaged")
+
+    told = [actor.rows(key, begin, (number, number + 1), None) for number, key in enumerate("aab")]
+    assert [warnings for _, warnings in told] == [
+        ["the tower differs", "image 0 is damaged"],
+        ["image 1 is damaged"],
+        ["the tower differs", "image 2 is damaged"],
+    ]
+    assert capsys.readouterr().err == ""
+    pool = Pool("local")
+    for one in told:
+        pool._heard(*one)
+    said = capsys.readouterr().err
+    assert said.count("the tower differs") == 1 and said.count("is damaged") == 3
 
 
 def written(root) -> dict[str, bytes]:
@@ -74,7 +153,7 @@ def slow_shards(folder, seconds=0.3):
     """What an actor begins: each shard takes a while, and leaves a line in a file of its own when it is begun."""
 
     def begin():
-        def rows(start, stop):
+        def rows(start, stop, following):
             with open(folder / str(start), "a") as file:
                 file.write("x")
             time.sleep(seconds)
@@ -126,10 +205,114 @@ def test_a_killed_driver_is_gone_on_with(project_root):
     assert written(project_root) == shards
 
 
+HOLDS = """
+import os, pathlib, time
+
+replace, folder = os.replace, pathlib.Path(os.environ["HELD_IN"])
+
+
+def held(source, target, **more):
+    if "/features/" in str(target) and "00000020-" in str(target):
+        (folder / "reached").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+    return replace(source, target, **more)
+
+
+os.replace = held
+"""
+
+
+def with_mark(mark: str) -> list[str]:
+    """The command lines of all processes that have `mark` in their environment."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if folder.name.isdecimal() and mark.encode() in (folder / "environ").read_bytes():
+                found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def waited_for(what, seconds: float = 300) -> bool:
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_on_this_machine_that_is_stopped_is_gone_on_with(project_root, tmp_path, kind):
+    """By Ctrl-C, which all processes of a terminal hear, or by a kill of the driver: no process stays, nor is lost."""
+    pytest.importorskip("ray")
+    expected = submit(fresh(project_root, shard_rows=1), "both").read_bytes()
+    shards = written(project_root)
+    shutil.rmtree(project_root / "cache")
+    shutil.rmtree(project_root / "submissions")
+    held, code = tmp_path / "held", tmp_path / "code"
+    held.mkdir()
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(HOLDS)  # one shard is not finished until it may
+    command = [sys.executable, "-m", "pipeline", "submit", "COMPETITION=tiny", "SHARD=1", "DTYPE=fp32", "RAY=local"]
+    environment = {**os.environ, "PYTHONPATH": f"{code}:{ROOT}", "HELD_IN": str(held)}
+    run = subprocess.Popen(
+        command,
+        cwd=project_root,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a suite in the background ignores it
+    )
+    assert waited_for((held / "reached").exists)
+    (os.killpg if kind == signal.SIGINT else os.kill)(run.pid, kind)
+    said = run.communicate(timeout=300)[1]
+    if kind == signal.SIGINT:
+        assert run.returncode == 130 and "interrupted: finished shards are kept" in said and "Traceback" not in said
+    assert waited_for(lambda: not with_mark(str(held))), with_mark(str(held))
+    before = {path: path.stat().st_mtime_ns for path in (project_root / "cache").rglob("*/features/**/*.pt")}
+    assert before and not any("00000020-" in path.name for path in before)
+    (held / "go").touch()
+    again = subprocess.run(command, cwd=project_root, env=environment, capture_output=True, text=True, timeout=900)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "none is computed again"
+    assert (project_root / "submissions" / "tiny" / "001-both.csv").read_bytes() == expected
+    assert written(project_root) == shards
+    assert waited_for(lambda: not with_mark(str(held))), with_mark(str(held))
+
+
+@pytest.mark.slow
+def test_damaged_images_are_told_of_once(project_root):
+    """An image whose end is missing is used as far as it goes: the driver says it, whoever decoded it."""
+    pytest.importorskip("ray")
+    recipe = project_root / "competitions" / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + "damaged_images: fill\n")
+    image = project_root / "data" / "tiny" / "4.jpg"
+    image.write_bytes(image.read_bytes()[:-200])
+    known = submit(fresh(project_root, shard_rows=4), "both").read_bytes()
+    shutil.rmtree(project_root / "submissions")
+    # what the towers gave first is something else: each actor that loads one finds that out
+    for path in (project_root / "cache" / "canaries").rglob("image-*.pt"):
+        canary = torch.load(path)
+        made = json.loads(canary.pop("made_from"))
+        del canary["digest"]
+        artefacts.save(path, made, features=-canary["features"])
+    shutil.rmtree(project_root / "cache" / "tiny")
+    given = ["submit", "COMPETITION=tiny", "SHARD=4", "DTYPE=fp32", "RAY=local", "WORKERS=1"]
+    result = pipeline(project_root, *given)
+    assert result.returncode == 3, result.stderr
+    assert result.stderr.count("4.jpg") == 1 and result.stderr.count("1 of 23 images are damaged") == 1
+    assert result.stderr.count("vit: its image tower gives other features") == 1
+    assert result.stderr.count("vit2: its image tower gives other features") == 1
+    assert (project_root / "submissions" / "tiny" / "001-both.csv").read_bytes() == known
+
+
 @pytest.mark.slow
 def test_an_actor_that_always_dies_is_told_of(tmp_path):
     def begin():
-        return lambda start, stop: __import__("os")._exit(1)
+        return lambda start, stop, following: __import__("os")._exit(1)
 
     with machines(1) as one, refused(Unavailable, "images 0 to 1"):
         list(Pool(one.address).run("dies", "d", begin, [(0, 1)]))
