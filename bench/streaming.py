@@ -53,7 +53,7 @@ def child(images: int, folder: str) -> dict:
     from pipeline.recipes import Project
 
     task = CompetitionTask(Project(folder), "x", dtype_name="fp32")
-    task.__dict__["images"] = ImageFiles(Path(), tuple(f"{n}.jpg" for n in range(images)))  # files that are not there
+    task.__dict__["images"] = ImageFiles.of(Path(), (f"{n}.jpg" for n in range(images)))  # files that are not there
     task.facts["images", task.identity] = f"synthetic {images}"
     torch.manual_seed(0)
     for n in range(MEMBERS):

@@ -1,7 +1,7 @@
 """The competition's CSV: ids, label values, order of rows; a submission's text, its check, the solution."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..core.console import warn
 from ..core.errors import Damaged, Mismatch, UserError, did_you_mean
-from ..core.tables import csv_text, parse_csv, read_csv
+from ..core.tables import CHUNK, csv_lines, csv_rows, csv_text, read_csv
+from ..core.texts import Texts, twice
 from ..maths import metrics
 from ..recipes import unsafe
 from .ledger import Ledger, formulas
@@ -75,21 +76,21 @@ class CsvFormat:
         return Ledger(folder, self.predicted, self.task.recipe.lower_is_better)
 
     @cached_property
-    def ids(self) -> tuple[str, ...]:
+    def ids(self) -> Texts:
         """What the id column holds for each image, in natural order; UserError when they are not unique."""
         task = self.task
         kind = task.recipe.columns[task.recipe.id_column]
-        values = [ID_OF[kind](position, name) for position, name in enumerate(task.images.ids)]
-        twice = [value for value, count in Counter(values).items() if count > 1]
-        if twice:
-            raise Mismatch(f"{task.where}: columns: {kind} is not unique over the images, e.g. {twice[:3]}")
+        values = Texts.of(ID_OF[kind](position, name) for position, name in enumerate(task.images.ids))
+        if again := sorted(twice(values)):
+            shown = list(dict.fromkeys(values[row] for row, _ in again))[:3]
+            raise Mismatch(f"{task.where}: columns: {kind} is not unique over the images, e.g. {shown}")
         broken = [value for value in values if unsafe(value)]
         if broken:
             raise UserError(
                 f"{task.where}: columns: line breaks, control characters or bytes that are no UTF-8 in "
                 f"{broken[:3]}; rename the files, or identify images by position"
             )
-        return tuple(values)
+        return values
 
     @property
     def labels(self) -> list[str]:
@@ -99,7 +100,7 @@ class CsvFormat:
         return [str(label) for label in range(len(names))] if by_number else list(names)
 
     @cached_property
-    def order(self) -> tuple[str, ...]:
+    def order(self) -> Sequence[str]:
         """The ids in the order of the submission's rows: the sample submission's, else the images'.
 
         UserError when the sample submission has other columns or other ids than the images give.
@@ -125,32 +126,58 @@ class CsvFormat:
 
         `shares_NC` are needed where the competition asks for more than labels.
         """
-        recipe, row_of = self.task.recipe, {value: row for row, value in enumerate(self.ids)}
-        cells = [[self.labels[label]] for label in labels]
-        if recipe.gives_probabilities:
-            cells = as_shares(shares_NC)
-        elif recipe.top:
-            cells = best_few(shares_NC, self.labels, recipe.top)
+        return csv_text(self.header, self._rows(labels, shares_NC))
+
+    @cached_property
+    def _images(self) -> Sequence[int]:
+        """The image of each row of the submission."""
+        if self.order is self.ids:
+            return range(len(self.ids))
+        row_of = {value: row for row, value in enumerate(self.ids)}
+        return [row_of[value] for value in self.order]
+
+    def _rows(self, labels: Sequence[int], shares_NC: "Tensor | None") -> Iterator[list[str]]:
+        recipe, known = self.task.recipe, self.labels
         ids = [column == self.columns[0] for column in recipe.columns]
-        rows = ([cell for is_id in ids for cell in ([i] if is_id else cells[row_of[i]])] for i in self.order)
-        return csv_text(self.header, rows)
+        for start in range(0, len(self.order), CHUNK):
+            images = self._images[start : start + CHUNK]
+            if recipe.gives_probabilities:
+                cells = as_shares(shares_NC[list(images)])
+            elif recipe.top:
+                cells = best_few(shares_NC[list(images)], known, recipe.top)
+            else:
+                cells = [[known[labels[image]]] for image in images]
+            for value, answer in zip(self.order[start : start + CHUNK], cells, strict=True):
+                yield [cell for is_id in ids for cell in ([value] if is_id else answer)]
 
     def check(self, text: str, decided: Sequence[int] | None = None) -> None:
         """Read a submission's text as the competition would; UserError for the first thing that is not right.
 
         `decided` are the labels that it must give, in natural order of the images.
         """
-        header, rows = parse_csv(text, "submission")
-        if text != csv_text(header, rows):
+        lines, labels = csv_rows(text, "submission"), self.labels
+        header, at, start = next(lines), 0, 0
+        for rows in itertools.chain([[header]], iter(lambda: list(itertools.islice(lines, CHUNK)), [])):
+            plain = csv_lines(rows)
+            if not text.startswith(plain, at):
+                raise Damaged("submission: blank lines, line ends or quotes that a plain CSV does not have")
+            at += len(plain)
+            if rows[0] is header:
+                if header != self.header:
+                    raise Mismatch(f"submission: header is {header}, must be {self.header}")
+                continue
+            stop = start + len(rows)
+            if self.predicted.ids(header, rows, "submission") != self.order[start:stop]:
+                raise Mismatch("submission: the ids are not those of the images, in their order")
+            self.predicted.check(header, rows, labels, "submission")
+            values = self.predicted.labels(header, rows, "submission").values()
+            if decided is not None and list(values) != [labels[decided[row]] for row in self._images[start:stop]]:
+                raise Mismatch("submission: its labels are not those that were decided; please report this")
+            start = stop
+        if at != len(text):
             raise Damaged("submission: blank lines, line ends or quotes that a plain CSV does not have")
-        if header != self.header:
-            raise Mismatch(f"submission: header is {header}, must be {self.header}")
-        if self.predicted.ids(header, rows, "submission") != self.order:
+        if start != len(self.order):
             raise Mismatch("submission: the ids are not those of the images, in their order")
-        self.predicted.check(header, rows, self.labels, "submission")
-        values = self.predicted.labels(header, rows, "submission")
-        if decided is not None and [values[i] for i in self.ids] != [self.labels[label] for label in decided]:
-            raise Mismatch("submission: its labels are not those that were decided; please report this")
 
     def measured(self, labels: Sequence[int], values_NC: "Tensor") -> str:
         """How right a submission is by the solution: accuracy, and what is asked for beyond labels."""

@@ -6,7 +6,9 @@ submissions/<competition>/log.csv             one line each, with the leaderboar
 submissions/<competition>/notes.csv           what was noted of them
 """
 
+import contextlib
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -33,7 +35,7 @@ WHOLE = re.compile(r"\d{1,9}", re.ASCII)
 
 def formulas(values: Iterable[str]) -> list[str]:
     """Those that a spreadsheet program would run instead of showing; a plain number such as -1 is none."""
-    return [value for value in dict.fromkeys(values) if value.startswith(FORMULA) and not _is_number(value)]
+    return list(dict.fromkeys(value for value in values if value.startswith(FORMULA) and not _is_number(value)))
 
 
 def _is_number(text: str) -> bool:
@@ -221,6 +223,20 @@ class Ledger:
         except UserError:
             return None
 
+    def changed(self, before: Path | None, after: Path) -> int | None:
+        """As `flipped`, of two files; row by row where they have the same order, which needs no memory."""
+        if before is None:
+            return None
+        count = 0
+        with contextlib.suppress(UserError):
+            for one, other in itertools.zip_longest(self.predicted.pairs(before), self.predicted.pairs(after)):
+                if one is None or other is None or one[0] != other[0]:
+                    break
+                count += one[1] != other[1]
+            else:
+                return count
+        return self.flipped(before, self.read(after))
+
     def made(self, number: int) -> dict:
         """How a submission was made: its JSON, or nothing when that is gone."""
         try:
@@ -237,7 +253,8 @@ class Ledger:
     def same_as(self, text: str) -> Path | None:
         """The submission with this very content."""
         content = text.encode()
-        return next((path for path in self.files() if path.read_bytes() == content), None)
+        alike = (path for path in self.files() if path.stat().st_size == len(content))
+        return next((path for path in alike if path.read_bytes() == content), None)
 
     def add(self, recipe: str, text: str, made: dict) -> Path:
         """Write the next number's JSON, CSV and log line; call under `locked()`."""
@@ -259,15 +276,14 @@ class Ledger:
                 return line
         content, best = path.read_bytes(), self.best()
         best_path = self.find(int(best["number"])) if best else None
-        values = self.read(path)
         earlier = [file for file in self.files() if number_of(file) < number]
         line = dict.fromkeys(LOG_COLUMNS, "") | {
             "number": str(number),
             "time": now(),
             "recipe": path.stem.partition("-")[2],
             "digest": content_digest(content),
-            "flipped_previous": as_text(self.flipped(earlier[-1] if earlier else None, values)),
-            "flipped_best": as_text(self.flipped(best_path, values)),
+            "flipped_previous": as_text(self.changed(earlier[-1] if earlier else None, path)),
+            "flipped_best": as_text(self.changed(best_path, path)),
         }
         self.write_log([*lines, line])
         return line

@@ -6,6 +6,7 @@
 Each step up to the threshold is a declared `Stage` in a file of its own, cached apart. What is cached is reused.
 """
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def submit(task: CompetitionTask, name: str) -> Path:
     warn_of_ties(decision.refined[classes.with_picture(task, task.project.ensemble(name))])  # the others are told of
     if task.recipe.gives_probabilities:
         warn_of_zeros(decision.refined)
-    warn_of_formulas([*form.header, *form.labels, *form.order])
+    warn_of_formulas(itertools.chain(form.header, form.labels, form.order))
     path = _written(form, name, text, decision, counts)
     if form.solution:
         say("submit", name, form.measured(decision.labels, decision.refined))

@@ -3,13 +3,14 @@
 Whatever it holds, a row has one label: the first, or the class of the largest probability. That is what is compared.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import Damaged, Mismatch, NotFound
-from ..core.tables import read_csv
+from ..core.tables import CHUNK, csv_file, csv_rows, read_csv
 
 PLAIN = re.compile(r"\d+(\.\d+)?(e[-+]\d+)?", re.ASCII)  # a number that is not negative
 SUM = 1e-3  # how far the probabilities of a row may be from 1 altogether
@@ -66,6 +67,13 @@ class Predicted:
                 raise Mismatch(f"{where}: labels that are no class: {{{i!r}: {row[at]!r}}}")
             if self.top and (len(said) != self.top or len(set(said)) != self.top):
                 raise Mismatch(f"{where}: id {i!r}: {row[at]!r}, must be {self.top} labels")
+
+    def pairs(self, path: Path) -> Iterator[tuple[str, str]]:
+        """(id, label) of a submission's rows as they are asked for."""
+        lines = csv_rows(csv_file(path), str(path))
+        header = next(lines)
+        while rows := list(itertools.islice(lines, CHUNK)):
+            yield from self.labels(header, rows, str(path)).items()
 
     def read(self, path: Path) -> dict[str, str]:
         """{id: label} of a submission or a solution."""

@@ -5,7 +5,7 @@ take tasks and do not ask which kind.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..core.store import Place as Kept
 from ..core.store import place
 from ..images import completeness
 from ..images.decoding import Policy
-from ..images.listing import ImageFiles, Images, images_of, is_there
+from ..images.listing import Images, images_of, is_there
 from ..images.upscale import Place
 from ..recipes import Competition, Project, Rules
 from ..recipes.prompts import PromptSet, load_prompts
@@ -193,11 +193,11 @@ class Task(Runtime):
         """Where pages and tables about it are written."""
         return self.project.root / "reports" / self.cache.relative_to(self.project.root / "cache")
 
-    def contents(self) -> list[str]:
+    def contents(self) -> Sequence[str]:
         """What each image is, without decoding any; the source is remembered, so that `clean-cache` knows it."""
         return self.once(("contents", self.identity), self._contents)
 
-    def _contents(self) -> list[str]:
+    def _contents(self) -> Sequence[str]:
         self._remember_source()
         with FileDigests(self.cache / "files.json") as digests:
             return self.images.contents(digests)
@@ -263,7 +263,7 @@ class CompetitionTask(Task):
         return is_there(source, self.project.root)
 
     @cached_property
-    def images(self) -> ImageFiles:
+    def images(self) -> Images:
         found = images_of(self.source, self.project.root, "DATA" if self.data else f"{self.where}: images")
         by_position = self.recipe.columns[self.recipe.id_column] == "position"
         if odd := completeness.check(found, self.source, self.where, self.recipe.count, by_position):

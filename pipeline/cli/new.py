@@ -17,7 +17,7 @@ from ..core.digests import content_digest, read_memo, write_memo
 from ..core.errors import Exists, Mismatch, NotFound, UserError, prefixed
 from ..core.files import atomic_file
 from ..core.tables import read_csv
-from ..images.listing import list_images, warn_of_deeper
+from ..images.listing import images_of, warn_of_deeper
 from ..models import has_text
 from ..models.hub import download_gb
 from ..recipes import HEAD, Project, checked_class_names, checked_name, read_json
@@ -96,7 +96,7 @@ def write(project: Project, name: str, images: str, classes: str, sample: str | 
     """
     checked_name(name, "competition")
     class_names = names_from(project.root, classes, "CLASSES")
-    found = list_images(str(project.root / images), "IMAGES")
+    found = images_of(images, project.root, "IMAGES")
     warn_of_deeper(found, images)
     columns = _columns(project.root / sample, found.ids, class_names) if sample else COLUMNS
     top = _top(project.root / sample, columns, class_names) if sample else None

@@ -65,7 +65,7 @@ def predict(
     WRITERS[target.suffix](Predictions(runtime, model, files, names, template or TEMPLATE, top), target, told)
     told.show()
     if target.suffix == ".csv":
-        warn_of_formulas([*files.ids, *names])
+        warn_of_formulas(itertools.chain(files.ids, names))
     say("predict", model, f"{told.counts.total()} images, {len(names)} labels: {target}")
     if damaged := told.damaged:
         more = f" and {len(damaged) - NAMED} more" if len(damaged) > NAMED else ""

@@ -2,22 +2,51 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 from .files import atomic_file
 
 FORMAT = 1  # part of every digest: raise it when the content of an artefact changes for the same inputs
+PLAIN = (str, bytes, list, tuple)  # what JSON is written of at once
+CHUNK = 4096  # rows
 YOUNG = 2_000_000_000  # ns; coarser than the time stamps of any file system in use
 
 
 def digest_of(made_from: dict) -> str:
-    """20 hex digits of a JSON-able dict; key order does not matter."""
-    text = json.dumps(made_from, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=10).hexdigest()
+    """20 hex digits of a JSON-able dict; key order does not matter. Rows (see `_pieces`) stand for their list."""
+    hashed = hashlib.blake2b(digest_size=10)
+    for text in _pieces(made_from):
+        hashed.update(text.encode(errors="surrogateescape"))
+    return hashed.hexdigest()
+
+
+def _pieces(made_from: dict) -> Iterator[str]:
+    """The JSON of a dict; of values that are rows, a sequence but no list, not all is held at once."""
+    rows = {key for key, value in made_from.items() if isinstance(value, Sequence) and not isinstance(value, PLAIN)}
+    if not rows:
+        yield _json(made_from)
+        return
+    for number, key in enumerate(sorted(made_from)):
+        yield f"{',' if number else '{'}{_json(key)}:"
+        if key not in rows:
+            yield _json(made_from[key])
+            continue
+        texts, before = iter(made_from[key]), "["
+        while chunk := list(itertools.islice(texts, CHUNK)):
+            yield before + _json(chunk)[1:-1]
+            before = ","
+        yield "[]" if before == "[" else "]"
+    yield "}"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
 def stamp_of(status: os.stat_result) -> list:

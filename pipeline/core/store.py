@@ -4,6 +4,7 @@
 not at all. Requests that fail are tried again, and credentials are looked for where the provider's own client does.
 """
 
+import io
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from .extras import need
 T = TypeVar("T")
 TRIES = 10  # in about a minute
 FIRST_WAIT, LONGEST_WAIT = 0.2, 20.0  # seconds
+BLOCK = 4 << 20  # bytes of an object that is read as a file
 RANGE = 16 << 20  # bytes of a large object that one request asks for
 CLOUDS = ("s3", "s3a", "gs", "gcs", "az", "abfs")
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, MemoryError, Unavailable)
@@ -72,12 +74,22 @@ class Url:
     def is_dir(self) -> bool:
         return False  # a store has objects
 
-    def size(self) -> int | None:
-        """Of the object in bytes; None where there is none."""
+    def about(self) -> dict | None:
+        """What fsspec tells of the object; None where there is none."""
         try:
-            return _tried(lambda: self._system.info(self._key, refresh=True), self.text)["size"]
+            found = _tried(lambda: self._system.info(self._key, refresh=True), self.text)
         except FileNotFoundError:
             return None
+        return found if found["type"] == "file" else None
+
+    def size(self) -> int | None:
+        """Of the object in bytes; None where there is none."""
+        about = self.about()
+        return None if about is None else about["size"]
+
+    def opened(self, size: int) -> io.BufferedReader:
+        """The object, of so many bytes, as a file that is read where it is asked for, BLOCK bytes or more at a time."""
+        return io.BufferedReader(_Object(self, size), BLOCK)
 
     def read_bytes(self) -> bytes:
         """The object; a large one in ranges, several at a time. FileNotFoundError where there is none."""
@@ -133,6 +145,34 @@ class Url:
 
     def iterdir(self) -> Iterator["Url"]:
         return (self / name for name in self.listed() if "/" not in name)
+
+
+class _Object(io.RawIOBase):
+    """A file whose bytes come in ranges."""
+
+    def __init__(self, url: Url, size: int):
+        self.url, self.total, self.at = url, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.total}[whence]
+        return self.at
+
+    def readinto(self, into: Any) -> int:
+        stop = min(self.at + len(into), self.total)
+        starts = range(self.at, stop, RANGE)
+        content = b"".join(self.url.ranges([(start, min(start + RANGE, stop)) for start in starts])) if starts else b""
+        into[: len(content)] = content
+        self.at += len(content)
+        return len(content)
 
 
 Place = Path | Url

@@ -1,7 +1,6 @@
 """Tables: for the terminal, for Markdown, and as CSV that a leaderboard reads; and CSV as users write it."""
 
 import csv
-import io
 import itertools
 import re
 import textwrap
@@ -14,6 +13,8 @@ from .errors import Damaged, NotFound
 
 NARROW = 8  # characters that a column keeps
 LONG = 30  # of a word that is broken before others are
+CHUNK = 4096  # rows that are held as such
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")  # with its end
 NUMBER = re.compile(r"[-+]?\d")  # how a cell begins that holds a number
 
 
@@ -72,28 +73,48 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 def csv_lines(rows: Iterable[Sequence]) -> str:
     """Rows as CSV, without a header."""
     lines: list[str] = []
+    parts, source = [], iter(rows)
     # a field with a lone CR is quoted only where CR is in the line end
-    csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n").writerows(rows)
-    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
+    while chunk := list(itertools.islice(source, CHUNK)):
+        writer.writerows(chunk)
+        parts.append("".join(line.removesuffix("\r\n") + "\n" for line in lines))
+        lines.clear()
+    return "".join(parts)
 
 
 def parse_csv(text: str, where: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV; UserError when it is no table."""
+    lines = csv_rows(text, where)
+    return next(lines), list(lines)
+
+
+def csv_rows(text: str, where: str) -> Iterator[list[str]]:
+    """The lines of a CSV as they are asked for, the header first; UserError when it is no table."""
+    columns = 0
     try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        for line in csv.reader((line[0] for line in LINE.finditer(text)), strict=True):
+            if not line:
+                continue
+            columns = columns or len(line)
+            if len(line) != columns:
+                raise Damaged(f"{where}: not a table; every line needs the header's columns")
+            yield line
     except csv.Error as error:
         raise Damaged(f"{where}: not a CSV file: {error}") from None
-    if not lines:
+    if not columns:
         raise Damaged(f"{where}: is empty")
-    if any(len(line) != len(lines[0]) for line in lines):
-        raise Damaged(f"{where}: not a table; every line needs the header's columns")
-    return lines[0], lines[1:]
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a CSV file; UserError when it is absent or no table."""
+    return parse_csv(csv_file(path), str(path))
+
+
+def csv_file(path: Path) -> str:
+    """The text of a CSV file; UserError when it is absent or no text."""
     try:
-        return parse_csv(path.read_bytes().decode("utf-8-sig"), str(path))
+        return path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise NotFound(f"no file {path}") from None
     except UnicodeDecodeError as error:

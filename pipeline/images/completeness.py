@@ -5,8 +5,11 @@ One image that is missing without a word shifts every row after it, where rows a
 
 import os
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator
+
+import numpy as np
 
 from ..core.errors import Damaged, Mismatch, NotFound
 from .listing import ImageFiles, is_image
@@ -14,6 +17,7 @@ from .listing import ImageFiles, is_image
 NUMBER = re.compile(r"\d+", re.ASCII)
 SAME_SHAPE = 0.9  # share of the names that must look alike before one more of that look is missed
 SHOWN = 5  # names in a message
+DIGITS = 18  # of a number that counts images
 SEQUENCE = 0.9  # share of the numbers from the first to the last that must be there to call it a sequence
 
 
@@ -52,6 +56,8 @@ def shape(name: str) -> str:
 
 def suspects(files: ImageFiles) -> Iterator[tuple[str, str]]:
     """(name, what it is) of everything that was left out though it would be an image."""
+    if not files.left_out:
+        return
     stems = {stem(name) for name in files.ids}
     common, count = Counter(map(shape, files.ids)).most_common(1)[0]
     alike = "#" in common and count >= SAME_SHAPE * len(files.ids)
@@ -70,14 +76,15 @@ def _kind(path: os.PathLike) -> str:
 
 def gaps(files: ImageFiles) -> list[int]:
     """The numbers that are missing from names that otherwise count on, such as 0.jpg, 1.jpg, 3.jpg: [2]."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, array] = {}
     for name in files.ids:
         numbers = NUMBER.findall(stem(name))
-        if len(numbers) == 1:
-            found.setdefault(os.path.join(os.path.dirname(name), shape(name)), []).append(int(numbers[0]))
+        if len(numbers) == 1 and len(numbers[0]) <= DIGITS:
+            found.setdefault(os.path.join(os.path.dirname(name), shape(name)), array("q")).append(int(numbers[0]))
     missing: list[int] = []
     for numbers in found.values():
-        span = max(numbers) - min(numbers) + 1
-        if len(files.ids) * SEQUENCE <= len(set(numbers)) and span * SEQUENCE <= len(set(numbers)) < span:
-            missing += sorted(set(range(min(numbers), max(numbers))) - set(numbers))
+        there = np.unique(np.frombuffer(numbers, np.int64))
+        span = int(there[-1]) - int(there[0]) + 1
+        if len(files.ids) * SEQUENCE <= len(there) and span * SEQUENCE <= len(there) < span:
+            missing += np.setdiff1d(np.arange(there[0], there[-1]), there, assume_unique=True).tolist()
     return missing

@@ -55,8 +55,9 @@ class Competition(Recipe):
     """competitions/<name>.yaml: where the images are, the classes, the CSV, the rules."""
 
     images: Location
-    """folder, glob such as `data/x/**/*.jpg`, or [URL](scale.md#object-stores); natural order (`2.jpg` before
-    `10.jpg`); what else lies there is left out, and listed"""
+    """folder, glob such as `data/x/**/*.jpg`, [URL](scale.md#object-stores), or
+    [tars and Parquet](scale.md#images-in-tars-and-parquet); natural order (`2.jpg` before `10.jpg`); what else lies
+    there is left out, and listed"""
     count: Annotated[int, Field(gt=0)] | None = None
     """how many images there must be; then gaps in their numbers are taken for meant"""
     classes: Location | Names

@@ -23,7 +23,8 @@ from .training import Training
 BUILTIN = Path(__file__).parents[1] / "builtin"  # what an installed package brings; in a checkout it lies beside it
 R = TypeVar("R", bound=Recipe)
 Method = TypeVar("Method", bound=Callable[..., Any])
-RESERVED = ("text", "datasets", "benchmarks", "canaries")  # folders in cache/ that belong to no competition
+# folders in cache/ that belong to no competition
+RESERVED = ("text", "datasets", "benchmarks", "canaries", "indexes", "weights")
 
 
 def once(method: Method) -> Method:

@@ -96,7 +96,7 @@ class Listed:
 
     @classmethod
     def of(cls, task: Task) -> Self:
-        return cls(list(task.images.ids), task.contents())
+        return cls(list(task.images.ids), list(task.contents()))
 
     def wanted(self, pack: Pack) -> list[int]:
         """The rows of the images that a pack asks for, as far as they can be read."""

@@ -13,6 +13,7 @@ from ..core.console import next_step, say, tell
 from ..core.errors import UserError
 from ..core.extras import pins
 from ..core.files import atomic_file
+from ..images.listing import ImageFiles
 from ..images.ops import files as network_files
 from . import missing, needs, notebook, wheel
 from .missing import IMAGES, PACK, Listed, Pack
@@ -27,6 +28,10 @@ def pack(task: CompetitionTask, name: str, out: Path | None, with_images: bool, 
     `history` packs every prompt that was ever written or encoded; `out` is the zip, by default packs/<competition>.zip.
     """
     asked = asked_of(task, name, history)
+    if asked.images and not isinstance(task.images, ImageFiles):
+        raise UserError(
+            f"{task.source}: a pack needs images in files of a folder; use LAUNCH=ray, or copy them into one"
+        )
     if not asked.models:
         say("pack", name, "nothing is missing here: make submit encodes nothing")
         return None
@@ -73,7 +78,7 @@ def _members(task: CompetitionTask, asked: Pack, with_images: bool) -> Iterator[
     yield "kernel-metadata.json", notebook.kernel_metadata(task.name, slug).encode()
     yield from _recipes(task, asked)
     yield from _weights(task, asked)
-    if with_images:
+    if with_images and isinstance(task.images, ImageFiles):
         paths = task.images.paths()
         for row in listed.wanted(asked):
             yield f"images/{_packable(listed.ids[row])}", Path(paths[row])

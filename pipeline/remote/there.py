@@ -41,7 +41,7 @@ class PackedTask(CompetitionTask):
 
     @cached_property
     def images(self) -> ImageFiles:
-        return ImageFiles(self.folder, tuple(self.listed.ids))
+        return ImageFiles.of(self.folder, self.listed.ids)
 
     def contents(self) -> list[str]:
         """As at home; what is read is compared with it."""
@@ -119,7 +119,7 @@ def _check_images(there: There) -> None:
     listed = there.task.listed
     rows = listed.wanted(there.pack)
     with FileDigests(there.task.cache / "files.json") as digests:
-        found = ImageFiles(there.task.folder, tuple(listed.ids[row] for row in rows)).contents(digests)
+        found = ImageFiles.of(there.task.folder, (listed.ids[row] for row in rows)).contents(digests)
     absent = [listed.ids[row] for row, content in zip(rows, found, strict=True) if content == UNREADABLE]
     other = [listed.ids[row] for row, content in zip(rows, found, strict=True) if content != listed.contents[row]]
     for kind, names, what in (

@@ -58,7 +58,7 @@ def unpack(runtime: Runtime, path: Path, competition: str | None = None) -> None
 def _check_images(file: FeaturesFile, task: CompetitionTask) -> None:
     """UserError, naming the first that differs, when the file was made for other images."""
     listed = file.listed()
-    ids, contents = list(task.images.ids), task.contents()
+    ids, contents = list(task.images.ids), list(task.contents())
     if listed == {"ids": ids, "contents": contents}:
         return
     there, here = dict(zip(listed["ids"], listed["contents"], strict=True)), dict(zip(ids, contents, strict=True))

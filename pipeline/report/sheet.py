@@ -10,7 +10,8 @@ from ..chain.csv_format import CsvFormat
 from ..chain.task import CompetitionTask
 from ..core.console import say, warn
 from ..core.files import atomic_file
-from ..images.decoding import DamagedImage, decode
+from ..images.decoding import DamagedImage, Policy
+from ..images.listing import Images
 from . import past
 
 PER_CLASS = 12
@@ -36,34 +37,36 @@ def draw(task: CompetitionTask, number: int | None) -> Path:
     predicted = submissions.read(submissions.path(number))
     rows = []
     for value, class_name in zip(form.labels, task.class_names, strict=True):
-        found = [path for i, path in zip(form.ids, task.images.paths(), strict=True) if predicted.get(i) == value]
+        found = [row for row, i in enumerate(form.ids) if predicted.get(i) == value]
         rows.append((f"{class_name}: {len(found)}", found))
-    unknown = _no_font_draws("".join(caption + "".join(Path(path).name for path in shown) for caption, shown in rows))
+    ids = task.images.ids
+    unknown = _no_font_draws("".join(c + "".join(Path(ids[row]).name for row in shown) for c, shown in rows))
     if unknown:
         warn(f"no font here has the letters {unknown[:20]}: boxes stand for them; install Noto Sans of that script")
     target = task.cache / f"sheet-{number:03d}.jpg"
     with atomic_file(target) as temporary:
-        _draw(rows).save(temporary, "jpeg", quality=85)
+        _draw(rows, task.images, task.policy).save(temporary, "jpeg", quality=85)
     say("sheet", str(number), f"{len(rows)} classes, a row of images each: {target}")
     return target
 
 
-def _draw(rows: list[tuple[str, list[str]]]) -> Image.Image:
+def _draw(rows: list[tuple[str, list[int]]], images: Images, policy: Policy = Policy()) -> Image.Image:  # noqa: B008
     """Rows below each other; of many classes in columns, with fewer images each, so that a viewer can open it."""
     columns = -(-len(rows) // TALL)
     each = max(3, PER_CLASS // columns)
     lines = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * each * TILE, lines * (TILE + CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
-    for number, (caption, paths) in enumerate(rows):
+    for number, (caption, shown) in enumerate(rows):
         left, top = number // lines * each * TILE, number % lines * (TILE + CAPTION)
         font = _font(caption, 13)
         draw.text((left + 4, top + 1), _cut(caption, font, each * TILE - 8), fill="black", font=font)
-        for x, path in enumerate(paths[:: max(1, len(paths) // each)][:each]):
+        for x, row in enumerate(shown[:: max(1, len(shown) // each)][:each]):
             at = left + x * TILE, top + CAPTION
-            sheet.paste(_tile(path), at)
-            small = _font(Path(path).name, 9)
-            name = _cut(Path(path).name, small, TILE - 4)
+            sheet.paste(_tile(images, row, policy), at)
+            name = Path(images.ids[row]).name
+            small = _font(name, 9)
+            name = _cut(name, small, TILE - 4)
             draw.rectangle((at[0], at[1] + TILE - 12, at[0] + small.getlength(name) + 3, at[1] + TILE), fill="white")
             draw.text((at[0] + 2, at[1] + TILE - 12), name, fill="black", font=small)
     return sheet
@@ -106,9 +109,10 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     return text[:fits] + "..."
 
 
-def _tile(path: str) -> Image.Image:
+def _tile(images: Images, row: int, policy: Policy) -> Image.Image:
     """A grey one for an image that cannot be read: the policy of the competition let it through."""
     try:
-        return ImageOps.fit(decode(path), (TILE, TILE))
+        picture = images.open(row, policy=policy).image
     except DamagedImage:
-        return Image.new("RGB", (TILE, TILE), "grey")
+        picture = None
+    return ImageOps.fit(picture, (TILE, TILE)) if picture else Image.new("RGB", (TILE, TILE), "grey")

@@ -12,6 +12,7 @@ from pipeline.chain import classes as chain_classes
 from pipeline.chain import suspicions
 from pipeline.chain.main_job import submit
 from pipeline.cli import inspect, models
+from pipeline.images.listing import ImageFiles
 from pipeline.recipes import Project
 from pipeline.report import sheet
 
@@ -110,10 +111,10 @@ class TestManyClasses:
 
     def test_a_sheet_can_be_opened(self, tmp_path):
         write_images(tmp_path, 1)
-        rows = [(f"Größe {n}: 30", [str(tmp_path / "0.jpg")] * 30) for n in range(200)]
-        drawn = sheet._draw(rows)
+        rows, images = [(f"Größe {n}: 30", [0] * 30) for n in range(200)], ImageFiles.of(tmp_path, ["0.jpg"])
+        drawn = sheet._draw(rows, images)
         assert max(drawn.size) < 8000
-        few = sheet._draw(rows[:3])
+        few = sheet._draw(rows[:3], images)
         assert few.size == (12 * 96, 3 * (96 + 18))
 
 

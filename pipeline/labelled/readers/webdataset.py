@@ -4,14 +4,14 @@ The webdataset library reads tars as streams. Here rows are asked for in any ord
 so the headers are read once and images by their place; a test compares both.
 """
 
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ...core.errors import Damaged, Mismatch, NotFound
-from ...images.listing import is_image
+from ...core.errors import Mismatch, NotFound
+from ...images import tars
+from ...images.names import is_image
 from . import ALL, SPLITS, Row, reader
 
 LABELS = ("cls", "txt")
@@ -45,15 +45,12 @@ def webdataset(path: Path, label: str | None = None) -> Iterator[Row]:
 def _samples(file: Path) -> dict[str, dict[str, tuple[int, int]]]:
     """{key: {extension: (offset, size)}}; the key ends at the first dot of the file name."""
     samples: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
-    try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                folder, slash, name = member.name.rpartition("/")
-                base, dot, suffix = name.partition(".")
-                if member.isreg() and base and dot:
-                    samples[folder + slash + base][suffix.lower()] = (member.offset_data, member.size)
-    except tarfile.TarError as error:
-        raise Damaged(f"{file}: not an uncompressed tar: {error}") from None
+    with open(file, "rb") as tar:
+        for member, offset, size in tars.members(tar, str(file)):
+            folder, slash, name = member.rpartition("/")
+            base, dot, suffix = name.partition(".")
+            if base and dot:
+                samples[folder + slash + base][suffix.lower()] = (offset, size)
     return samples
 
 

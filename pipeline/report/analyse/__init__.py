@@ -8,9 +8,11 @@ from pathlib import Path
 from ...chain.csv_format import CsvFormat
 from ...chain.task import CompetitionTask
 from ...core.console import progress, say, warn
+from ...core.errors import UserError
 from ...core.extras import need
 from ...core.files import atomic_file
 from ...core.tables import csv_text
+from ...images.listing import ImageFiles
 from .. import page
 
 BATCH = 256  # images handed to the threads at a time
@@ -38,6 +40,8 @@ def write(task: CompetitionTask) -> Path:
     from . import measure, sections
 
     truth, images = CsvFormat(task).solution, task.images
+    if not isinstance(images, ImageFiles):
+        raise UserError(f"{task.source}: analyse looks at images in files of a folder; copy some of them into one")
     measured = list(_measured(task, partial(measure.measure, max_pixels=task.policy.max_pixels)))
     data = sections.Data(
         task.name,
