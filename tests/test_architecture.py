@@ -70,5 +70,6 @@ def test_every_room_says_what_it_is():
 
 
 def test_recipes_need_no_torch():
-    code = "import sys, pipeline.labelled.task, pipeline.chain.ledger; assert 'torch' not in sys.modules"
+    rooms = "pipeline.labelled.task, pipeline.chain.ledger, pipeline.images.processes"
+    code = f"import sys, {rooms}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -7,37 +7,28 @@ reused; where it is lost and something may depend on it, the images are decoded 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..core.console import say, warn
-from ..core.errors import Changed, UserError, joint_kind
+from ..core.errors import UserError, joint_kind
 from ..core.files import atomic_file
 from ..core.tables import csv_text
-from ..images.decoding import DamagedImage, Decoded, Unreadable
-from ..images.listing import UNREADABLE
+from ..images import problems
+from ..images.decoding import DamagedImage, Decoded
+from ..images.problems import FALLBACK, FILLED, SEVERAL, STOPPED, Problem, of_picture
 from .stage import Advance, Stage, Work, declare, make
 from .task import Task
 
 EXIT_STATUS = 3  # of a submission that was written although images were damaged
 COLUMNS = ("row", "image", "problem", "done")
 NAMED = 20  # damaged images in a message; problems.csv has all
-FILLED, FALLBACK, SEVERAL, STOPPED = "filled", "fallback", "first", "stopped"
 DONE = {
     FILLED: "filled: the part that can be decoded is used",
     FALLBACK: "fallback: not used; gets the label predicted most often, or where the rules forbid that a likely one",
     STOPPED: "the run stopped",
 }
-
-
-class Problem(NamedTuple):
-    """One image: its row, what was done (FILLED, FALLBACK, SEVERAL, STOPPED), and what is wrong with it."""
-
-    row: int
-    done: str
-    why: str
 
 
 def stage(task: Task, name: str) -> Stage:
@@ -68,41 +59,10 @@ class Record(Work):
 
 
 def picture(task: Task, row: int, draft_size: int | None) -> Decoded:
-    """An image as the task's policy has it, without a picture where that falls back; DamagedImage where it does not.
-
-    A file that was readable when the run began and no longer is stops the run under every policy: what is computed
-    is kept under the digest of its content, and must be of that.
-    """
-    try:
-        seen = task.images.open(row, draft_size, task.policy)
-        _refuse_replaced(task, row, seen.content)
-        return seen
-    except DamagedImage as damage:
-        _refuse_replaced(task, row, damage.content)
-        if isinstance(damage, Unreadable) and task.contents()[row] != UNREADABLE:
-            raise Changed(
-                f"{damage.name}: {damage.why}, though it could be read when the run began. "
-                "Put it back, or run again without it"
-            ) from None
-        if not task.policy.fallback:
-            raise
-        return Decoded(None, damage=damage.why)
-
-
-def _refuse_replaced(task: Task, row: int, content: str) -> None:
-    """UserError where the bytes that were decoded are not those that the run began with."""
-    known = task.contents()[row]
-    if content and known not in (content, UNREADABLE) and " " not in known:  # with a space: a part of a larger file
-        raise Changed(
-            f"{task.images.ids[row]} was replaced while the run was reading it; what was made of it is not kept. "
-            "Run the same command again"
-        )
-
-
-def of_picture(row: int, seen: Decoded) -> list[Problem]:
-    """What there is to record of one decoded image."""
-    found = [Problem(row, FALLBACK if seen.image is None else FILLED, seen.damage)] if seen.damage else []
-    return found + ([Problem(row, SEVERAL, "")] if seen.several else [])
+    """An image as the task's policy has it (`problems.picture`)."""
+    return problems.picture(
+        lambda: task.images.open(row, draft_size, task.policy), task.images.ids[row], task.contents()[row], task.policy
+    )
 
 
 def save(task: Task, name: str, start: int, stop: int, found: Iterable[Problem]) -> None:

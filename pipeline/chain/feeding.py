@@ -1,26 +1,43 @@
 """Pixels ahead of whoever takes them: while one shard is encoded the next is read or decoded, and the last one saved.
 
-All of it happens in threads: Pillow, checksums and files are worked on outside the interpreter lock.
+All of it happens in threads: Pillow, checksums and files are worked on outside the interpreter lock. Of small images
+little is left to do there; where they are many each thread has a process that decodes for it.
 """
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..core.errors import Changed, UserError
-from ..images.ops import compile_recipe
+from ..images.ops import compile_recipe, files
+from ..images.problems import Errors, Problem, prepared
+from ..images.processes import Decoder, Memory, Wanted, Way
 from . import damage
-from .damage import Problem
 from .stage import Stage
+from .task import Task
 
 GROUP = 8  # images that a thread decodes at a time: fewer hand-overs, and a batch still has work for many threads
+MANY = 4096  # images: to start processes takes as long as decoding some thousand small ones
+SMALL = 20_000  # bytes of a file for each thread: of larger ones so many threads do not wait for each other
+SAMPLE = 64  # files whose sizes are looked at
 
-Errors = list[tuple[int, UserError]]  # of rows
+
+def in_processes(task: Task, name: str, todo: int) -> bool:
+    """Whether so many images are better decoded by processes: they are many and small, and lie in files here."""
+    if task.threads == 1 or todo < MANY or not hasattr(os, "memfd_create"):
+        return False
+    if files(task.project.preprocess(name), task.project.root, task.project.where("preprocess", name)):
+        return False  # a network is loaded once
+    total = len(task.images.ids)
+    found = [task.images.file(row) for row in range(0, total, max(1, total // SAMPLE))]
+    sizes = [os.path.getsize(file) for file in found if file and os.path.isfile(file)]
+    return None not in found and sum(sizes) <= SMALL * task.threads * len(sizes)
 
 
 @dataclass
@@ -72,6 +89,7 @@ class Feed:
         self.stage, self.task, self.name = stage, stage.task, stage.subject
         self.decoders, self.files = ThreadPoolExecutor(self.task.threads), ThreadPoolExecutor(1)
         self.spare: list[Tensor] = []
+        self.processes: list[Decoder] = []  # those that no thread uses now
         self.following: tuple[int, int] | None = None
         self.ahead: Span | None = None
 
@@ -80,10 +98,23 @@ class Feed:
         recipe = self.task.project.preprocess(self.name)
         return compile_recipe(recipe, self.task.project.where("preprocess", self.name), self.task.place)
 
+    @cached_property
+    def memory(self) -> Memory | None:
+        """What is shared with the processes that decode, one for each thread, if they do."""
+        todo = sum(stop - start for start, stop in self.stage.missing(self.stage.shard_rows, checked=False))
+        if not in_processes(self.task, self.name, todo):
+            return None
+        self.task.say_once("preprocess", self.name, f"many small images: decoded by {self.task.threads} processes")
+        return Memory()
+
     def close(self) -> None:
-        """End all threads; what is being written is written whole."""
+        """End all threads and processes; what is being written is written whole."""
         self.decoders.shutdown(cancel_futures=True)
         self.files.shutdown(cancel_futures=True)
+        for process in self.processes:
+            process.close()
+        if memory := vars(self).get("memory"):
+            memory.close()
 
     def expect(self, start: int, stop: int) -> None:
         """These rows will probably be asked for after the next ones."""
@@ -146,7 +177,11 @@ class Feed:
         recipe = self.task.project.preprocess(self.name)
         each = self.stage.row_bytes // (3 * recipe.size**2)
         shape = (rows, *([each] if recipe.views else []), 3, recipe.size, recipe.size)
-        return torch.empty(shape, dtype=torch.uint8, pin_memory=self.task.device.type == "cuda")
+        on_gpu = self.task.device.type == "cuda"
+        if self.memory and not on_gpu:
+            # one size for all: it lasts as long as the processes do
+            return torch.from_numpy(self.memory.array(max(rows, self.stage.shard_rows), *shape[1:]))
+        return torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
 
     def _decoding(self, pixels: Tensor, first: int, last: int) -> list[Future]:
         _ = self.apply  # mistakes of the recipe are told before anything is decoded
@@ -157,18 +192,36 @@ class Feed:
 
     def _decoded(self, first: int, last: int, into: Tensor | None = None) -> tuple[Errors, list[Problem]]:
         """Decode images first..last, without keeping them where there is nothing to keep them in."""
-        recipe, errors, found = self.task.project.preprocess(self.name), [], []
-        for row in range(first, last):
-            try:
-                seen = damage.picture(self.task, row, recipe.draft_size)
-                image = Image.new("RGB", (recipe.size, recipe.size)) if seen.image is None else seen.image
-                pixels = self.apply(image)
-                if into is not None:
-                    into[row - first] = torch.from_numpy(pixels)
-                found += damage.of_picture(row, seen)
-            except UserError as error:
-                errors.append((row, error))
-        return errors, found
+        if into is not None and self.memory:
+            return self._by_a_process(first, last, into[: last - first].numpy())
+        recipe = self.task.project.preprocess(self.name)
+
+        def put(row: int, pixels) -> None:
+            if into is not None:
+                into[row - first] = torch.from_numpy(pixels)
+
+        return prepared(
+            range(first, last),
+            lambda row: damage.picture(self.task, row, recipe.draft_size),
+            self.apply,
+            recipe.size,
+            put,
+        )
+
+    def _by_a_process(self, first: int, last: int, into: np.ndarray) -> tuple[Errors, list[Problem]]:
+        """The same by a process, into the memory that is shared with it."""
+        images, known = self.task.images, self.task.contents()
+        wanted = [Wanted(row, images.file(row), images.ids[row], known[row]) for row in range(first, last)]
+        try:
+            process = self.processes.pop()
+        except IndexError:  # all are at work, so there are fewer than threads
+            project = self.task.project
+            way = Way(project.preprocess(self.name), project.where("preprocess", self.name), self.task.policy)
+            process = Decoder(way, self.memory)
+        try:
+            return process.prepare(wanted, into)
+        finally:
+            self.processes.append(process)
 
     def _keep(self, pixels: Tensor, first: int, last: int, groups: list[Future]) -> Errors:
         """Save what `groups` decode; what cannot be decoded, of which nothing is saved."""

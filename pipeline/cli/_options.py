@@ -141,7 +141,9 @@ def _compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
     parser.add_argument("--batch", type=positive, metavar="N", help="images per forward pass")
-    parser.add_argument("--workers", type=positive, metavar="N", help="decoding threads (default: one per core)")
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="threads or processes that decode (default: one per core)"
+    )
     parser.add_argument("--shard", type=positive, default=2048, metavar="ROWS", help="images per cache file")
     parser.add_argument("--cache", metavar="URL", help="folder or URL (s3://...) for what is computed (default: cache)")
     parser.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster: local, auto, or its address")

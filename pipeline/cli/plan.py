@@ -13,6 +13,7 @@ import torch
 
 from .. import models
 from ..chain import damage, features, text, threshold
+from ..chain.feeding import in_processes
 from ..chain.prompt_weights import prompts_of
 from ..chain.stage import Stage
 from ..chain.task import Runtime, Task
@@ -127,7 +128,8 @@ class Plan:
                 f"{self.task.project.where('preprocess', stage.subject)}: with 'draft: true' decoding takes "
                 f"{_duration(count * drafted)} instead of {_duration(count * each)}, at slightly other pixels"
             )
-        return _row(stage, todo, seconds=count * each)
+        how = f" by {self.task.threads} processes" if in_processes(self.task, stage.subject, count) else ""
+        return _row(stage, todo, how, seconds=count * each)
 
     def _encoding(self, stage: Stage, todo: int) -> Row:
         project, member = self.task.project, stage.subject

@@ -13,6 +13,9 @@ class DamagedImage(Damaged):
         super().__init__(f"cannot read image {name}: {why}. Replace or remove it")
         self.name, self.why, self.content = name, why, ""
 
+    def __reduce__(self) -> tuple:
+        return type(self), (self.name, self.why), vars(self)  # from one process to another
+
 
 class Unreadable(DamagedImage):
     """A file whose bytes cannot be had: no permission, not there, a failing disk."""

@@ -32,6 +32,9 @@ class Images(Protocol):
     def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
         """As `decoding.read` gives it; DamagedImage names one that cannot be decoded."""
 
+    def file(self, row: int) -> str | None:
+        """The file that an image is all of, where it has one here: any process can read it with `decoding.read`."""
+
     def contents(self, digests: FileDigests) -> Sequence[str]:
         """What each image is, without decoding any: equal text, equal image; UNREADABLE for no readable file."""
 
@@ -69,7 +72,10 @@ class ImageFiles:
         return (os.path.join(self.folder, name) for name in self.ids)
 
     def open(self, row: int, draft_size: int | None = None, policy: Policy = Policy()) -> Decoded:  # noqa: B008
-        return read(os.path.join(self.folder, self.ids[row]), draft_size, policy)
+        return read(self.file(row), draft_size, policy)
+
+    def file(self, row: int) -> str:
+        return os.path.join(self.folder, self.ids[row])
 
     def contents(self, digests: FileDigests) -> Texts:
         def content(path: str) -> str:

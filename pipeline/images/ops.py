@@ -201,7 +201,9 @@ def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Ca
                 f"{where}: the ops give {image.size[0]}x{image.size[1]} pixels, not "
                 f"{recipe.size}x{recipe.size}; add 'center_crop' or 'resize: squash'"
             )
-        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+        # channel by channel: Pillow's own interface to numpy copies all of it three times, and puts them last
+        planes = bytearray().join(image.tobytes("raw", channel) for channel in "RGB")
+        return np.frombuffer(planes, np.uint8).reshape(3, recipe.size, recipe.size)
 
     if not recipe.views:
         return apply

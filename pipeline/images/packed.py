@@ -108,6 +108,9 @@ class PackedImages:
                 raise Changed(f"{self.folder / self.files[number]} was replaced while it was being read; run again")
             yield source
 
+    def file(self, row: int) -> None:
+        return None
+
     def contents(self, digests: FileDigests) -> Sequence[str]:
         """Of each image what its file is and where in it."""
         paths = [self.folder / name for name in self.files]

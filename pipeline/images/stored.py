@@ -42,6 +42,9 @@ class StoredImages:
             raise Unreadable(str(url), str(error)) from None
         return read(content, draft_size, policy, str(url))
 
+    def file(self, row: int) -> None:
+        return None
+
     def contents(self, digests: FileDigests) -> Texts:
         return self.states
 

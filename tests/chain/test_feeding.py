@@ -1,15 +1,17 @@
 """Pixels made ready ahead: the same ones in the same order, whatever is expected, cached, damaged or stopped."""
 
+import shutil
 import threading
 
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.chain import damage, features, feeding, preprocess
 from pipeline.chain.feeding import Feed
 from pipeline.chain.stage import make
 from pipeline.core import artefacts
-from pipeline.core.errors import Damaged
+from pipeline.core.errors import Damaged, Unavailable
 from pipeline.images.decoding import decode
 from pipeline.images.ops import compile_recipe
 
@@ -184,3 +186,74 @@ def test_who_stops_midway_leaves_no_thread_and_no_part_of_a_shard(feed, monkeypa
     assert rows == list(range(2 * feeding.GROUP)), "what had not begun is not done"
     assert not [thread for thread in set(threading.enumerate()) - before if "ThreadPool" in thread.name]
     assert one.stage.shards() == []
+
+
+def test_processes_give_the_same_pixels_and_the_same_record(project_root, feed, monkeypatch):
+    folder = project_root / "data" / "tiny"
+    whole = (folder / "4.jpg").read_bytes()
+    (folder / "4.jpg").write_bytes(whole[: len(whole) - 60])
+    (folder / "11.jpg").write_bytes(b"no image")
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(folder / "12.gif", save_all=True, append_images=frames[1:])
+    (folder / "12.jpg").unlink()
+    recipe = project_root / "competitions" / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + "damaged_images: fallback\nrules: {test_set: true}\n")
+    threads = feed(shard_rows=9, batch_size=4, workers=2)
+    expected = torch.cat(taken(threads, SPANS, [*SPANS[1:], None]))
+    records = damage.recorded(threads.task, ["tiny"])
+    assert len(records) == 3
+    shutil.rmtree(project_root / "cache")
+    monkeypatch.setattr(feeding, "MANY", 0)
+    by_processes = feed(shard_rows=9, batch_size=4, workers=2)
+    assert torch.equal(torch.cat(taken(by_processes, SPANS, [*SPANS[1:], None])), expected)
+    assert damage.recorded(by_processes.task, ["tiny"]) == records
+    assert 1 <= len(by_processes.processes) <= 2
+    assert torch.equal(torch.cat(taken(feed(shard_rows=9), SPANS, [None] * 3)), expected), "and they are kept"
+
+
+def test_a_damaged_image_stops_processes_as_it_stops_threads(project_root, feed, right, monkeypatch):
+    monkeypatch.setattr(feeding, "MANY", 0)
+    path = project_root / "data" / "tiny" / "20.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    one = feed(shard_rows=9, workers=2)
+    assert torch.equal(torch.cat(taken(one, SPANS[:2], [SPANS[1], SPANS[2]])), right[:18])
+    with refused(Damaged, "20.jpg"):
+        taken(one, SPANS[2:], [None])
+    assert [start for start, *_ in one.stage.shards()] == [0, 9]
+
+
+def test_a_process_that_is_killed_ends_the_run_and_the_next_goes_on(feed, right, monkeypatch):
+    monkeypatch.setattr(feeding, "MANY", 0)
+    one = feed(shard_rows=9, workers=2)
+    assert torch.equal(torch.cat(taken(one, SPANS[:1], [None])), right[:9])
+    for process in one.processes:
+        process.process.kill()
+        process.process.wait()
+    with refused(Unavailable, "signal 9", "WORKERS"):
+        taken(one, SPANS[1:2], [None])
+    one.close()
+    monkeypatch.undo()
+    assert torch.equal(torch.cat(taken(feed(shard_rows=9), SPANS, [None] * 3)), right)
+
+
+@pytest.mark.parametrize(
+    ("settings", "todo", "helped"),
+    [
+        ({"workers": 2}, feeding.MANY, True),
+        ({"workers": 2}, feeding.MANY - 1, False),
+        ({"workers": 1}, feeding.MANY, False),
+    ],
+)
+def test_many_images_are_decoded_by_processes(project_root, settings, todo, helped):
+    assert feeding.in_processes(fresh(project_root, **settings), "tiny", todo) is helped
+
+
+def test_large_images_and_networks_are_not_decoded_by_processes(project_root, monkeypatch):
+    two, many = fresh(project_root, workers=2), fresh(project_root, workers=200)
+    for path in two.images.paths():
+        with open(path, "ab") as file:
+            file.truncate(2 * feeding.SMALL + 1)
+    assert not feeding.in_processes(two, "tiny", feeding.MANY)
+    assert feeding.in_processes(many, "tiny", feeding.MANY), "so many threads wait for each other even then"
+    monkeypatch.setattr(feeding, "files", lambda *_: ["network.pth"])
+    assert not feeding.in_processes(many, "tiny", feeding.MANY)

@@ -73,6 +73,10 @@ class Samples:
             raise DamagedImage(name, str(error)) from None
         return read_image(source, draft_size, policy, name)
 
+    def file(self, number: int) -> str | None:
+        row = self.rows[number]
+        return str(row.file) if row.read is None else None
+
     def contents(self, digests: FileDigests) -> list[str]:
         """Content digest of each image's file (and where in it). UserError names the files that are not there."""
         files = {row.file for row in self.rows}
