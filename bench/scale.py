@@ -4,9 +4,13 @@ Workers are Ray actors of one core on this machine. Their tower costs a constant
 GPU's does, so that what is measured is the spreading and not this machine's cores.
 """
 
+import json
 import resource
 import statistics
+import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +22,8 @@ Ray actors of one core on this machine, with a tower of constant cost: it waits,
 """
 SHARDS = (100, 1_000, 10_000)
 WORKERS = (1, 2, 3)
+IMAGES, DIMENSIONS, CLASSES, ROWS = 1_000_000, 512, 6, 10_000
+STEP = "recommended"
 SHARD_SECONDS, ROUNDS, EACH = 0.5, 3, 16  # of a shard, repetitions, shards for each worker
 
 
@@ -54,6 +60,82 @@ def spread(workers: int, shards: int, seconds: float) -> float:
     return taken
 
 
+def refined(where: str) -> tuple[float, float, float]:
+    """What a guarded step needs for IMAGES, features included: MB of memory, MB of a file's pages in it, seconds."""
+    import torch
+
+    from pipeline.core import room
+    from pipeline.maths.refine import STEPS, Evidence
+    from pipeline.maths.refine.guards import guarded
+
+    room.SHARE = 0.0 if where == "file" else 1.0
+    torch.set_num_threads(1)
+    draw = torch.Generator().manual_seed(0)
+    texts_CD = torch.nn.functional.normalize(torch.randn(CLASSES, DIMENSIONS, generator=draw), dim=1)
+    before = resident("RssAnon")
+    with Peak() as peak, tempfile.TemporaryDirectory() as folder:
+        features_ND = room.room((IMAGES, DIMENSIONS), torch.float16, Path(folder))
+        probs_NC = room.room((IMAGES, CLASSES), torch.float32, Path(folder))
+        for start in range(0, IMAGES, ROWS):
+            label_B = torch.randint(CLASSES, (ROWS,), generator=draw)
+            noise_BD = 0.1 * torch.randn(ROWS, DIMENSIONS, generator=draw)
+            features_BD = torch.nn.functional.normalize(texts_CD[label_B] + noise_BD, dim=1)
+            features_ND[start : start + ROWS] = features_BD
+            shift_C = torch.linspace(0, 2, CLASSES)  # the text likes some classes too well
+            probs_NC[start : start + ROWS] = (10 * features_BD @ texts_CD.T + shift_C).softmax(dim=1)
+        began = time.perf_counter()
+        evidence = Evidence(features_ND, texts_CD)
+        _, outcome = guarded(STEP, lambda: STEPS[STEP](probs_NC, evidence), probs_NC, evidence)
+        taken = time.perf_counter() - began
+    assert outcome.changed, outcome
+    return peak.own - before, peak.of_files, taken
+
+
+def resident(what: str) -> float:
+    """MB of this process: of memory of its own (RssAnon), or of pages of files (RssFile), which the kernel may drop."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1e3
+    return 0.0
+
+
+class Peak(threading.Thread):
+    """The most memory while the block runs."""
+
+    own = of_files = 0.0
+
+    def __enter__(self) -> "Peak":
+        self.ended = threading.Event()
+        self.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.ended.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.02):
+            self.own = max(self.own, resident("RssAnon"))
+            self.of_files = max(self.of_files, resident("RssFile"))
+
+
+def refinement() -> list[str]:
+    """The table of what refinement needs, each in a process of its own."""
+    lines = [
+        f"`{STEP}`, guarded, of {IMAGES:,} images in {DIMENSIONS} dimensions and {CLASSES} classes, features included:",
+        "",
+        "| features and probabilities | MB of memory | MB of a file in it, which the kernel may drop | s, one thread |",
+        "|---|---|---|---|",
+    ]
+    for where in ("memory", "file"):
+        command = [sys.executable, __file__, "refined", where]
+        own, of_files, taken = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        lines.append(
+            f"| in {'memory' if where == 'memory' else 'a file'} | {own:,.0f} | {of_files:,.0f} | {taken:.0f} |"
+        )
+    return lines
+
+
 def main() -> str:
     import ray
 
@@ -70,8 +152,8 @@ def main() -> str:
     lines += [f"| {count:,} | {1000 * seconds / count:.1f} | {more:.0f} |" for count, seconds, more in costs]
     lines += ["", f"| workers | shards of {SHARD_SECONDS} s a second | of linear |", "|---|---|---|"]
     lines += [f"| {n} | {rate:.2f} | {rate / rates[1] / n:.1%} |" for n, rate in rates.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *refinement()])
 
 
 if __name__ == "__main__":
-    print(main())
+    print(json.dumps(refined(sys.argv[2])) if sys.argv[1:2] == ["refined"] else main())

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.console import say, warn
 from ..core.errors import Damaged, Mismatch, UserError
+from ..core.room import room
 from ..maths import zeroshot
 from ..maths.refine import STEPS, Evidence
 from ..maths.refine.guards import Outcome, guarded, unguarded
@@ -44,7 +45,7 @@ def decide(task: Task, name: str) -> Decision:
     """Decide by a recipe, computing what is not cached. UserError for a recipe that the task's rules forbid."""
     rules.check(task, name)
     recipe, where = task.project.ensemble(name), str(task.project.ensemble_path(name))
-    steps(recipe, where)  # mistakes are told before anything is computed
+    steps(recipe, where, len(task.images.ids))  # mistakes are told before anything is computed
     probs = made(threshold.stage(task, name))
     parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
     decision = conclude(task, recipe, where, probs, Columns.read(probs), parts)
@@ -80,7 +81,7 @@ def _say(task: Task, name: str, outcome: Outcome) -> None:
 
 def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
     """Pooled probabilities (N, C) float32, chunk by chunk; UserError when any up the chain is not finite."""
-    pooled_NC = torch.empty(len(task.images.ids), len(task.class_names))
+    pooled_NC = room((len(task.images.ids), len(task.class_names)), torch.float32, task.cache)
     for start, stop in task.chunks():
         rows_NP = probs.rows("probs", start, stop)
         if rows_NP.shape != (stop - start, len(columns.prompts)):
@@ -99,9 +100,20 @@ def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
     return pooled_NC
 
 
-def steps(recipe: Ensemble, where: str) -> list[tuple[Callable, dict]]:
-    """The recipe's refinement steps with their arguments; UserError, naming `where` it is, for unknown ones."""
-    return [STEPS.bind(named, f"{where}: refine.{number}") for number, named in enumerate(recipe.refine)]
+def steps(recipe: Ensemble, where: str, images: int) -> list[tuple[Callable, dict]]:
+    """The recipe's refinement steps with their arguments; UserError, naming `where` it is, for those that do not do.
+
+    Unknown ones, and such as compare all images with each other, where there are too many of them.
+    """
+    found = [STEPS.bind(named, f"{where}: refine.{number}") for number, named in enumerate(recipe.refine)]
+    for number, (step, _) in enumerate(found):
+        most = getattr(step, "most", None)
+        if most and images > most:
+            raise UserError(
+                f"{where}: refine.{number}: {step.__name__} makes a graph of all images, that is {images}, and takes "
+                f"{most} at most. Write 'recommended' or 'discriminant': they need sums alone"
+            )
+    return found
 
 
 def refine(
@@ -117,15 +129,16 @@ def refine(
     Images without a picture take no part in the steps, and get the shares of the labels of the others. `tell` hears the
     outcome of each step.
     """
-    todo, whole_N = steps(recipe, where), with_picture(task, recipe)
+    whole_N = with_picture(task, recipe)
+    todo = steps(recipe, where, int(whole_N.sum()))
     if todo and whole_N.any():
-        seen, refined_NC = evidence(task, recipe, parts).some(whole_N), probs_NC[whole_N]
+        seen, refined_NC = evidence(task, recipe, parts, whole_N), probs_NC if whole_N.all() else probs_NC[whole_N]
         run = guarded if recipe.guards else unguarded
         for function, arguments in todo:
             step = functools.partial(function, refined_NC, seen, **arguments)
             refined_NC, outcome = run(function.__name__, step, refined_NC, seen)
             tell(outcome)
-        probs_NC = probs_NC.index_put((whole_N,), refined_NC)
+        probs_NC = refined_NC if whole_N.all() else probs_NC.index_put((whole_N,), refined_NC)
     return fall_back(task, probs_NC, whole_N)
 
 
@@ -149,8 +162,11 @@ def fall_back(task: Task, probs_NC: Tensor, whole_N: Tensor) -> Tensor:
     return probs_NC.index_put((~whole_N,), shares_C.to(probs_NC.dtype))
 
 
-def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
-    """What refinement steps may look at: features of members with a text tower and of the witness, classes of all."""
+def evidence(task: Task, recipe: Ensemble, parts: Parts, whole_N: Tensor | None = None) -> Evidence:
+    """What refinement steps may look at: features of members with a text tower and of the witness, classes of all.
+
+    With `whole_N` of some images. Classes of the members are found when a guard asks for them.
+    """
     weights = ensemble.members(recipe)
     with_text = [member for member in weights if not member.is_head]
     if not with_text:
@@ -158,17 +174,36 @@ def evidence(task: Task, recipe: Ensemble, parts: Parts) -> Evidence:
             "refine: its steps look at a member with a text tower, and all members are trained heads; add "
             "their base as a member"
         )
+    if whole_N is None:
+        whole_N = torch.ones(len(task.images.ids), dtype=torch.bool)
     total = sum(weights[member] for member in with_text)
     roots = {member: math.sqrt(weights[member] / total) for member in with_text}
-    images = [_vectors(task, member) * root for member, root in roots.items()]
+    texts = [_class_texts(task, recipe, member) * root for member, root in roots.items()]
+
+    def probs(member: Member) -> Tensor:
+        return member_probs(task, recipe, member, parts(member))[whole_N]
+
     return Evidence(
-        image_features_ND=torch.cat(images, dim=1),
-        text_features_CD=torch.cat([_class_texts(task, recipe, m) * root for m, root in roots.items()], dim=1),
-        member_probs=tuple(member_probs(task, recipe, member, parts(member)) for member in weights),
+        image_features_ND=_vectors(task, roots, whole_N),
+        text_features_CD=torch.cat(texts, dim=1),
+        member_probs=Lazily(tuple(functools.partial(probs, member) for member in weights)),
         class_names=tuple(task.class_names),
-        widths=tuple(vectors.shape[1] for vectors in images),
-        witness_ND=_vectors(task, recipe.witness) if recipe.witness else None,
+        widths=tuple(text_CD.shape[1] for text_CD in texts),
+        witness_ND=_vectors(task, {recipe.witness: 1.0}, whole_N) if recipe.witness else None,
     )
+
+
+@dataclass(frozen=True)
+class Lazily(Sequence[Tensor]):
+    """Tensors that are found whenever they are asked for, and not kept."""
+
+    find: tuple[Callable[[], Tensor], ...]
+
+    def __len__(self) -> int:
+        return len(self.find)
+
+    def __getitem__(self, number):
+        return self.find[number]()
 
 
 def _class_texts(task: Task, recipe: Ensemble, member: Member) -> Tensor:
@@ -185,10 +220,22 @@ def member_probs(task: Task, recipe: Ensemble, member: Member, probs: Rows) -> T
     return pooled_NC / pooled_NC.sum(dim=1, keepdim=True)
 
 
-def _vectors(task: Task, member: Member) -> Tensor:
-    """One vector per image (N, D), float16: of several (views, or a model's queries) their mean."""
-    seen, _ = features.of_member(task, member)
-    return torch.cat([one_vector(seen.rows("features", start, stop)) for start, stop in task.chunks()])
+def _vectors(task: Task, roots: Mapping[Member, float], whole_N: Tensor) -> Tensor:
+    """One vector per image (N, D), float16: of several (views, or a model's queries) their mean.
+
+    Those of several members side by side, each times its root. They lie in a file where memory has no room for them.
+    """
+    seen = [(features.of_member(task, member)[0], root) for member, root in roots.items()]
+    found, end = None, 0
+    for start, stop in task.chunks():
+        rows = [one_vector(member.rows("features", start, stop)) * root for member, root in seen]
+        rows_BD = torch.cat(rows, dim=1)[whole_N[start:stop]]
+        if found is None:
+            found = room((int(whole_N.sum()), rows_BD.shape[1]), rows_BD.dtype, task.cache)
+        found[end : end + len(rows_BD)] = rows_BD
+        end += len(rows_BD)
+    assert found is not None, "a task has images"
+    return found
 
 
 def one_vector(rows: Tensor) -> Tensor:

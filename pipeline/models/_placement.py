@@ -15,7 +15,7 @@ from accelerate.utils import compute_module_sizes, get_balanced_memory, offload_
 from torch import Tensor, nn
 
 from ..core.errors import Unavailable
-from . import _preflight
+from ..core.room import free_memory
 
 SHARE = 0.85  # of a GPU's free memory for weights; activations need the rest
 GIB = 2**30
@@ -70,7 +70,7 @@ def plan(model: nn.Module, device: torch.device, whole: tuple[str, ...] = (), ma
                 "are free for them; DEVICE=auto spreads them over all devices"
             )
         max_memory = {gpu: _room(gpu) for gpu in range(torch.cuda.device_count())}
-        max_memory["cpu"] = int(SHARE * _preflight.free_on_host())
+        max_memory["cpu"] = int(SHARE * free_memory())
     # balanced: with two GPUs each gets half of the weights, so each keeps room for activations
     limits = get_balanced_memory(model, dict(max_memory), no_split_module_classes=list(whole))
     where = dict(infer_auto_device_map(model, limits, no_split_module_classes=list(whole)))

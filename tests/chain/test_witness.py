@@ -13,8 +13,10 @@ from pipeline.chain import ensemble, rules
 from pipeline.chain import features as chain_features
 from pipeline.chain.main_job import stages, submit
 from pipeline.chain.stage import made
+from pipeline.core import room
 from pipeline.core.errors import Forbidden, Mismatch, NotFound, UserError
 from pipeline.labelled.sweep.variants import varied
+from pipeline.maths.refine import STEPS
 from pipeline.recipes import Ensemble
 from pipeline.remote import missing
 from pipeline.report import collect
@@ -50,6 +52,35 @@ def root(project_root):
 def evidence(task, name):
     recipe = task.project.ensemble(name)
     return chain_classes.evidence(task, recipe, lambda member: made(ensemble.part(task, recipe, member)))
+
+
+@pytest.mark.parametrize("guards", [False, True])
+def test_more_than_memory_holds_lies_in_a_file_and_gives_the_same(root, monkeypatch, guards):
+    recipe = {"members": {"vit": 1.0, "vit2@tiny-sharp": 1.0}, "refine": ["recommended", "prior"], "guards": guards}
+    write_yaml(root / "ensembles" / "seen.yaml", {**recipe, "witness": "net"})
+    in_memory = chain_classes.decide(fresh(root, shard_rows=4), "seen")
+    asked = []
+
+    def in_file(shape, kind, folder):
+        asked.append(tuple(shape))
+        return room.room(shape, kind, folder)
+
+    monkeypatch.setattr(room, "SHARE", 0.0)
+    monkeypatch.setattr(chain_classes, "room", in_file)
+    found = chain_classes.decide(fresh(root, shard_rows=4), "seen")
+    assert torch.equal(found.pooled, in_memory.pooled) and torch.equal(found.refined, in_memory.refined)
+    assert {(IMAGES, 3), (IMAGES, 32), (IMAGES, evidence(fresh(root), "seen").witness_ND.shape[1])} <= set(asked)
+
+
+@pytest.mark.parametrize("name", ["transclip", "stata", "propagate"])
+def test_a_graph_of_too_many_images_is_refused_before_anything_is_computed(root, monkeypatch, name):
+    monkeypatch.setattr(STEPS[name], "most", IMAGES - 1)
+    write_yaml(root / "ensembles" / "graph.yaml", {"members": {"vit": 1.0}, "refine": ["prior", name]})
+    with refused(UserError, "graph.yaml", "refine.1", name, f"{IMAGES - 1} at most", "'discriminant'"):
+        chain_classes.decide(fresh(root), "graph")
+    assert not list((root / "cache").rglob("*.pt"))
+    monkeypatch.setattr(STEPS[name], "most", IMAGES)
+    chain_classes.decide(fresh(root), "graph")
 
 
 def test_it_takes_part_in_refinement_alone(root):

@@ -12,6 +12,7 @@ from pipeline.core.errors import Mismatch, UserError
 from pipeline.maths import refine
 from pipeline.maths.refine import STEPS, Evidence, NotConverged, discriminant
 from pipeline.maths.refine import frolic as frolic_module
+from pipeline.maths.refine import prior as prior_module
 from pipeline.maths.refine.neighbours import affinity, nearest
 from pipeline.maths.zeroshot import normalise
 
@@ -294,6 +295,34 @@ def test_the_discriminant_with_fewer_images_than_dimensions_is_the_same():
     wide = torch.cat([given.image_features_ND, torch.zeros(24, 25)], dim=1)
     padded = STEPS["discriminant"](probs, Evidence(wide, given.text_features_CD), ridge=6.0)  # of the mean variance
     torch.testing.assert_close(padded, STEPS["discriminant"](probs, given, ridge=1.0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [case for case in CASES if not STEPS[case[0]].most])
+def test_how_many_images_are_looked_at_together_changes_nothing(name, arguments, monkeypatch):
+    """Sums of parts are sums of all: features may lie in a file that is read a part at a time."""
+    probs, given, _ = evidence(60, 4)
+    given = replace(given, witness_ND=given.image_features_ND.flip(1), image_features_ND=given.image_features_ND.half())
+    expected = STEPS[name](probs, given, **arguments)
+    monkeypatch.setattr(prior_module, "CHUNK_VALUES", 12 * 7)
+    monkeypatch.setattr(discriminant, "CHUNK_VALUES", 12 * 7)
+    found = STEPS[name](probs, given, **arguments)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    assert torch.equal(found.argmax(dim=1), expected.argmax(dim=1))
+
+
+def test_the_discriminant_makes_no_copy_of_the_images(monkeypatch):
+    probs, given, _ = evidence(20_000, 4, dimensions=64)
+    given = replace(given, image_features_ND=given.image_features_ND.half())
+    monkeypatch.setattr(prior_module, "CHUNK_VALUES", 2**14)
+    monkeypatch.setattr(discriminant, "CHUNK_VALUES", 2**14)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        STEPS["discriminant"](probs, given)
+    held = most = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    assert 0 < most < 20_000 * 64, "half of what they take in float16"
 
 
 def uneven(n_of=(160, 20, 20)):

@@ -32,7 +32,7 @@ def test_a_model_that_does_not_fit_into_memory_is_refused():
     _preflight.memory("m", 1000, CPU, "fp32")
     with refused(Unavailable, "model m", "1050000.0 GB", "cpu", " free"):
         _preflight.memory("m", 1e15, CPU, "fp32")
-    just = 1.2 * _preflight.free_on_host()
+    just = 1.2 * _preflight.free_memory()
     with refused(Unavailable, "half of it with DTYPE=fp16 or bf16"):
         _preflight.memory("m", just, CPU, "fp32")
     with refused(Unavailable, "cpu", " free"):
@@ -41,13 +41,13 @@ def test_a_model_that_does_not_fit_into_memory_is_refused():
 
 def test_free_memory_is_that_of_this_machine():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0.001 * total < _preflight.free_on_host() <= total
+    assert 0.001 * total < _preflight.free_memory() <= total
 
 
 def test_the_refusal_comes_before_the_weights_are_read(tmp_path, monkeypatch):
     folder = local_dir(tmp_path / "m", KINDS["clip"], create(KINDS["clip"]))
     (folder / "open_clip_model.safetensors").write_bytes(b"not read")
-    monkeypatch.setattr(_preflight, "free_on_host", lambda: 1000)
+    monkeypatch.setattr(_preflight, "free_memory", lambda: 1000)
     for tower in ("image", "text"):
         with refused(Unavailable, "model m", " free"):
             models.load("m", entry(folder), tmp_path, tower, CPU, "fp32")

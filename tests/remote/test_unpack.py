@@ -85,7 +85,7 @@ def test_a_tower_that_gives_other_features_than_the_one_there_is_told(project_ro
 
 def test_a_new_prompt_that_cannot_be_encoded_here_says_what_to_do(project_root, brought, unpack, command, monkeypatch):
     unpack(brought(dtype="fp16"))
-    monkeypatch.setattr("pipeline.models._preflight.free_on_host", lambda: 1000.0)
+    monkeypatch.setattr("pipeline.models._preflight.free_memory", lambda: 1000.0)
     write_yaml(project_root / "prompts" / "tiny" / "cats.yaml", {"prompts": ["A kitten on a mat"]})
     done = command(project_root, "submit", "--competition", "tiny")
     assert done.returncode == 1

@@ -6,6 +6,7 @@ at all images together, so it declares what it `uses`; its annotations are what 
 Shape suffixes: N images, C classes, D feature dimensions, K neighbours.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,8 +16,9 @@ from ...core.registry import Registry, import_modules
 from ..zeroshot import TINY
 
 # `finds_mix`: the classes in effect are a finding of the step; others impose a class mix, or have been seen to spread
-# images over classes that are absent
-STEPS = Registry("step", given=2, uses=None, finds_mix=False)
+# images over classes that are absent. `most` images: a graph of all takes hours for more, and what it needs of memory
+STEPS = Registry("step", given=2, uses=None, finds_mix=False, most=None)
+GRAPH = 200_000
 step = STEPS.register
 
 
@@ -32,7 +34,7 @@ class Evidence:
 
     image_features_ND: Tensor
     text_features_CD: Tensor
-    member_probs: tuple[Tensor, ...] = ()
+    member_probs: Sequence[Tensor] = ()
     class_names: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
     witness_ND: Tensor | None = None

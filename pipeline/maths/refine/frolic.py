@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..zeroshot import TINY
 from . import Evidence, NotConverged, step, unit_rows
+from .prior import chunks
 
 Count = Annotated[int, Field(ge=1)]
 Small = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -30,7 +31,7 @@ def frolic(probs_NC: Tensor, evidence: Evidence, tolerance: Small = 0.01, iterat
     O(N D^2 + D^3) for the discriminant, O(N C) an iteration.
     """
     log_NC = unit_rows(probs_NC).log()
-    second_NC = discriminant(evidence.image_features_ND.float(), evidence.text_features_CD.float())
+    second_NC = discriminant(evidence.image_features_ND, evidence.text_features_CD.float())
     fused_NC = (log_NC + second_NC / confidence_temperature(second_NC, log_NC)).double()
     return (fused_NC - class_bias(fused_NC, tolerance, iterations)).softmax(dim=1).float()
 
@@ -42,13 +43,15 @@ def discriminant(features_ND: Tensor, texts_CD: Tensor) -> Tensor:
     which exists for any N and D.
     """
     n, dimensions = features_ND.shape
-    features, texts = features_ND.double(), texts_CD.double()
-    covariance_DD = features.T @ features / n - texts.T @ texts / len(texts)
+    texts = texts_CD.double()
+    squares = (part.double().T @ part.double() for part in chunks(features_ND))
+    covariance_DD = sum(squares, torch.zeros(())) / n - texts.T @ texts / len(texts)
     values_D, vectors_DD = torch.linalg.eigh(covariance_DD)
     values_D = values_D.clamp_min(0)
     inverse_D = dimensions / ((n - 1) * values_D + values_D.sum()).clamp_min(TINY)
     weight_CD = (texts @ vectors_DD * inverse_D) @ vectors_DD.T
-    return (features @ weight_CD.T - (weight_CD * texts).sum(dim=1) / 2).float()
+    offset_C = (weight_CD * texts).sum(dim=1) / 2
+    return torch.cat([(part.double() @ weight_CD.T - offset_C).float() for part in chunks(features_ND)])
 
 
 def confidence_temperature(logits_NC: Tensor, reference_NC: Tensor) -> float:

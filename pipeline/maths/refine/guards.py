@@ -20,6 +20,7 @@ from .neighbours import nearest
 
 REFERENCE = 16_384  # images that neighbours are looked for among; more cost time and would say the same
 LOOKED_AT = 4096  # images whose agreement is compared before and after
+AT_A_TIME = 2**17  # images whose features are taken together
 NEIGHBOURS = 10
 SIDES_WITH = 0.3  # support from which changes are kept, where nothing else speaks for the step
 LEANS_ON_ALL = 3  # changes' worth that the mean support of all counts in that of the changes between two classes
@@ -168,7 +169,10 @@ def support(probs_NC: Tensor, refined_NC: Tensor, evidence: Evidence) -> tuple[T
 
 def others(features_ND: Tensor, asked_Q: Tensor, reference_R: Tensor) -> Tensor:
     """Row numbers (Q, K) of the neighbours of some images among `reference_R`, none being its own."""
-    _, place_QK = nearest(features_ND[asked_Q], features_ND[reference_R], NEIGHBOURS + 1)
+    reference_RD = features_ND[reference_R]
+    # features of many images may lie in a file: a part of them at a time
+    places = [nearest(features_ND[part], reference_RD, NEIGHBOURS + 1)[1] for part in asked_Q.split(AT_A_TIME)]
+    place_QK = torch.cat(places)
     row_QK = reference_R[place_QK]
     dropped_QK = row_QK == asked_Q[:, None]
     dropped_QK[:, -1] |= ~dropped_QK.any(dim=1)

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from . import Evidence, NotConverged, step, unit_rows
+from . import GRAPH, Evidence, NotConverged, step, unit_rows
 from .neighbours import affinity
 
 Count = Annotated[int, Field(ge=1)]
@@ -14,7 +14,7 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SETTLED = 0.02  # mean share of an image's probability that the last round may still have moved
 
 
-@step(uses="test_set")
+@step(uses="test_set", most=GRAPH)
 def transclip(
     probs_NC: Tensor,
     evidence: Evidence,
@@ -51,7 +51,7 @@ def transclip(
     return settled(z_NC, before_NC, iterations)
 
 
-@step(uses="test_set")
+@step(uses="test_set", most=GRAPH)
 def stata(
     probs_NC: Tensor,
     evidence: Evidence,
@@ -115,12 +115,11 @@ def assign(z_NC: Tensor, known_NC: Tensor, affinity_NN: Tensor, times: int) -> T
 
 def settled(z_NC: Tensor, before_NC: Tensor, iterations: int) -> Tensor:
     """z, if the last round hardly changed it; NotConverged else."""
-    last = moved(z_NC, before_NC)
-    if last > SETTLED:
-        raise NotConverged(f"round {iterations} still moved {last:.1%} of the assignments")
+    check_settled(float((z_NC - before_NC).abs().sum(dim=1).mean()) / 2, iterations)
     return z_NC
 
 
-def moved(z_NC: Tensor, before_NC: Tensor) -> float:
-    """Mean share of an image's probability that is elsewhere than before."""
-    return float((z_NC - before_NC).abs().sum(dim=1).mean()) / 2
+def check_settled(last: float, iterations: int) -> None:
+    """NotConverged where that share of an image's probability went elsewhere in the last round."""
+    if last > SETTLED:
+        raise NotConverged(f"round {iterations} still moved {last:.1%} of the assignments")

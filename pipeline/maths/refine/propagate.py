@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from . import Evidence, NotConverged, step, unit_rows
+from . import GRAPH, Evidence, NotConverged, step, unit_rows
 from .neighbours import nearest
 
 Count = Annotated[int, Field(ge=1)]
@@ -15,7 +15,7 @@ Reach = Annotated[float, Field(ge=0, lt=1)]
 Power = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-@step(uses="test_set")
+@step(uses="test_set", most=GRAPH)
 def propagate(
     probs_NC: Tensor, evidence: Evidence, neighbours: Count = 5, alpha: Reach = 0.3, gamma: Power = 5.0
 ) -> Tensor:
