@@ -1,5 +1,6 @@
 """`python -m pipeline <verb>`, installed as `zero-shot <verb>`: finds the verb in cli/ and tells errors in a line."""
 
+import gc
 import io
 import os
 import sys
@@ -56,7 +57,10 @@ def run() -> int:
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(raw), sys.stdout.encoding, "backslashreplace", line_buffering=raw.isatty()
     )
-    return main()
+    try:
+        return main()
+    finally:
+        gc.freeze()  # the end of a process is no time to look for garbage: with torch it takes as long as a prompt edit
 
 
 if __name__ == "__main__":

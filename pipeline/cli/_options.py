@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..chain.task import DTYPES, CompetitionTask, Runtime
 from ..core.console import rank, say
 from ..core.errors import UserError, did_you_mean
-from ..core.memory import keep_freed
+from ..core.memory import importing, keep_freed
 from ..models import family
 from ..recipes import HEAD, Project
 from ..recipes.member import Member
@@ -199,7 +199,8 @@ def checked_ensemble(task: CompetitionTask, args: Arguments) -> str:
         raise UserError("PREPROCESS= is of a member alone: give MODEL=name as well")
     name = str(_member(task, args)) if args.model else _ensemble_name(task, args)
     _check_families(task, task.project.ensemble(name).named)
-    from ..chain import rules
+    with importing():
+        from ..chain import rules
 
     rules.check(task, name)
     return name

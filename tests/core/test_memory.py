@@ -45,3 +45,43 @@ def test_freed_memory_is_not_asked_for_again():
 def test_what_the_user_set_stays():
     kept, _ = faults("kept", MALLOC_MMAP_THRESHOLD_="131072")
     assert kept == "False"
+
+
+IMPORTING = """
+import gc
+from pipeline.core.memory import importing
+try:
+    with importing():
+        inside = gc.isenabled()
+        raise ImportError
+except ImportError:
+    print(inside, gc.isenabled(), gc.get_freeze_count())
+for _ in range(2):
+    with importing():
+        inside = gc.isenabled()
+    print(inside, gc.isenabled(), gc.get_freeze_count() > 0)
+gc.unfreeze()
+gc.disable()
+with importing():
+    pass
+print(gc.isenabled())
+"""
+
+
+def test_nobody_looks_for_garbage_while_packages_are_imported():
+    done = subprocess.run([sys.executable, "-c", IMPORTING], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False True 0", "False True True", "True True True", "False"]
+
+
+END = """
+import atexit, gc, sys
+atexit.register(lambda: print("frozen", gc.get_freeze_count() > 0))
+sys.argv[1:] = ["models"]
+from pipeline.__main__ import run
+run()
+"""
+
+
+def test_nobody_looks_for_garbage_at_the_end_of_a_command():
+    done = subprocess.run([sys.executable, "-c", END], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "frozen True"
