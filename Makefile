@@ -193,8 +193,7 @@ predict: $(READY) $(if $(filter %.parquet,$(OUT)),$(PARQUET_READY)) ## any folde
 	$(PIPELINE) predict $(GIVEN)
 
 .PHONY: export
-export: $(PARQUET_READY) ## image features of MODEL as Parquet, for a vector database: MODEL=x OUT=features.parquet
-	$(call need,MODEL,MODEL=openai-b32 OUT=features.parquet)
+export: $(PARQUET_READY) ## Parquet for a vector database: image features of MODEL=x, or labels and scores of ENSEMBLE=x [OUT=name.parquet]
 	$(PIPELINE) export $(GIVEN)
 
 ##@ Recipes and caches

@@ -148,6 +148,24 @@ class TestParquet:
         with refused(Damaged, "4.jpg", f"1 of {IMAGES}"):
             run(project_root, "out.parquet", shard_rows=10)
 
+    def test_labels_of_an_ensemble_are_those_of_its_submission(self, project_root, command):
+        from pyarrow import parquet
+
+        from pipeline.chain import classes
+
+        given = ["export", "COMPETITION=tiny", "DTYPE=fp32", "SHARD=10"]
+        result = command(project_root, *given, "ENSEMBLE=both")
+        assert result.returncode == 0, result.stderr
+        found, task = parquet.read_table(project_root / "both.parquet"), fresh(project_root)
+        decision = classes.decide(task, "both")
+        assert found["id"].to_pylist() == list(task.images.ids)
+        assert [row[0] for row in found["labels"].to_pylist()] == [task.class_names[n] for n in decision.labels]
+        best = decision.refined.sort(dim=1, descending=True).values
+        assert found["scores"].to_pylist() == best.tolist() and len(found["labels"][0]) == len(task.class_names)
+        failed(command(project_root, *given, "ENSEMBLE=both"), "both.parquet")
+        failed(command(project_root, *given, "ENSEMBLE=one", "OUT=both.parquet"), "both.parquet", "another run")
+        failed(command(project_root, *given), "MODEL=", "ENSEMBLE=")
+
     def test_features_are_exported_as_lists_of_one_size(self, project_root, command):
         import pyarrow
         from pyarrow import parquet
