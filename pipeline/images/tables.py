@@ -48,7 +48,10 @@ def image_column(table: Any, name: str) -> str:
     def holds(kind: Any) -> bool:
         if pyarrow.types.is_struct(kind):
             return any(field.name == "bytes" and holds(field.type) for field in kind)
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+        if pyarrow.types.is_dictionary(kind):
+            return holds(kind.value_type)
+        kinds = pyarrow.types
+        return kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
 
     able = [field.name for field in table.schema_arrow if holds(field.type)]
     if IMAGE in able:

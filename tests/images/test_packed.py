@@ -130,6 +130,15 @@ def test_rows_of_parquet_without_ids_are_counted(project_root):
         assert same_pictures(project_root, source) == [f"a.parquet/{row}" for row in range(IMAGES)]
 
 
+@pytest.mark.parametrize("kind", ["large_binary", "binary_view", "dictionary"])
+def test_other_kinds_of_bytes_are_bytes(project_root, kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    column = pyarrow.array(list(encoded(project_root).values()), pyarrow.binary())
+    column = column.dictionary_encode() if kind == "dictionary" else column.cast(getattr(pyarrow, kind)())
+    put(project_root / "data" / "packed", {"a.parquet": parquet_of({"image": column}, row_group_size=7)})
+    assert same_pictures(project_root, "data/packed") == [f"a.parquet/{row}" for row in range(IMAGES)]
+
+
 def test_neighbours_in_a_store_come_with_one_request(project_root, bucket, monkeypatch):  # noqa: F811
     put(bucket / "p", tars(project_root))
     found, asked = images_of("memory://bucket/p", project_root, "DATA"), []
