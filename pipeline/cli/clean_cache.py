@@ -153,7 +153,7 @@ def _usable(project: Project, text: bool = False) -> list[str]:
         name
         for name, entry in project.models.items()
         if all(
-            part.weights is None or (project.root / part.weights).exists()
+            part.weights is None or part.sha256 or (project.root / part.weights).exists()
             for part in (entry, project.model(project.member(name).tower.model))
         )
         and not (text and not has_text(name, entry))

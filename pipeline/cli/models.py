@@ -2,7 +2,7 @@
 
 from ..chain.task import Runtime
 from ..core.tables import table
-from ..models import hub
+from ..models import hub, stored
 from ..recipes import ModelEntry, Project
 from ._options import Arguments
 
@@ -41,8 +41,9 @@ def _count(millions: float | None) -> str:
 
 def weights_state(entry: ModelEntry, project: Project) -> str:
     """'on disk', 'bring <path>' or what has to be downloaded."""
-    if entry.weights:
-        return ON_DISK if (project.root / entry.weights).exists() else f"bring {entry.weights}"
+    if path := stored.place(entry, project.root):
+        away = TO_DOWNLOAD if entry.sha256 else "bring"
+        return ON_DISK if path.exists() else f"{away} {entry.weights}"
     if entry.hub and hub.cached(entry):
         return ON_DISK
     size = hub.download_gb(entry)

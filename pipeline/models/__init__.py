@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from ..core.digests import FileDigests
 from ..core.errors import Mismatch, NotFound
 from ..recipes import HEAD, ModelEntry
-from . import family, hub
+from . import family, hub, stored
 from .family import Wanted
 
 Tower = Literal["image", "text"]
@@ -81,9 +81,9 @@ def check_text(name: str, entry: ModelEntry) -> None:
 def identity(name: str, entry: ModelEntry, root: Path) -> dict:
     """What decides the features of a checkpoint, as a JSON-able dict; nothing is loaded or downloaded.
 
-    Weights on disk count by content, so moving or renaming them changes nothing; weights of a hub by name
-    and revision, and by commit once that is another than at first. Of the declared facts only those count that
-    may replace the checkpoint's own.
+    Weights on disk count by content, so moving or renaming them changes nothing, those at a URL by their sum; weights
+    of a hub by name and revision, and by commit once that is another than at first. Of the declared facts only those
+    count that may replace the checkpoint's own.
     """
     family.traits(name, entry)  # a mistake in the entry is told before anything else
     source = {"family": entry.family, "architecture": entry.architecture}
@@ -98,6 +98,8 @@ def identity(name: str, entry: ModelEntry, root: Path) -> dict:
         source |= {"commit": moved} if moved else {}
         return {**source, "tag": entry.tag, "hub": entry.hub, "revision": entry.revision}
     source |= {"tag": entry.tag} if entry.tag else {}
+    if entry.sha256:
+        return {**source, "sha256": entry.sha256}
     path = root / entry.weights
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     with FileDigests(root / "cache" / "weights.json") as digests:
@@ -127,6 +129,7 @@ def load(name: str, entry: ModelEntry, root: Path, tower: Tower, device, dtype: 
     family.traits(name, entry)
     if tower == "text" or entry.family == HEAD:
         check_text(name, entry)
+    stored.fetch(name, entry, root)
     return family.module(entry).load(Wanted(name, entry, root, tower, device, dtype))
 
 

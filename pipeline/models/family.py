@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import Mismatch
 from ..core.registry import find
 from ..recipes import HEAD, ModelEntry
+from . import stored
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +54,7 @@ class Wanted:
     @property
     def path(self) -> Path | None:
         """The entry's own weights, a file or a folder; None: they are on a hub."""
-        return self.root / self.entry.weights if self.entry.weights else None
+        return stored.place(self.entry, self.root)
 
 
 # the self-checks of a checkpoint (_checks.py, and those of one family) that an entry may silence by name

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PrivateAttr, model_validator
 
 from ..core.errors import UserError
+from ..core.store import is_url
 from .reading import read_yaml
 from .schema import NAME, Finite, Names, Recipe, Scalar, Temperature, Text, Triple
 
@@ -35,7 +36,9 @@ class ModelEntry(Recipe):
     revision: str | None = None
     """pinned commit"""
     weights: str | None = None
-    """local file or folder (keep `tag` for a copy of a published file)"""
+    """local file or folder (keep `tag` for a copy of a published file), or [URL](scale.md#object-stores) of a file"""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """sum of the file, where `weights` is a URL"""
     tokenizer: str | None = None
     """folder or hub id"""
     download_gb: Annotated[Finite, Field(gt=0)] | None = None
@@ -88,6 +91,15 @@ class ModelEntry(Recipe):
     def _has_a_source(self) -> Self:
         if not (self.weights or self.tag or self.hub):
             raise ValueError("no checkpoint: give 'weights' (a local file or folder), 'tag' or 'hub'")
+        return self
+
+    @model_validator(mode="after")
+    def _url_has_a_sum(self) -> Self:
+        stored = self.weights is not None and is_url(self.weights)
+        if stored and (self.sha256 is None or self.family == HEAD):
+            raise ValueError(f"weights: {self.weights}: a URL is of one file of a model, and needs 'sha256' beside it")
+        if self.sha256 and not stored:
+            raise ValueError("sha256: of weights that are a URL; those of a file are read")
         return self
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ def parameters(entry: ModelEntry, root: Path) -> float | None:
 
 def local_bytes(entry: ModelEntry, root: Path) -> int:
     """Of weights that lie here and are packed, 0 for those of a hub."""
-    if not entry.weights:
+    if not entry.weights or entry.sha256:
         return 0
     path = root / entry.weights
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

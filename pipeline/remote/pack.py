@@ -103,7 +103,7 @@ def _weights(task: CompetitionTask, asked: Pack) -> Iterator[tuple[str, bytes | 
     for name in asked.models:
         entry = task.project.model(name)
         entries[name] = entry.model_dump(mode="json", exclude_defaults=True)
-        if entry.weights:
+        if entry.weights and not entry.sha256:  # those at a URL are fetched there
             entries[name]["weights"] = f"weights/{name}/{Path(entry.weights).name}"
             yield from _files(root / entry.weights, f"project/{entries[name]['weights']}")
         if entry.tokenizer and (root / entry.tokenizer).exists():
