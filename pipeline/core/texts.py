@@ -43,6 +43,10 @@ class Texts(Sequence[str]):
         sizes = [np.zeros(1, np.int64), *(np.diff(part.bounds) for part in parts)]
         return cls(b"".join(part.buffer for part in parts), np.concatenate(sizes).cumsum())
 
+    def take(self, rows: Iterable[int]) -> "Texts":
+        """The texts of some rows, in the order of these."""
+        return Texts.of(self[row] for row in rows)
+
     def __reduce__(self) -> tuple:
         alone = self._alone()
         return Texts, (alone.buffer, alone.bounds)
@@ -118,6 +122,18 @@ def natural(names: Iterable[str]) -> list[str]:
         return natsorted(names)
     names.sort(key=_key())
     return names
+
+
+def natural_order(names: Texts) -> Sequence[int] | None:
+    """The rows of names in the order of `natural`; None where they are in it. Of many the keys are all that is held."""
+    from natsort import natsort_keygen
+
+    plain = len(names) < LARGE or not all(name.isascii() and name.isprintable() for name in names)
+    key: Callable[[str], Any] = natsort_keygen() if plain else _key()
+    if all(before <= after for before, after in itertools.pairwise(map(key, names))):
+        return None
+    keys = list(map(key, names))
+    return sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def _key() -> Callable[[str], bytes]:

@@ -1,6 +1,7 @@
 """Images in an object store: what a URL holds, listed once; each is read when it is needed, and never kept here."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from ..core.digests import FileDigests, digest_of
 from ..core.errors import NotFound, Unavailable
 from ..core.store import Url
-from ..core.texts import Texts, natural
+from ..core.texts import Texts, natural, natural_order
 from . import packed
 from .damaged import Unreadable, check_size
 from .decoding import Decoded, Policy, read
@@ -63,21 +64,50 @@ def list_stored(url: Url, where: str, indexes: Path) -> StoredImages | PackedIma
     """
     if is_packed(url.name) and not set(url.text) & set(MAGIC) and url.exists():
         return packed.listed(url.parent, [url.name], (), indexes, where)
+    from fsspec.utils import glob_translate
+
     parts = url.text.split("/")
     magic = next((n for n, part in enumerate(parts) if set(part) & set(MAGIC)), None)
     folder = url if magic is None else Url("/".join(parts[:magic]))
-    found = folder.listed() if magic is None else folder.matching("/".join(parts[magic:]))
-    deeper = 0
-    if magic is None:
-        deeper = sum("/" in name and is_image(name) for name in found)
-        found = {name: about for name, about in found.items() if "/" not in name}
-    ids = natural(name for name in found if is_image(name))
-    if packs := [] if ids else natural(name for name in found if is_packed(name)):
-        return packed.listed(folder, packs, natural(found.keys() - set(packs)), indexes, where)
-    if not ids:
-        hint = f". There are some deeper; give a pattern: {folder}/**/*" if deeper else ""
+    found = Found(None if magic is None else re.compile(glob_translate("/".join(parts[magic:]))))
+    for page in folder.pages():
+        found.add(page)
+    if packs := [] if found.names else natural(name for name in found.others if is_packed(name)):
+        return packed.listed(folder, packs, natural(set(found.others) - set(packs)), indexes, where)
+    if not found.names:
+        hint = f". There are some deeper; give a pattern: {folder}/**/*" if found.deeper else ""
         raise NotFound(f"{where}: no images in {url}{hint}")
-    states = Texts.of(state_of(found[name]) for name in ids)
-    sizes = np.fromiter((found[name]["size"] for name in ids), np.int64, len(ids))
-    others = natural(name for name in found if not is_image(name))
-    return StoredImages(folder, Texts.of(ids), states, sizes, tuple(others), deeper)
+    return found.images(folder)
+
+
+@dataclass
+class Found:
+    """What is gathered of a listing that comes in pages: the images that `pattern` finds, or those directly there."""
+
+    pattern: re.Pattern | None
+    names: list[Texts] = field(default_factory=list)
+    states: list[Texts] = field(default_factory=list)
+    sizes: list[np.ndarray] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    deeper: int = 0
+
+    def add(self, page: dict[str, dict]) -> None:
+        there = {name: about for name, about in page.items() if self._meant(name)}
+        if self.pattern is None:
+            self.deeper += sum("/" in name and is_image(name) for name in page)
+        images = {name: about for name, about in there.items() if is_image(name)}
+        if images:
+            self.names.append(Texts.of(images))
+            self.states.append(Texts.of(map(state_of, images.values())))
+            self.sizes.append(np.fromiter((about["size"] for about in images.values()), np.int64, len(images)))
+        self.others += there.keys() - images.keys()
+
+    def _meant(self, name: str) -> bool:
+        return "/" not in name if self.pattern is None else bool(self.pattern.match(name))
+
+    def images(self, folder: Url) -> StoredImages:
+        names, states, sizes = Texts.joined(self.names), Texts.joined(self.states), np.concatenate(self.sizes)
+        order = natural_order(names)
+        if order is not None:
+            names, states, sizes = names.take(order), states.take(order), sizes[np.array(order)]
+        return StoredImages(folder, names, states, sizes, tuple(natural(self.others)), self.deeper)

@@ -5,6 +5,7 @@ import io
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +181,35 @@ def test_an_object_that_changes_is_another_image(project_root, bucket):
     assert preprocess.stage(fresh(project_root, data=str(bucket)), "tiny").digest == before
     (bucket / "3.jpg").write_bytes((project_root / "data" / "tiny" / "4.jpg").read_bytes())
     assert preprocess.stage(fresh(project_root, data=str(bucket)), "tiny").digest != before
+
+
+def test_a_listing_in_pages_goes_on_after_a_failure(monkeypatch):
+    """obstore lists some thousand objects at a time, and is asked again from the last that came."""
+    obstore = pytest.importorskip("obstore")
+    from obstore.store import MemoryStore
+
+    kept, counted, listing = MemoryStore(), [0], obstore.list
+    for number in range(25):
+        kept.put(f"a/{number:02d}.jpg", b"x")
+    kept.put("b.jpg", b"x")
+
+    def fails(*arguments, **options):
+        counted[0] += 1
+        if counted[0] % 2:
+            raise ConnectionResetError("cut off")
+        for page in listing(*arguments, **options):
+            yield page
+            raise ConnectionResetError("cut off")
+
+    monkeypatch.setattr(obstore, "list", fails)
+    monkeypatch.setattr(store, "PAGE", 10)
+    monkeypatch.setattr(store, "FIRST_WAIT", 0.001)
+    url = Url("s3://bucket/a")
+    system = SimpleNamespace(_split_path=lambda key: ("bucket", "a"), _construct_store=lambda bucket: kept)
+    url.__dict__.update(_system=system, _key="bucket/a")
+    pages = list(url.pages())
+    assert [len(page) for page in pages] == [10, 10, 5] and counted[0] > 3
+    assert [name for page in pages for name in page] == [f"{number:02d}.jpg" for number in range(25)]
 
 
 def test_patterns_and_what_is_not_there(project_root, bucket):

@@ -10,7 +10,7 @@ from natsort import natsorted
 from pipeline.core import texts
 from pipeline.core.digests import digest_of
 from pipeline.core.tables import csv_text, parse_csv
-from pipeline.core.texts import Texts, natural, twice
+from pipeline.core.texts import Texts, natural, natural_order, twice
 
 ANY = st.lists(st.text(st.characters(exclude_categories=()), max_size=5), max_size=12)
 NAMES = st.lists(st.text("ab019-. ~", max_size=8), max_size=12)
@@ -47,6 +47,15 @@ def test_many_names_are_sorted_as_natsort_sorts_them(names):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "LARGE", 0)
         assert natural(names) == natsorted(names)
+
+
+@given(NAMES, st.sampled_from([0, 100]))
+def test_the_order_of_many_names_is_that_of_their_sorting(names, large):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts, "LARGE", large)
+        order = natural_order(Texts.of(names))
+        assert (names if order is None else Texts.of(names).take(order)) == natsorted(names)
+        assert natural_order(Texts.of(natsorted(names))) is None
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8))
