@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..core.errors import Damaged, Mismatch, NotFound
-from .listing import ImageFiles, is_image
+from .listing import ImageFiles, PackedImages, is_image
 
 NUMBER = re.compile(r"\d+", re.ASCII)
 SAME_SHAPE = 0.9  # share of the names that must look alike before one more of that look is missed
@@ -21,12 +21,13 @@ DIGITS = 18  # of a number that counts images
 SEQUENCE = 0.9  # share of the numbers from the first to the last that must be there to call it a sequence
 
 
-def check(files: ImageFiles, source: str, where: str, count: int | None, by_position: bool) -> str:
+def check(files: ImageFiles | PackedImages, source: str, where: str, count: int | None, by_position: bool) -> str:
     """UserError for images that are not there as they should be: every row after one would be another image's.
 
     `count` is how many there must be, and `by_position` whether rows are told so. Gives what is to be warned of, or ''.
     """
-    total, missed, missing = len(files.ids), list(suspects(files)), gaps(files)
+    packed = isinstance(files, PackedImages)  # what lies in a tar or a table is all there
+    total, missed, missing = len(files.ids), list(suspects(files)), [] if packed else gaps(files)
     if missed:
         names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
         more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
@@ -54,7 +55,7 @@ def shape(name: str) -> str:
     return NUMBER.sub("#", stem(name))
 
 
-def suspects(files: ImageFiles) -> Iterator[tuple[str, str]]:
+def suspects(files: ImageFiles | PackedImages) -> Iterator[tuple[str, str]]:
     """(name, what it is) of everything that was left out though it would be an image."""
     if not files.left_out:
         return

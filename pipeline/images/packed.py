@@ -166,25 +166,19 @@ def listed(folder: Place, files: Sequence[str], left_out: Sequence[str], indexes
     if own and not all(kept):
         has, lacks = paths[kept.index(True)], paths[kept.index(False)]
         raise Mismatch(f"{where}: {lacks} has no column {tables.ID!r}, and {has} has")
-    ids = [
+    states, firsts = tuple(state for state, _, _ in found), tuple(np.cumsum([0, *counts[:-1]]).tolist())
+    parts = [
         names if own else Texts.of(f"{file}/{name}" for name in (names if names is not None else range(len(places))))
         for file, (_, names, places) in zip(files, found, strict=True)
     ]
-    firsts = tuple(np.cumsum([0, *counts[:-1]]).tolist())
-    images = PackedImages(
-        folder,
-        tuple(files),
-        tuple(state for state, _, _ in found),
-        Texts.joined(ids),
-        np.concatenate([places for _, _, places in found]),
-        firsts,
-        tuple(left_out),
-    )
-    if own:
-        for one, other in twice(images.ids):
-            first, second = (files[bisect.bisect_right(firsts, row) - 1] for row in (one, other))
-            raise Damaged(f"{folder}: id {images.ids[one]!r} is there twice, in {first} and in {second}")
-    return images
+    places = np.concatenate([places for _, _, places in found])
+    del found  # of millions that is as much as all that is kept
+    ids = Texts.joined(parts)
+    del parts
+    for one, other in twice(ids) if own else ():
+        first, second = (files[bisect.bisect_right(firsts, row) - 1] for row in (one, other))
+        raise Damaged(f"{folder}: id {ids[one]!r} is there twice, in {first} and in {second}")
+    return PackedImages(folder, tuple(files), states, ids, places, firsts, tuple(left_out))
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def unique(values: tuple[str, ...], what: str) -> tuple[str, ...]:
 
 def unsafe(text: str) -> bool:
     """Whether a CSV cannot hold the text safely: line breaks, control characters, halves of surrogate pairs."""
-    return any(unicodedata.category(char) in UNSAFE for char in text)
+    return not text.isprintable() and any(unicodedata.category(char) in UNSAFE for char in text)
 
 
 def checked_class_names(names: Any, where: str = "") -> tuple[str, ...]:

@@ -205,6 +205,12 @@ def test_submissions_from_tars_and_parquet_are_those_from_files(project_root, bu
     show(fresh(project_root, data=source), "both")
 
 
+def test_numbers_that_are_missing_from_a_tar_are_no_gap(project_root):
+    members = [(name, content) for name, content in encoded(project_root).items() if name != "5.jpg"]
+    put(project_root / "data" / "packed", {"0.tar": tar_of(members)})
+    assert len(fresh(project_root, data="data/packed").images.ids) == IMAGES - 1
+
+
 def test_ids_of_members_and_of_columns_are_written(project_root):
     put(project_root / "data" / "tars", tars(project_root))
     put(project_root / "data" / "parquet", parquets(project_root))
