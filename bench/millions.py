@@ -84,6 +84,7 @@ def measured(command: list[str], folder: Path) -> tuple[float, float]:
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment, stdout=sys.stderr)
     _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
     assert status == 0, f"{' '.join(command)}: status {status}"
     return usage.ru_maxrss / 1e6, time.perf_counter() - began
 

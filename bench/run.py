@@ -10,7 +10,17 @@ from pathlib import Path
 
 README = Path(__file__).parent / "README.md"
 # up to half an hour each; run them by name
-OUTSIDE_THE_TIME_LIMIT = ("labelled", "methods", "guards", "packs", "training", "finetune", "workbench", "scale")
+OUTSIDE_THE_TIME_LIMIT = (
+    "labelled",
+    "methods",
+    "guards",
+    "packs",
+    "training",
+    "finetune",
+    "workbench",
+    "scale",
+    "millions",
+)
 BENCHMARKS = (
     "prompt_edit",
     "load_memory",
