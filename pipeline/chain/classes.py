@@ -83,15 +83,21 @@ def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
     """Pooled probabilities (N, C) float32, chunk by chunk; UserError when any up the chain is not finite."""
     pooled_NC = room((len(task.images.ids), len(task.class_names)), torch.float32, task.cache)
     for start, stop in task.chunks():
-        rows_NP = probs.rows("probs", start, stop)
-        if rows_NP.shape != (stop - start, len(columns.prompts)):
-            raise Damaged(
-                f"{probs.path}: probabilities {tuple(rows_NP.shape)} of {stop - start} images; remove that "
-                "folder, nothing is written"
-            )
-        if not zeroshot.all_finite(rows_NP):
-            raise Damaged(f"{probs.path}: probabilities are not finite; nothing is written")
-        pooled_NC[start:stop] = columns.pool(rows_NP, how)
+        pooled_NC[start:stop] = pooled(task, probs, columns, how, start, stop)
+    return pooled_NC
+
+
+def pooled(task: Task, probs: Rows, columns: Columns, how: str, start: int, stop: int) -> Tensor:
+    """Those of images start..stop."""
+    rows_NP = probs.rows("probs", start, stop)
+    if rows_NP.shape != (stop - start, len(columns.prompts)):
+        raise Damaged(
+            f"{probs.path}: probabilities {tuple(rows_NP.shape)} of {stop - start} images; remove that "
+            "folder, nothing is written"
+        )
+    if not zeroshot.all_finite(rows_NP):
+        raise Damaged(f"{probs.path}: probabilities are not finite; nothing is written")
+    pooled_NC = columns.pool(rows_NP, how)
     if not zeroshot.all_finite(pooled_NC):
         raise UserError(
             f"prompts/{task.prompts_name}: pooled with these weights the probabilities are not finite; give "
@@ -148,18 +154,22 @@ def with_picture(task: Task, recipe: Ensemble) -> Tensor:
 
 
 def fall_back(task: Task, probs_NC: Tensor, whole_N: Tensor) -> Tensor:
-    """`probs_NC` with the share of each predicted label in the rows that are of no picture.
-
-    That share is a statistic of the test images: where the rules forbid it, it is the stated prior, or all the same.
-    """
+    """`probs_NC` with what is `likely` in the rows that are of no picture."""
     if whole_N.all():
         return probs_NC
-    classes = probs_NC.shape[1]
-    shares_C = torch.full((classes,), 1 / classes) if task.prior is None else torch.tensor(task.prior)
-    if task.rules.test_set and whole_N.any():
-        counts_C = probs_NC[whole_N].argmax(dim=1).bincount(minlength=classes).float()
-        shares_C = counts_C / counts_C.sum()
-    return probs_NC.index_put((~whole_N,), shares_C.to(probs_NC.dtype))
+    return probs_NC.index_put((~whole_N,), likely(task, probs_NC[whole_N].argmax(dim=1)).to(probs_NC.dtype))
+
+
+def likely(task: Task, label_N: Tensor) -> Tensor:
+    """The share of each predicted label (C,), for images without a picture; `label_N` are those of the others.
+
+    It is a statistic of the test images: where the rules forbid it, it is the stated prior, or all the same.
+    """
+    classes = len(task.class_names)
+    if task.rules.test_set and len(label_N):
+        counts_C = label_N.bincount(minlength=classes).float()
+        return counts_C / counts_C.sum()
+    return torch.full((classes,), 1 / classes) if task.prior is None else torch.tensor(task.prior)
 
 
 def evidence(task: Task, recipe: Ensemble, parts: Parts, whole_N: Tensor | None = None) -> Evidence:

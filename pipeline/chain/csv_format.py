@@ -179,7 +179,7 @@ class CsvFormat:
         if start != len(self.order):
             raise Mismatch("submission: the ids are not those of the images, in their order")
 
-    def measured(self, labels: Sequence[int], values_NC: "Tensor") -> str:
+    def measured(self, labels: Sequence[int], values_NC: "Tensor | None") -> str:
         """How right a submission is by the solution: accuracy, and what is asked for beyond labels."""
         recipe, truth = self.task.recipe, self.solution
         assert truth is not None

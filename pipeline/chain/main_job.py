@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..core.console import say
 from ..core.errors import Damaged
-from . import classes, ensemble, features, preprocess, provenance, threshold
+from . import classes, ensemble, features, labels, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
 from .ledger import number_of
 from .stage import Stage
-from .suspicions import histogram, say_what_is_left_out, warn_of_odd_histogram, warn_of_ties, warn_of_zeros
+from .suspicions import histogram, say_what_is_left_out, ties, warn_of_odd_histogram, warn_of_ties, warn_of_zeros
 from .task import CompetitionTask, Task
 
 FEW_CLASSES = 20  # whose counts are said in one line
@@ -40,20 +40,14 @@ def submit(task: CompetitionTask, name: str) -> Path:
     """Make, check, write and log the submission of a recipe; returns its CSV (the old one if nothing changed)."""
     form = CsvFormat(task)
     _check_beforehand(form)
-    decision = classes.decide(task, name)  # runs the stages, pools prompts to classes, refines
+    decision = _decided(task, name)  # runs the stages, pools prompts to classes, refines
     say_what_is_left_out(task)
-    if not decision.refined.isfinite().all():
-        raise Damaged(
-            f"{task.project.ensemble_path(name)}: refine: class probabilities are not finite; nothing is written"
-        )
     text, counts = form.text(decision.labels, decision.refined), histogram(task, decision.labels)
     form.check(text, decision.labels)
     if len(counts) <= FEW_CLASSES:
         say("submit", name, ", ".join(f"{class_name} {count}" for class_name, count in counts.items()))
     warn_of_odd_histogram(counts)
-    warn_of_ties(decision.refined[classes.with_picture(task, task.project.ensemble(name))])  # the others are told of
-    if task.recipe.gives_probabilities:
-        warn_of_zeros(decision.refined)
+    _warn_of_ties(task, name, decision)
     warn_of_formulas(itertools.chain(form.header, form.labels, form.order))
     path = _written(form, name, text, decision, counts)
     if form.solution:
@@ -61,12 +55,35 @@ def submit(task: CompetitionTask, name: str) -> Path:
     return path
 
 
+def _decided(task: CompetitionTask, name: str) -> classes.Decision | labels.Labels:
+    if labels.suffice(task, name):
+        return labels.decide(task, name)
+    decision = classes.decide(task, name)
+    if not decision.refined.isfinite().all():
+        raise Damaged(
+            f"{task.project.ensemble_path(name)}: refine: class probabilities are not finite; nothing is written"
+        )
+    return decision
+
+
+def _warn_of_ties(task: CompetitionTask, name: str, decision: classes.Decision | labels.Labels) -> None:
+    if isinstance(decision, labels.Labels):
+        warn_of_ties(decision.zero, decision.tied, decision.seen)
+        return
+    whole_N = classes.with_picture(task, task.project.ensemble(name))  # of the others it is told
+    warn_of_ties(*ties(decision.refined[whole_N]), int(whole_N.sum()))
+    if task.recipe.gives_probabilities:
+        warn_of_zeros(decision.refined)
+
+
 def _check_beforehand(form: CsvFormat) -> None:
     """What cannot work is told before hours of inference: ids, solution and log; `decide` begins with the rules."""
     _ = form.order, form.solution, form.ledger.log()
 
 
-def _written(form: CsvFormat, name: str, text: str, decision: classes.Decision, counts: dict[str, int]) -> Path:
+def _written(
+    form: CsvFormat, name: str, text: str, decision: classes.Decision | labels.Labels, counts: dict[str, int]
+) -> Path:
     ledger = form.ledger
     with ledger.locked():
         path = ledger.same_as(text)

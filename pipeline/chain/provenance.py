@@ -10,13 +10,14 @@ from ..recipes.prompts import PromptSet
 from . import damage, ensemble, features, rules
 from .checkpoints import checkpoint
 from .classes import Decision
+from .labels import Labels
 from .prompt_weights import prompts_of
 from .task import Task
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "pillow", "numpy", "accelerate")
 
 
-def of_decision(task: Task, name: str, decision: Decision, histogram: dict[str, int]) -> dict:
+def of_decision(task: Task, name: str, decision: Decision | Labels, histogram: dict[str, int]) -> dict:
     """The JSON beside a submission of ensemble recipe `name`."""
     project, recipe = task.project, task.project.ensemble(name)
     problems = damage.recorded(task, ensemble.preprocess_recipes(recipe))

@@ -120,10 +120,9 @@ def _work(stage: Stage, work: Work, rank: int, world: int) -> int:
 
 def _made_on_a_cluster(stage: Stage, above: int) -> int:
     """The rest of `make` with LAUNCH=ray: what loads a tower begins in each actor, what is small begins here."""
-    pool = stage.task.once(("cluster",), lambda: Pool(stage.task.ray, stage.task.workers))
     begin = functools.partial(Begun, stage, None if stage.shared else stage.begin(above))
     gaps, done = stage.missing(stage.shard_rows), 0
-    for start, stop, _ in pool.run(f"{stage.verb} {stage.subject}", stage.digest, begin, gaps):
+    for start, stop, _ in cluster(stage.task).run(f"{stage.verb} {stage.subject}", stage.digest, begin, gaps):
         done += stop - start
     if stage.missing(stage.shard_rows):
         raise Unavailable(
@@ -131,6 +130,12 @@ def _made_on_a_cluster(stage: Stage, above: int) -> int:
         )
     stage.seal()
     return done
+
+
+def cluster(task: Task) -> Pool:
+    """The actors of a run with LAUNCH=ray."""
+    assert task.ray
+    return task.once(("cluster",), lambda: Pool(task.ray, task.workers))
 
 
 class Begun:

@@ -56,18 +56,22 @@ def _some(names: Sequence[str]) -> str:
     return f"{list(names[:SHOWN])}{more}"
 
 
-def warn_of_ties(class_probs_NC: Tensor) -> None:
-    """A warning when the first class wins only because it comes first: its probability is another class's as well."""
+def ties(class_probs_NC: Tensor) -> tuple[int, int]:
+    """How many images have no probability for any class, and how many two classes of the largest."""
     best_N = class_probs_NC.amax(dim=1)
     zero = int((best_N <= 0).sum())
-    tied = int(((class_probs_NC == best_N[:, None]).sum(dim=1) > 1).sum()) - zero
+    return zero, int(((class_probs_NC == best_N[:, None]).sum(dim=1) > 1).sum()) - zero
+
+
+def warn_of_ties(zero: int, tied: int, images: int) -> None:
+    """A warning when the first class wins only because it comes first: its probability is another class's as well."""
     if zero:
         warn(
-            f"{zero} of {len(best_N)} images have no probability above the threshold for any class, and get the "
+            f"{zero} of {images} images have no probability above the threshold for any class, and get the "
             "first; lower the threshold"
         )
     if tied:
-        warn(f"{tied} of {len(best_N)} images have two classes of equal probability, and get the first of them")
+        warn(f"{tied} of {images} images have two classes of equal probability, and get the first of them")
 
 
 def warn_of_zeros(class_probs_NC: Tensor) -> None:

@@ -196,7 +196,7 @@ class Pool:
         except (OSError, RuntimeError, ValueError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise Unavailable(
-                f"RAY={self.address}: no Ray cluster answers ({first}). Start one: ray start --head"
+                f"RAY={self.address}: no Ray cluster answers ({first}). Start one: ray start --head{_token()}"
             ) from None
         return ray
 
@@ -261,6 +261,11 @@ def _reach(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=30).close()
+
+
+def _token() -> str:
+    """Ray itself hides that a cluster refused whoever has no token."""
+    return "" if "RAY_AUTH_MODE" in os.environ else ", or, where it has a token: export RAY_AUTH_MODE=token"
 
 
 def _rates(done: Counter, seconds: float) -> str:

@@ -575,9 +575,9 @@ def test_zeros_and_ties_are_said(project_root, capsys):
     write_yaml(project_root / "ensembles" / "high.yaml", {"members": {"vit": 1}, "threshold": 0.9999})
     submit(fresh(project_root), "high")
     assert f"of {IMAGES} images have no probability above the threshold" in capsys.readouterr().err
-    suspicions.warn_of_ties(torch.tensor([[0.5, 0.5, 0.1], [0.2, 0.1, 0.0]]))
+    suspicions.warn_of_ties(*suspicions.ties(torch.tensor([[0.5, 0.5, 0.1], [0.2, 0.1, 0.0]])), 2)
     assert "1 of 2 images have two classes of equal probability" in capsys.readouterr().err
-    suspicions.warn_of_ties(torch.tensor([[0.5, 0.4], [0.2, 0.3]]))
+    suspicions.warn_of_ties(*suspicions.ties(torch.tensor([[0.5, 0.4], [0.2, 0.3]])), 2)
     assert capsys.readouterr().err == ""
 
 

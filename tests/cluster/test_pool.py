@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from pipeline.chain import classes as chain_classes
+from pipeline.chain import labels, suspicions
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import Begun, Work, declare
 from pipeline.cli.predict import predict
@@ -26,7 +29,7 @@ from pipeline.core.errors import Damaged, Unavailable, UserError
 from pipeline.core.store import Url
 from pipeline.recipes.member import Member
 
-from ..conftest import IMAGES, ROOT, fresh, pipeline, refused
+from ..conftest import IMAGES, ROOT, fresh, pipeline, refused, write_yaml
 from ..core import s3_server
 from .conftest import machines
 
@@ -116,6 +119,55 @@ def test_warnings_of_actors_are_said_once(capsys):
         pool._heard(*one)
     said = capsys.readouterr().err
     assert said.count("the tower differs") == 1 and said.count("is damaged") == 3
+
+
+class Here:
+    """What a pool does, in this process; shards come in no order."""
+
+    def run(self, what, key, begin, gaps):
+        rows = begin()
+        for shard in reversed(list(gaps)):
+            yield *shard, rows(*shard, None)
+
+
+@pytest.mark.parametrize("rules", [{}, {"test_set": True}])
+def test_labels_that_are_found_where_the_shards_are(project_root, monkeypatch, rules):
+    """Equal to those of all class probabilities in one place; with images that have no picture."""
+    path = project_root / "competitions" / "tiny.yaml"
+    write_yaml(path, {**yaml.safe_load(path.read_text()), "damaged_images": "fallback", "rules": rules})
+    for number in (4, 9):
+        (project_root / "data" / "tiny" / f"{number}.jpg").write_bytes(b"no picture")
+    surest_N = chain_classes.decide(fresh(project_root), "one").probs.rows("probs", 0, IMAGES).amax(dim=1)
+    much = {"members": {"vit": 1}, "threshold": float(surest_N.median())}
+    write_yaml(project_root / "ensembles" / "much.yaml", much)
+    for name in ("both", "much"):
+        expected = chain_classes.decide(fresh(project_root, shard_rows=4), name)
+        task = fresh(project_root, shard_rows=4)
+        monkeypatch.setitem(task.facts, ("cluster",), Here())
+        monkeypatch.setattr(labels, "cluster", lambda task: task.facts["cluster",])
+        found = labels.decide(task, name)
+        assert found.labels == expected.labels
+        whole = chain_classes.with_picture(task, task.project.ensemble(name))
+        assert (found.zero, found.tied) == suspicions.ties(expected.refined[whole])
+        assert found.seen == IMAGES - 2 and found.probs.digest == expected.probs.digest
+    assert 0 < found.zero < IMAGES - 2, "the second threshold leaves some images nothing"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "competition", "ray", "enough"),
+    [
+        ({}, {}, "local", True),
+        ({}, {}, None, False),
+        ({"refine": ["prior"]}, {}, "local", False),
+        ({}, {"columns": {"id": "stem", "{class_name}": "probability"}}, "local", False),
+        ({}, {"top": 2}, "local", False),
+    ],
+)
+def test_when_labels_are_enough(project_root, recipe, competition, ray, enough):
+    path = project_root / "competitions" / "tiny.yaml"
+    write_yaml(path, {**yaml.safe_load(path.read_text()), **competition})
+    write_yaml(project_root / "ensembles" / "x.yaml", {"members": {"vit": 1}, **recipe})
+    assert labels.suffice(fresh(project_root, ray=ray), "x") is enough
 
 
 def written(root) -> dict[str, bytes]:
