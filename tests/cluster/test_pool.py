@@ -285,7 +285,7 @@ def with_mark(mark: str) -> list[str]:
     return found
 
 
-def waited_for(what, seconds: float = 300) -> bool:
+def waited_for(what, seconds: float = 900) -> bool:
     end = time.monotonic() + seconds
     while not what():
         if time.monotonic() > end:
@@ -320,7 +320,7 @@ def test_a_run_on_this_machine_that_is_stopped_is_gone_on_with(project_root, tmp
     )
     assert waited_for((held / "reached").exists)
     (os.killpg if kind == signal.SIGINT else os.kill)(run.pid, kind)
-    said = run.communicate(timeout=300)[1]
+    said = run.communicate(timeout=900)[1]
     if kind == signal.SIGINT:
         assert run.returncode == 130 and "interrupted: finished shards are kept" in said and "Traceback" not in said
     assert waited_for(lambda: not with_mark(str(held))), with_mark(str(held))
