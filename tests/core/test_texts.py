@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from natsort import natsorted
 
@@ -16,6 +16,7 @@ ANY = st.lists(st.text(st.characters(exclude_categories=()), max_size=5), max_si
 NAMES = st.lists(st.text("ab019-. ~", max_size=8), max_size=12)
 
 
+@settings(max_examples=40)
 @given(ANY, st.integers(-14, 14), st.integers(-14, 14), st.sampled_from([None, 1, 2, -1]))
 def test_they_are_the_strings_that_they_were_made_of(names, start, stop, step):
     made = Texts.of(name for name in names)

@@ -192,17 +192,17 @@ def test_contents_are_of_the_files_bytes_and_follow_them(project_root, bucket, t
 
 
 def test_submissions_from_tars_and_parquet_are_those_from_files(project_root, bucket):  # noqa: F811
-    expected = submit(fresh(project_root, shard_rows=5), "both").read_text()
+    expected = submit(fresh(project_root, shard_rows=5), "one").read_text()
     put(bucket / "tars", tars(project_root))
     put(bucket / "parquet", parquets(project_root))
     for source in ("memory://bucket/tars/{00..02}.tar", "memory://bucket/parquet"):
         shutil.rmtree(project_root / "submissions")
         task = fresh(project_root, shard_rows=5, data=source)
-        assert submit(task, "both").read_text() == expected
+        assert submit(task, "one").read_text() == expected
         how = json.loads(next((project_root / "submissions" / "tiny").glob("*.json")).read_text())
         assert how["data"] == source
     assert sheet.draw(fresh(project_root, data=source), None).is_file()
-    show(fresh(project_root, data=source), "both")
+    show(fresh(project_root, data=source), "one")
 
 
 def test_numbers_that_are_missing_from_a_tar_are_no_gap(project_root):
