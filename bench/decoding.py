@@ -95,7 +95,8 @@ FINDINGS = """simplejpeg (libjpeg-turbo, as Pillow's own here) gave Pillow's pix
 photographs and 1,500 made JPEGs (grey, progressive, every subsampling, restart markers); of 800 damaged
 ones it took none that Pillow refuses, and refused 212 that Pillow takes; CMYK differs. As Pillow then
 needs a copy of its array, nothing of its lead is left for large photographs, and some percent for small
-ones: it is not used. Of a photograph of 12 megapixels more than half of the time is Pillow's resizing.
+ones: it is not used. Of a photograph of 12 megapixels 42 ms are decoding and 59 ms resizing, 55 of
+them the horizontal pass; channel by channel it gives the same pixels in 80 ms. Nothing else was found that does.
 Small ones do not scale with threads: what Pillow does in Python is one at a time."""
 
 
