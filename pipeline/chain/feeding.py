@@ -5,6 +5,7 @@ little is left to do there; where they are many each thread has a process that d
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ SAMPLE = 64  # files whose sizes are looked at
 
 def in_processes(task: Task, name: str, todo: int) -> bool:
     """Whether so many images are better decoded by processes: they are many and small, and lie in files here."""
-    if task.threads == 1 or todo < MANY or not hasattr(os, "memfd_create"):
+    if task.threads == 1 or todo < MANY or not hasattr(os, "memfd_create") or not sys.executable:
         return False
     if files(task.project.preprocess(name), task.project.root, task.project.where("preprocess", name)):
         return False  # a network is loaded once
@@ -104,8 +105,12 @@ class Feed:
         todo = sum(stop - start for start, stop in self.stage.missing(self.stage.shard_rows, checked=False))
         if not in_processes(self.task, self.name, todo):
             return None
+        try:
+            memory = Memory()
+        except OSError:  # a sandbox may have none; threads need none
+            return None
         self.task.say_once("preprocess", self.name, f"many small images: decoded by {self.task.threads} processes")
-        return Memory()
+        return memory
 
     def close(self) -> None:
         """End all threads and processes; what is being written is written whole."""

@@ -130,7 +130,7 @@ def test_eight_processes_for_a_minute_make_what_one_makes(root, processes, tmp_p
     everything(root, processes)
     serial, rng, ended, rounds, runs, kills = made(root), random.Random(0), time.monotonic() + SECONDS, 0, 0, 0
     assert len([name for name in serial if name.startswith("submission")]) >= 3
-    while time.monotonic() < ended:
+    while time.monotonic() < ended or rounds < 3 or kills < 10:  # a slow machine takes longer
         start_over(root, tmp_path / f"round{rounds}")
         started, killed = storm(root, processes, rng, rng.uniform(3, 9))
         rounds, runs, kills = rounds + 1, runs + started, kills + killed
@@ -143,7 +143,6 @@ def test_eight_processes_for_a_minute_make_what_one_makes(root, processes, tmp_p
         for path in (root / "cache").rglob("*.pt"):
             assert load(path) is not None
     print(f"{rounds} rounds, {runs} processes, {kills} killed")
-    assert rounds >= 3 and kills >= 10
     for path in (root / "cache").rglob(".*.tmp"):  # of the killed; clean-cache removes them later
         os.utime(path, (0, time.time() - LEFTOVER_AGE - 1))
     finish(root, [start(root, processes, ["clean-cache"])])

@@ -257,3 +257,14 @@ def test_large_images_and_networks_are_not_decoded_by_processes(project_root, mo
     assert feeding.in_processes(many, "tiny", feeding.MANY), "so many threads wait for each other even then"
     monkeypatch.setattr(feeding, "files", lambda *_: ["network.pth"])
     assert not feeding.in_processes(many, "tiny", feeding.MANY)
+
+
+def test_without_memory_that_can_be_shared_threads_decode(feed, right, monkeypatch):
+    def refused_by_a_sandbox(*_):
+        raise OSError("not permitted")
+
+    monkeypatch.setattr(feeding, "MANY", 0)
+    monkeypatch.setattr("os.memfd_create", refused_by_a_sandbox)
+    one = feed(shard_rows=9, workers=2)
+    assert torch.equal(torch.cat(taken(one, SPANS, [None] * 3)), right)
+    assert one.processes == []
