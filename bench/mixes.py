@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 
-def some_classes(number: int) -> Callable:
-    """All images of that many classes, none of the others."""
+def some_classes(number: int, most: int | None = None) -> Callable:
+    """All images of that many classes, or `most` of them, none of the others."""
 
     def take(sizes_C: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-        present_C = draw.permutation(len(sizes_C)) < number
-        return np.where(present_C, sizes_C, 0)
+        sizes_C = np.where(draw.permutation(len(sizes_C)) < number, sizes_C, 0)
+        return sizes_C if most is None else few(most)(sizes_C, draw)
 
     return take
 
@@ -66,6 +66,9 @@ MIXES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "150 images": few(150),
     "Dirichlet(1)": dirichlet(1.0),
     "Dirichlet(0.3)": dirichlet(0.3),
+    "60 of one class": some_classes(1, 60),
+    "60 of two classes": some_classes(2, 60),
+    "60 of three classes": some_classes(3, 60),
 }
 
 

@@ -14,6 +14,8 @@ OUTSIDE_THE_TIME_LIMIT = (
     "labelled",
     "methods",
     "guards",
+    "weights",
+    "left",
     "packs",
     "training",
     "finetune",
@@ -36,9 +38,9 @@ BENCHMARKS = (
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards packs
-training finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds depend on
-it."""
+Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards weights
+left packs training finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds
+depend on it."""
 
 
 def machine() -> str:

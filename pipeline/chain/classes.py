@@ -238,7 +238,7 @@ def _vectors(task: Task, roots: Mapping[Member, float], whole_N: Tensor) -> Tens
     seen = [(features.of_member(task, member)[0], root) for member, root in roots.items()]
     found, end = None, 0
     for start, stop in task.chunks():
-        rows = [one_vector(member.rows("features", start, stop)) * root for member, root in seen]
+        rows = [features.one_vector(member.rows("features", start, stop)) * root for member, root in seen]
         rows_BD = torch.cat(rows, dim=1)[whole_N[start:stop]]
         if found is None:
             found = room((int(whole_N.sum()), rows_BD.shape[1]), rows_BD.dtype, task.cache)
@@ -246,8 +246,3 @@ def _vectors(task: Task, roots: Mapping[Member, float], whole_N: Tensor) -> Tens
         end += len(rows_BD)
     assert found is not None, "a task has images"
     return found
-
-
-def one_vector(rows: Tensor) -> Tensor:
-    """Image features with one vector per image, (n, D) float16: of several the mean, normalised again."""
-    return rows if rows.ndim == 2 else zeroshot.normalise(rows.float().flatten(1, -2).mean(dim=1)).half()

@@ -2,24 +2,27 @@
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ..core.errors import prefixed
-from ..maths import zeroshot
+from ..maths import consensus, zeroshot
 from ..recipes import Ensemble
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
-from . import damage, probs
+from . import damage, features, probs
 from .columns import Columns, Kind
 from .prompt_weights import prompts_of, weighted
 from .stage import Advance, Stage, Work, declare
 from .task import Task
 from .temperatures import MATCHES
+
+LOOKED_AT = 4096  # images by which weights are found
 
 
 class Rows(Protocol):
@@ -115,6 +118,8 @@ def _way(recipe: Ensemble) -> dict:
         way["temperatures"] = [recipe.members[member].temperature for member in members(recipe)]
     elif recipe.match != "none":
         way["match"] = recipe.match
+    if recipe.weights != "given":
+        way |= {"weights": recipe.weights, "pooling": recipe.pooling}
     return way
 
 
@@ -132,6 +137,57 @@ class Blend:
         return blended_columns(self.task, self.recipe)
 
     @cached_property
+    def weights(self) -> dict[Member, float]:
+        """How much each member counts, summing to 1: as written, or as found if `why_even` knows nothing against it."""
+        even = members(self.recipe)
+        return even if self.why_even else dict(zip(even, self._found.tolist(), strict=True))
+
+    @cached_property
+    def why_even(self) -> str:
+        """Why weights that were looked for are not those found; 'as written' where none were."""
+        even = list(members(self.recipe).values())
+        if self.recipe.weights == "given":
+            return "as written"
+        if len(even) < 3:
+            return "of fewer than three members agreement tells nothing"
+        before_R, after_R = self._labels([even, self._found.tolist()])
+        return consensus.no_better(before_R, after_R, [self._seen(member) for member in self.parts])
+
+    @cached_property
+    def _found(self) -> Tensor:
+        """The members' weights (M,) by their labels."""
+        alone = torch.eye(len(members(self.recipe))).tolist()
+        return consensus.dawid_skene(self._labels(alone), len(self.task.class_names))
+
+    @cached_property
+    def _looked_at(self) -> Tensor:
+        """Row numbers (R,) of the images by which weights are found: all that there is a picture of, or some drawn."""
+        row_R = damage.whole(self.task, preprocess_recipes(self.recipe)).nonzero()[:, 0]
+        drawn = torch.randperm(len(row_R), generator=torch.Generator().manual_seed(0))[:LOOKED_AT]
+        return row_R[drawn].sort().values
+
+    def _chunks(self) -> Iterator[tuple[int, int, Tensor]]:
+        """(start, stop, which of these rows are looked at) of all images."""
+        for start, stop in self.task.chunks():
+            row_R = self._looked_at
+            yield start, stop, row_R[(row_R >= start) & (row_R < stop)] - start
+
+    def _labels(self, weighings: list[list[float]]) -> Tensor:
+        """The labels (W, R) of the images looked at by some weights, before the threshold."""
+        how, found = pooling(self.recipe), []
+        for start, stop, some in self._chunks():
+            rows = [self._of_member(member, self.temperatures[member], start, stop)[some] for member in self.parts]
+            blends = (zeroshot.blend(rows, weights, self.recipe.space) for weights in weighings)
+            found.append(torch.stack([self.columns.pool(blend, how).argmax(dim=1) for blend in blends]))
+        return torch.cat(found, dim=1)
+
+    def _seen(self, member: Member) -> Tensor:
+        """A member's features (R, D) of the images looked at."""
+        seen, _ = features.of_member(self.task, member.tower)
+        parts = (seen.rows("features", start, stop)[some] for start, stop, some in self._chunks())
+        return torch.cat([features.one_vector(part) for part in parts])
+
+    @cached_property
     def temperatures(self) -> dict[Member, float]:
         """The temperature at which each member is blended."""
         return MATCHES.find(self.recipe.match, "match")(self.recipe, members(self.recipe), self._confidence)
@@ -143,9 +199,8 @@ class Blend:
 
     def blended(self, start: int, stop: int) -> Tensor:
         """The blend (n, P), or (n, C), of images start..stop, before the threshold."""
-        weights = members(self.recipe)
-        rows = [self._of_member(member, self.temperatures[member], start, stop) for member in weights]
-        return zeroshot.blend(rows, list(weights.values()), self.recipe.space)
+        rows = [self._of_member(member, self.temperatures[member], start, stop) for member in self.weights]
+        return zeroshot.blend(rows, list(self.weights.values()), self.recipe.space)
 
     def _of_member(self, member: Member, temperature: float, start: int, stop: int) -> Tensor:
         """What a member brings to the blend: its columns, or its classes (rows sum to 1)."""
@@ -167,6 +222,13 @@ class Blend:
         return total / max(1, int(whole_N.sum()))
 
 
+def told_of(blend: Blend) -> str:
+    """What is to be said of weights that were looked for; '' where none were."""
+    if blend.recipe.weights == "given":
+        return ""
+    return f" (weights: auto: even, as {blend.why_even})" if blend.why_even else " (weights: auto: as found)"
+
+
 class Blending(Work):
     """The work of the stage."""
 
@@ -179,7 +241,7 @@ class Blending(Work):
 
     def told(self, rows: int, seconds: float) -> str:
         hot = {member: "" if t == 1 else f" at temperature {t:.4g}" for member, t in self.temperatures.items()}
-        weights = members(self.blend.recipe)
-        blend = " + ".join(f"{weight:.3g} {member}{hot[member]}" for member, weight in weights.items())
+        shown = self.blend.weights.items()
+        blend = " + ".join(f"{weight:.3g} {member}{hot[member]}" for member, weight in shown) + told_of(self.blend)
         images = len(self.blend.task.images.ids)
         return f"{blend}; {images} images in {time.perf_counter() - self.began:.2f} s"

@@ -168,3 +168,8 @@ def first_not_finite(features: Tensor) -> int | None:
     """The first row with a value that is not finite."""
     finite = features.isfinite().flatten(1).all(dim=1)
     return None if finite.all() else int(finite.int().argmin())
+
+
+def one_vector(rows: Tensor) -> Tensor:
+    """Image features with one vector per image, (n, D) float16: of several the mean, normalised again."""
+    return rows if rows.ndim == 2 else zeroshot.normalise(rows.float().flatten(1, -2).mean(dim=1)).half()

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..recipes import Ensemble
 from ..recipes.member import Member
 from ..recipes.prompts import PromptSet
 from . import damage, ensemble, features, rules
@@ -12,6 +13,7 @@ from .checkpoints import checkpoint
 from .classes import Decision
 from .labels import Labels
 from .prompt_weights import prompts_of
+from .stage import made
 from .task import Task
 
 PACKAGES = ("torch", "open_clip_torch", "transformers", "pillow", "numpy", "accelerate")
@@ -29,6 +31,7 @@ def of_decision(task: Task, name: str, decision: Decision | Labels, histogram: d
         "prompts": _prompts(task.prompts),
         "files": recipe_files(task, name),
         "members": {member: _of_part(task, name, member) for member in ensemble.members(recipe)},
+        **_found_weights(task, recipe),
         **({"witness": {recipe.witness: _of_witness(task, recipe.witness)}} if recipe.witness else {}),
         "uses": rules.uses(project, name),
         "refinement": [asdict(outcome) for outcome in decision.outcomes],
@@ -60,6 +63,15 @@ def _of_part(task: Task, name: str, member: Member) -> dict:
     own, digest = recipe.members[member].prompts, ensemble.part(task, recipe, member).digest
     facts = {"prompts": {"set": own, **_prompts(prompts_of(task, recipe, member))}} if own else {}
     return {"digest": digest, **facts, **of_member(task, member)}
+
+
+def _found_weights(task: Task, recipe: Ensemble) -> dict:
+    """The weights that were found, or why they are even; nothing where they are written."""
+    if recipe.weights == "given":
+        return {}
+    parts = {member: made(ensemble.part(task, recipe, member)) for member in ensemble.members(recipe)}
+    blend = ensemble.Blend(task, recipe, parts)
+    return {"weights": {"found": blend.weights, "even": blend.why_even}}
 
 
 def _of_witness(task: Task, witness: Member) -> dict:

@@ -46,6 +46,8 @@ def usages(project: Project, recipe: Ensemble, path: Path, *within: str) -> Iter
     yield _usage(SPACES, recipe.space, path, *within, "space")
     yield _usage(MATCHES, recipe.match, path, *within, "match")
     yield _usage(WEIGHTINGS, recipe.prompt_weights, path, *within, "prompt_weights")
+    if recipe.weights == "auto":
+        yield Usage("test_set", "auto", path, (*within, "weights"))
     for number, (step, _) in enumerate(recipe.refine):
         yield _usage(STEPS, step, path, *within, "refine", number)
     if recipe.witness:

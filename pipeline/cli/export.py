@@ -40,7 +40,6 @@ def _features(task: CompetitionTask, args: Arguments, target: Path) -> int:
     import pyarrow
 
     from ..chain import features
-    from ..chain.classes import one_vector
 
     (member,) = asked_members(task, args)
     parts = Parts(target, {"features": features.stage(task, member).digest})
@@ -48,7 +47,7 @@ def _features(task: CompetitionTask, args: Arguments, target: Path) -> int:
     seen, _ = features.of_member(task, member)
 
     def columns(start: int, stop: int) -> dict:
-        rows_ND = one_vector(seen.rows("features", start, stop)).float()
+        rows_ND = features.one_vector(seen.rows("features", start, stop)).float()
         return {"features": pyarrow.FixedSizeListArray.from_arrays(rows_ND.flatten().numpy(), rows_ND.shape[1])}
 
     _write(task, parts, todo, columns)

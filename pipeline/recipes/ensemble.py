@@ -37,6 +37,10 @@ class Ensemble(Recipe):
     members: dict[str, Annotated[MemberUse, BeforeValidator(_as_mapping)]]
     """`model@preprocess: weight`, or `model: weight`, or with more keys, below: `model: {weight: 0.5, prompts:
     general}`"""
+    weights: Literal["given", "auto"] = "given"
+    """`given`: those of the members; `auto`: found from the unlabelled images, by how the members' labels agree, where
+    neighbours' labels then agree clearly better, and even else (uses the test set); see
+    [weights](ensembles.md#weights-without-labels)"""
     blend: Literal["prompts", "classes"] = "prompts"
     """`prompts`: all members have the same prompt columns, which are averaged; `classes`: each member is pooled to
     classes first, for members with different prompt sets and for trained heads"""
@@ -95,6 +99,8 @@ class Ensemble(Recipe):
             )
         if self.blend == "classes" and self.threshold:
             raise ValueError("threshold: is for prompt probabilities and needs 'blend: prompts'")
+        if self.weights == "auto" and len({member.weight for member in self.members.values() if member.weight}) > 1:
+            raise ValueError("weights: auto finds the members' weights; give each 1, or 0 to leave it out")
         if self.witness and not self.refine:
             raise ValueError("witness: takes part in refinement alone; add 'refine: [recommended]', or remove it")
         unused = [name for name, member in self.members.items() if member.temperature]

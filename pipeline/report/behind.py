@@ -38,15 +38,17 @@ def added(task: Task, known: Result, final: Artefact, features: bool) -> Result:
     return replace(
         known,
         shares=shares_of(refined.numpy()),
-        members=_members(task, recipe, parts, columns, pooled.argmax(dim=1)),
+        members=_members(task, recipe, known.made, parts, columns, pooled.argmax(dim=1)),
         spaces=_spaces(task, recipe, parts) if features else [],
         prompts=uses,
         fragile=fragile,
     )
 
 
-def _members(task: Task, recipe: Ensemble, parts: dict[Name, Artefact], columns: Columns, labels: Tensor) -> list:
-    weights = ensemble.members(recipe)
+def _members(
+    task: Task, recipe: Ensemble, made: dict, parts: dict[Name, Artefact], columns: Columns, labels: Tensor
+) -> list:
+    weights = made["weights"]["found"] if "weights" in made else ensemble.members(recipe)
     known = parts.keys() == weights.keys()
     if known and recipe.blend == "classes":  # else their columns are no longer known
         known = all(parts[member].digest == ensemble.part(task, recipe, member).digest for member in weights)

@@ -127,7 +127,7 @@ class Engine:
             parts,
             decision.refined.argmax(dim=1).numpy(),
             behind.shares_of(decision.refined.numpy()),
-            tuple(self._members(task, recipe, parts)),
+            tuple(self._members(task, recipe, parts, blend.weights)),
         )
 
     def part(self, task: Task, recipe: Ensemble, member: Member) -> Values:
@@ -166,8 +166,9 @@ class Engine:
             self._features[member.tower] = Values.of(stage, "features")
         return self._features[member.tower]
 
-    def _members(self, task: Task, recipe: Ensemble, parts: Mapping[Member, Values]) -> Iterator[result.Member]:
-        weights = ensemble.members(recipe)
+    def _members(
+        self, task: Task, recipe: Ensemble, parts: Mapping[Member, Values], weights: Mapping[Member, float]
+    ) -> Iterator[result.Member]:
         for member, part in parts.items():
             columns, how = ensemble.member_columns(task, recipe, member), ensemble.pooling(recipe)
             key = (_key(task, recipe, member), how, tuple(columns.prompt_weight.tolist()))

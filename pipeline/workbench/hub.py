@@ -197,7 +197,8 @@ class Hub:
         session = self.session
         draft, result = session.draft, session.result
         prompts = {name: text for name, text in draft.texts.items() if name.startswith("prompts/")}
-        recipe = panel.of_recipe(session.task, session.name, everything or prompts != self._sets)
+        shares, anew = session.seen.blend.weights, everything or prompts != self._sets
+        recipe = panel.of_recipe(session.task, session.name, shares, anew)
         self._sets = prompts
         link = recipes.packed({name: draft.texts.get(name, "") for name in draft.changed})
         header = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..chain import classes, ensemble, features, text
+from ..chain import ensemble, features, text
 from ..chain.columns import Columns
 from ..chain.prompt_weights import weighted
 from ..core.errors import UserError
@@ -73,6 +73,6 @@ def _wanted(session: Session) -> tuple | None:
     prompts = weighted(task, seen.recipe, member)
     texts_CD = Columns.of(prompts).class_texts(text.of_prompts(task, member.model, prompts)[0].features)
     values = session.engine.features(task, member)
-    parts = [classes.one_vector(part) for _, _, part in values.parts]
+    parts = [features.one_vector(part) for _, _, part in values.parts]
     digest = plane.digest(member, features.stage(task, member).digest, task.class_names)
     return Path(session.folder / f"map-{digest}.npy"), member, parts, texts_CD

@@ -1,9 +1,9 @@
 """The left side of the page: the recipe of a draft with all that can be chosen in its place, as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
-from ..chain import ensemble, features
+from ..chain import features
 from ..chain.prompt_weights import WEIGHTINGS
 from ..chain.rules import WORDS
 from ..chain.task import Task
@@ -22,13 +22,13 @@ from ..recipes.schema import listed
 NOT_ENCODED = "not encoded so far; make export MODEL=name encodes it"
 
 
-def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
-    """The ensemble of a draft, and perhaps the prompts of each class."""
+def of_recipe(task: Task, name: str, shares: Mapping[Member, float], with_prompts: bool) -> dict:
+    """The ensemble of a draft with the members' shares of it, and perhaps the prompts of each class."""
     recipe = task.project.ensemble(name)
     sets = {"sets": [_prompt_set(task, one) for one in prompt_sets(task, recipe)]} if with_prompts else {}
     return {
         "ensemble": name,
-        "members": _members(task, name, recipe),
+        "members": _members(task, name, recipe, shares),
         "keys": {key: getattr(recipe, key) for key in ("threshold", "pooling", "space", "match", "prompt_weights")}
         | {"blend": recipe.blend, "guards": recipe.guards, "witness": recipe.witness or ""},
         "refine": listed(recipe.refine),
@@ -36,9 +36,9 @@ def of_recipe(task: Task, name: str, with_prompts: bool) -> dict:
     }
 
 
-def _members(task: Task, name: str, recipe: Ensemble) -> list[dict]:
+def _members(task: Task, name: str, recipe: Ensemble, shares: Mapping[Member, float]) -> list[dict]:
     """The members with their shares; `key` is how the file calls them."""
-    shares, keys = ensemble.members(recipe), Ensemble.read(task.project.ensemble_path(name)).members
+    keys = Ensemble.read(task.project.ensemble_path(name)).members
     return [
         {"member": member, "key": key, "weight": use.weight, "share": shares.get(member, 0.0), "prompts": use.prompts}
         for key, (member, use) in zip(keys, recipe.members.items(), strict=True)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..chain import classes, ensemble, text
+from ..chain import ensemble, text
+from ..chain.features import one_vector
 from ..core.errors import UserError
 from ..maths import zeroshot
 from ..recipes.member import Member
@@ -40,7 +41,7 @@ class Search:
             features = self.engine.features(task, member)
             query_1D = self._of_text(member, view.text) if view.row is None else self._of_image(features, view.row)
             for start, stop in task.chunks():
-                images_ND = classes.one_vector(features.rows("features", start, stop))
+                images_ND = one_vector(features.rows("features", start, stop))
                 found[start:stop] += share * zeroshot.prompt_logits(images_ND, query_1D, 1.0)[:, 0]
         order = found.argsort(descending=True, stable=True)
         return order.numpy(), found[order].numpy()
@@ -55,7 +56,7 @@ class Search:
 
     @staticmethod
     def _of_image(features: Values, row: int) -> Tensor:
-        return classes.one_vector(features.rows("features", row, row + 1)).float()
+        return one_vector(features.rows("features", row, row + 1)).float()
 
     def _of_text(self, member: Member, sentence: str) -> Tensor:
         asked = PromptSet(("",), (sentence,), (0,), (1.0,), ("",), (Path("what is searched for"),))

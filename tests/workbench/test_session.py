@@ -190,7 +190,7 @@ def test_a_witness_is_chosen_saved_and_goes_with_the_last_step(root):
         alone = session.seen.decision.refined
         session.edit([witness])
         assert not torch.equal(session.seen.decision.refined, alone)
-        assert panel.of_recipe(session.task, "both", False)["keys"]["witness"] == "vit2@tiny-sharp"
+        assert panel.of_recipe(session.task, "both", {}, False)["keys"]["witness"] == "vit2@tiny-sharp"
         session.save()
         assert yaml.safe_load((root / "ensembles/both.yaml").read_text())["witness"] == "vit2@tiny-sharp"
         assert (submitted(root) == session.seen.labels).all()

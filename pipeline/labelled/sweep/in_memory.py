@@ -51,9 +51,10 @@ class EnsemblesInMemory:
     def _blended(self, recipe: Ensemble) -> RowsInMemory:
         """The thresholded blend."""
         parts = {member: self._part(recipe, member) for member in ensemble.members(recipe)}
-        pooled_first = (recipe.pooling, recipe.prompt_weights) if recipe.blend == "classes" else None
+        by_classes = recipe.blend == "classes" or recipe.weights == "auto"
+        pooled_first = (recipe.pooling, recipe.prompt_weights) if by_classes else None
         temperatures = [recipe.members[member].temperature for member in parts]
-        way = (recipe.space, recipe.match, recipe.blend, pooled_first, temperatures)
+        way = (recipe.space, recipe.match, recipe.blend, recipe.weights, pooled_first, temperatures)
         key = (ensemble.members(recipe), way, list(parts.values()))
         if self.last[0] != key:
             blend = Blend(self.task, recipe, parts)

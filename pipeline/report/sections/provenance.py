@@ -25,6 +25,8 @@ def provenance(result: Result) -> Section | None:
         "digest": made["digest"],
         **surroundings(made),
     }
+    if "weights" in made:
+        facts["weights"] = _weights(**made["weights"])
     rows = [(key, str(value)) for key, value in facts.items()]
     for kind, named in (("member", made["members"]), ("witness", made.get("witness", {}))):
         rows += [(f"{kind} {name}", f"{how_seen(one)}, {one['digest']}") for name, one in named.items()]
@@ -44,6 +46,11 @@ def _recipe(recipe: dict) -> dict:
         for key, value in recipe.items()
         if key in ("threshold", "pooling") or (key not in ("name", "members") and value not in (usual.get(key), []))
     }
+
+
+def _weights(found: dict[str, float], even: str) -> str:
+    """What became of weights that were looked for."""
+    return f"auto: even, as {even}" if even else "auto: " + ", ".join(f"{w:.3f} {name}" for name, w in found.items())
 
 
 def surroundings(made: dict) -> dict[str, str]:
