@@ -86,12 +86,27 @@ def test_wrong_changes_are_withheld_and_right_ones_are_kept():
 
 
 def test_changes_between_two_classes_are_judged_together():
-    """An image alone among others is moved with its kind; few changes of a kind lean on the mean of all."""
+    """An image alone among others is moved with its kind; few changes of a kind lean on the mean of all, if lower."""
     old, new = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([1, 1, 1, 0, 0])
     support = torch.tensor([1.0, 0.9, -0.4, -1.0, 0.0])
-    mean = 3 * 0.1
-    expected = [(1.5 + mean) / 6] * 3 + [(-1 + mean) / 4, mean / 4]
-    assert guards.together(support, old, new).tolist() == pytest.approx(expected)
+    expected = [(1.5 + 10 * 0.1) / 13] * 3 + [-1.0, 0.0]
+    assert guards.together(support, old, new, 10).tolist() == pytest.approx(expected)
+
+
+def test_few_changes_that_most_others_speak_against_are_withheld():
+    """Four images that moved among their like are kept alone, and beside many that did not only by a witness's word."""
+    _, given, label_N = scene()
+    right = torch.nn.functional.one_hot(label_N, 4).float()
+    before, step = right.clone(), right.clone()
+    before[(label_N == 1).nonzero()[:4]] = right[label_N == 2][:1]
+    found, outcome = guards.guarded("discriminant", lambda: step, before, given)
+    assert torch.equal(found, right) and not outcome.refused
+    step[(label_N == 3).nonzero()[:15]] = right[label_N == 0][:1]
+    found, outcome = guards.guarded("discriminant", lambda: step, before, given)
+    assert found is before and outcome.refused
+    seen = replace(given, witness_ND=given.image_features_ND)
+    found, outcome = guards.guarded("discriminant", lambda: step, before, seen)
+    assert torch.equal(found, right) and (outcome.changed, outcome.withheld) == (4, 15)
 
 
 def test_every_member_must_side_with_a_change():
@@ -134,8 +149,10 @@ def test_support_written_out(monkeypatch):
 
 def test_an_even_finding_is_trusted_and_an_uneven_one_is_not():
     even = torch.eye(4).repeat(5, 1)
-    assert guards.trust(even) == 1.0 and guards.trust(even[even[:, 0] == 1]) == 0.0
-    assert guards.trust(even.repeat(4, 1)) == 0.0  # of many images neighbours know better
+    one = even[even[:, 0] == 1]
+    assert guards.trust(even, even) == 1.0 and guards.trust(one, one) == 0.0
+    assert guards.trust(even[:1].expand_as(even), even) == 0.0  # classes that the labels did not tell of
+    assert guards.trust(even.repeat(4, 1), even.repeat(4, 1)) == 0.0  # of many images neighbours know better
     assert refine.classes_in_effect(even) == pytest.approx(1.0)
     assert refine.classes_in_effect(even[even[:, 0] + even[:, 1] == 1]) == pytest.approx(0.5)
 

@@ -23,8 +23,11 @@ LOOKED_AT = 4096  # images whose agreement is compared before and after
 AT_A_TIME = 2**17  # images whose features are taken together
 NEIGHBOURS = 10
 SIDES_WITH = 0.3  # support from which changes are kept, where nothing else speaks for the step
-LEANS_ON_ALL = 3  # changes' worth that the mean support of all counts in that of the changes between two classes
-UNEVEN, EVEN = 0.8, 0.9  # classes in effect after a step that finds them: share of all
+# changes' worth that the mean support of all, if lower, counts in that of the changes between two classes: few of one
+# kind may have it by chance, and neighbours in the members' own spaces err with the labels; a witness's do so less
+LEANS_ON_ALL, WITH_A_WITNESS = 10, 3
+UNEVEN, EVEN = 0.75, 0.85  # classes in effect after a step that finds them: share of all
+SEVERAL = 0.55  # classes in effect before it
 FEW, MANY = 10, 16  # images per class: among few, neighbours reach beyond their class and say little
 ENOUGH_CLASSES = 0.65  # classes in effect before any other step: share of all
 ROUNDING = 1e-3
@@ -62,8 +65,10 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
     if against:
         return probs_NC, replace(outcome, refused=against)
     support_Q, changed_N = support(*changes)
-    granted = trust(refined_NC) if finds_mix else 0.0
-    together_Q = together(support_Q, *(part[changed_N].argmax(dim=1) for part in (probs_NC, refined_NC)))
+    granted = trust(probs_NC, refined_NC) if finds_mix else 0.0
+    leans = LEANS_ON_ALL if evidence.witness_ND is None else WITH_A_WITNESS
+    old_Q, new_Q = (part[changed_N].argmax(dim=1) for part in (probs_NC, refined_NC))
+    together_Q = together(support_Q, old_Q, new_Q, leans)
     withheld_Q = together_Q < SIDES_WITH - (1 + SIDES_WITH) * granted - ROUNDING
     if withheld_Q.all():
         against = f"similar images do not side with the new labels (support {float(support_Q.mean()):+.2f})"
@@ -74,11 +79,15 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
     return kept_NC, replace(outcome, after=after, changed=outcome.changed - len(back_N), withheld=len(back_N))
 
 
-def together(support_Q: Tensor, old_Q: Tensor, new_Q: Tensor) -> Tensor:
-    """The mean support (Q,) of all changes that are from and to the same classes; that of few leans on that of all."""
+def together(support_Q: Tensor, old_Q: Tensor, new_Q: Tensor, leans: int) -> Tensor:
+    """The mean support (Q,) of all changes that are from and to the same classes.
+
+    That of few leans on that of all where that is lower: it excuses none.
+    """
     _, kind_Q, count_K = torch.stack([old_Q, new_Q], dim=1).unique(dim=0, return_inverse=True, return_counts=True)
     sum_K = torch.zeros_like(count_K, dtype=support_Q.dtype).index_add(0, kind_Q, support_Q)
-    return ((sum_K + LEANS_ON_ALL * support_Q.mean()) / (count_K + LEANS_ON_ALL))[kind_Q]
+    lower_K = torch.minimum(sum_K / count_K, support_Q.mean())
+    return ((sum_K + leans * lower_K) / (count_K + leans))[kind_Q]
 
 
 def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Evidence) -> tuple[Tensor, Outcome]:
@@ -92,12 +101,14 @@ def unguarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: 
     return refined_NC, Outcome(name, before, tuple(histogram(refined_NC).tolist()), changed)
 
 
-def trust(refined_NC: Tensor) -> float:
+def trust(probs_NC: Tensor, refined_NC: Tensor) -> float:
     """0 to 1: how much a step that found these classes is believed without its neighbours' word.
 
-    1 for even classes of few images, which wrong steps were hardly seen to end at; 0 for uneven ones, and for many
-    images, where neighbours know better.
+    1 for even classes of few images, which wrong steps were hardly seen to end at; 0 for uneven ones, where the labels
+    before it tell of few classes, and for many images, where neighbours know better.
     """
+    if classes_in_effect(probs_NC) < SEVERAL:
+        return 0.0
     even = (classes_in_effect(refined_NC) - UNEVEN) / (EVEN - UNEVEN)
     few = (MANY - len(refined_NC) / refined_NC.shape[1]) / (MANY - FEW)
     return min(1.0, max(0.0, even)) * min(1.0, max(0.0, few))
