@@ -8,6 +8,7 @@ PREPROCESS   =#          preprocess/<name>.yaml (empty: the model's own)
 DATA         =#          another image folder or glob for the competition
 DEVICE       = auto#     auto, cpu, cuda, cuda:1
 DTYPE        = auto#     auto (fp16 on a GPU, bf16 on a CPU that has it, else fp32), fp32, fp16, bf16
+COMPILE      =#          1: compile image towers by torch.compile, which takes minutes and pays in long runs
 BATCH        =#          images per forward pass (empty: 256 on a GPU, else 64)
 WORKERS      =#          threads or processes that decode (empty: one per core)
 SHARD        = 2048#     images per cache file: what an interrupted run can lose
@@ -16,7 +17,7 @@ LAUNCH       =#          start several processes, e.g. "accelerate launch --num_
 RAY          =#          with LAUNCH=ray: auto, or a cluster's address (empty: one on this machine)
 PYTHON       =#          an interpreter to use as it is, e.g. python3 (empty: make .venv)
 
-VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE BATCH WORKERS SHARD CACHE LAUNCH RAY PYTHON
+VARIABLES := COMPETITION ENSEMBLE MODEL PREPROCESS DATA DEVICE DTYPE COMPILE BATCH WORKERS SHARD CACHE LAUNCH RAY PYTHON
 unexport $(VARIABLES)
 
 # every value reaches the shell in single quotes, whatever it contains

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..core import artefacts
-from ..core.console import warn
+from ..core.console import say, warn
 from ..core.digests import FORMAT, digest_of
+from ..core.errors import Mismatch, Unavailable
+from ..models import Model
 from .checkpoints import checkpoint
 from .task import Runtime
 
@@ -41,6 +43,22 @@ def check(runtime: Runtime, model: str, tower: str, dtype: str, encode: Callable
             "library has changed, or the machine. What is cached is used; to compute all of it again remove "
             f"cache/text/{model}, cache/canaries/{model} and cache/*/features/{model}@*"
         )
+
+
+def compiled(name: str, model: Model, batch: int) -> None:
+    """Compile a model's image tower for batches of this size; UserError where that fails, or gives other features."""
+    images = pixels(model.image_size).expand(batch, -1, -1, -1)
+    plain = model.encode_image(images[:1]).float().cpu().flatten()
+    say("infer", name, f"its image tower is compiled for batches of {batch}")
+    model.compile()
+    try:
+        found = model.encode_image(images)[:1].float().cpu().flatten()
+    except Exception as error:  # of the compiler's many parts, each with errors of its own
+        why = (str(error).splitlines() or [""])[0]
+        raise Unavailable(f"COMPILE=1: {name}: {type(error).__name__}: {why}. Leave COMPILE out") from None
+    cosine = torch.nn.functional.cosine_similarity(plain, found, dim=0).item()
+    if plain.isfinite().all() and not 1 - cosine <= NOISE[model.dtype]:
+        raise Mismatch(f"COMPILE=1: {name}: compiled it gives other features (cosine {cosine:.4f}); leave COMPILE out")
 
 
 def keep(runtime: Runtime, model: str, dtype: str, feature: Tensor) -> None:

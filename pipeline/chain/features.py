@@ -69,6 +69,8 @@ class Encoding(Work):
         check_recipe(project, member, self.model.image_size, self.model.resize_mode)
         self.fitting = Batches(task.batch_size or self.model.batch_size(task.batch))
         canary.check(task, name, "image", dtype, lambda: self.model.encode_image(canary.pixels(self.model.image_size)))
+        if task.compiles:
+            canary.compiled(name, self.model, self.fitting.size)
         self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
         self.feed = Feed(pixels)
 

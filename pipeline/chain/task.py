@@ -41,6 +41,7 @@ class Runtime:
     data: str | None = field(default=None, kw_only=True)
     device_name: str = field(default="auto", kw_only=True)
     dtype_name: str = field(default="auto", kw_only=True)
+    compiles: bool = field(default=False, kw_only=True)
     batch_size: int | None = field(default=None, kw_only=True)
     workers: int = field(default=0, kw_only=True)
     shard_rows: int = field(default=2048, kw_only=True)

@@ -140,6 +140,7 @@ def _model(parser: argparse.ArgumentParser) -> None:
 def _compute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     parser.add_argument("--dtype", default="auto", choices=("auto", *DTYPES), help="auto: the fastest that is safe")
+    parser.add_argument("--compile", action="store_true", help="compile image towers (torch.compile): for long runs")
     parser.add_argument("--batch", type=positive, metavar="N", help="images per forward pass")
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="threads or processes that decode (default: one per core)"
@@ -154,6 +155,7 @@ FIELDS = {  # of a Runtime, by option
     "data": "data",
     "device": "device_name",
     "dtype": "dtype_name",
+    "compile": "compiles",
     "batch": "batch_size",
     "workers": "workers",
     "shard": "shard_rows",

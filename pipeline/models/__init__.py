@@ -52,6 +52,9 @@ class Model(Protocol):
     def encode_text(self, prompts: list[str]):
         """Finished sentences -> L2-normalised features (B, D), float32."""
 
+    def compile(self) -> None:
+        """Have the image tower compiled, when its first batch comes."""
+
     def batch_size(self, limit: int) -> int:
         """Images per forward pass, `limit` at most: on a GPU what its free memory holds."""
 

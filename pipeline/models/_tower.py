@@ -95,6 +95,10 @@ class Tower:
         with self._precision():
             return normalise(self._forward_image(self.module, ready))
 
+    def compile(self) -> None:
+        """Have torch.compile make one program of the image tower; it does when the first batch comes."""
+        self._forward_image = torch.compile(self._forward_image)
+
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> Tensor:
         """Finished sentences -> L2-normalised features (B, D), float32; UserError names prompts that would be cut."""
