@@ -20,11 +20,12 @@ from . import damage, ensemble, features, rules, text, threshold
 from .columns import Columns
 from .ensemble import Rows
 from .prompt_weights import weighted
-from .stage import made
+from .stage import Stage, made, make
 from .task import Task
 
 MIX_SHOWN = 10  # classes whose count changed, on the terminal
 Parts = Callable[[Member], Rows]  # the probabilities of each member of a recipe, computed
+Known = tuple[Tensor, set[tuple[int, int]]]  # pooled probabilities (N, C), and of which rows start..stop they are there
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,23 @@ def decide(task: Task, name: str) -> Decision:
     rules.check(task, name)
     recipe, where = task.project.ensemble(name), str(task.project.ensemble_path(name))
     steps(recipe, where, len(task.images.ids))  # mistakes are told before anything is computed
-    probs = made(threshold.stage(task, name))
+    probs = threshold.stage(task, name)
+    known = _pooled_while_made(task, probs, ensemble.pooling(recipe))
     parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
-    decision = conclude(task, recipe, where, probs, Columns.read(probs), parts)
+    decision = conclude(task, recipe, where, probs, Columns.read(probs), parts, known)
     for outcome in decision.outcomes:
         _say(task, name, outcome)
     return decision
 
 
-def conclude(task: Task, recipe: Ensemble, where: str, probs: Rows, columns: Columns, parts: Parts) -> Decision:
-    """What follows from the thresholded blend `probs` (N, P), which lies in files or in memory, under its `columns`."""
-    pooled_NC = pool(task, probs, columns, ensemble.pooling(recipe))
+def conclude(
+    task: Task, recipe: Ensemble, where: str, probs: Rows, columns: Columns, parts: Parts, known: Known | None = None
+) -> Decision:
+    """What follows from the thresholded blend `probs` (N, P), which lies in files or in memory, under its `columns`.
+
+    `known` is what some of it is when pooled.
+    """
+    pooled_NC = pool(task, probs, columns, ensemble.pooling(recipe), known)
     outcomes: list[Outcome] = []
     refined_NC = refine(task, recipe, pooled_NC, where, parts, outcomes.append)
     return Decision(probs, fall_back(task, pooled_NC, with_picture(task, recipe)), refined_NC, tuple(outcomes))
@@ -79,11 +86,31 @@ def _say(task: Task, name: str, outcome: Outcome) -> None:
         say("refine", name, f"{outcome.step}: {did}")
 
 
-def pool(task: Task, probs: Rows, columns: Columns, how: str) -> Tensor:
+def _pooled_while_made(task: Task, probs: Stage, how: str) -> Known:
+    """Make the thresholded blend; what this process computes of it is pooled while it is in memory."""
+    pooled_NC, done = _pooled_room(task), set()
+    columns: list[Columns] = []
+
+    def keep(start: int, stop: int) -> None:
+        columns[:] = columns or [Columns.read(probs, start)]
+        pooled_NC[start:stop] = pooled(task, probs, columns[0], how, start, stop)
+        done.add((start, stop))
+
+    make(probs, keep)
+    return pooled_NC, done
+
+
+def _pooled_room(task: Task) -> Tensor:
+    """For pooled probabilities, in one piece: those of a shard alone would lie where the next shard needs room."""
+    return room((len(task.images.ids), len(task.class_names)), torch.float32, task.cache)
+
+
+def pool(task: Task, probs: Rows, columns: Columns, how: str, known: Known | None = None) -> Tensor:
     """Pooled probabilities (N, C) float32, chunk by chunk; UserError when any up the chain is not finite."""
-    pooled_NC = room((len(task.images.ids), len(task.class_names)), torch.float32, task.cache)
+    pooled_NC, done = known or (_pooled_room(task), set())
     for start, stop in task.chunks():
-        pooled_NC[start:stop] = pooled(task, probs, columns, how, start, stop)
+        if (start, stop) not in done:
+            pooled_NC[start:stop] = pooled(task, probs, columns, how, start, stop)
     return pooled_NC
 
 

@@ -41,9 +41,9 @@ class Columns:
         return cls(texts or list(class_names), torch.arange(count), torch.ones(count), list(class_names))
 
     @classmethod
-    def read(cls, artefact: Artefact) -> "Columns":
-        """Those of a computed artefact."""
-        shard = artefact.read(*artefact.shards(0, 1)[0])
+    def read(cls, artefact: Artefact, row: int = 0) -> "Columns":
+        """Those of an artefact, of which this row is computed."""
+        shard = artefact.read(*artefact.shards(row, row + 1)[0])
         return cls(**{name: shard[name] for name in cls.__dataclass_fields__})
 
     def saved(self) -> dict:

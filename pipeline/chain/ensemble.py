@@ -1,7 +1,6 @@
 """Stage ensemble: weighted blend of the members' probabilities, in cache/<competition>/ensemble/."""
 
 import functools
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -105,6 +104,7 @@ def stage(task: Task, name: str) -> Stage:
         begin=lambda _: Blending(Blend(task, recipe, parts)),
         inputs=tuple(parts.values()),
         reused=f"{len(task.images.ids)} images reused",
+        rowwise=MATCHES.find(recipe.match, "match").uses == "image" and recipe.weights == "given",
         row_bytes=4 * len(task.class_names) if recipe.blend == "classes" else next(iter(parts.values())).row_bytes,
     )
 
@@ -233,7 +233,7 @@ class Blending(Work):
     """The work of the stage."""
 
     def __init__(self, blend: Blend):
-        self.began, self.blend = time.perf_counter(), blend
+        self.blend = blend
         self.temperatures, self.columns = blend.temperatures, blend.columns.saved()
 
     def rows(self, start: int, stop: int, advance: Advance) -> dict:
@@ -244,4 +244,4 @@ class Blending(Work):
         shown = self.blend.weights.items()
         blend = " + ".join(f"{weight:.3g} {member}{hot[member]}" for member, weight in shown) + told_of(self.blend)
         images = len(self.blend.task.images.ids)
-        return f"{blend}; {images} images in {time.perf_counter() - self.began:.2f} s"
+        return f"{blend}; {images} images in {seconds:.2f} s"

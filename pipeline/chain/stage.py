@@ -9,8 +9,8 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from ..cluster.pool import Pool, Shard
 from ..core import console
@@ -22,6 +22,7 @@ from .task import Task
 
 PIXELS = "images"  # the stage of pixels
 Advance = Callable[[int], object]  # tells the progress bar of so many more rows
+Then = Callable[[int, int], object]  # hears of rows that were computed just now
 
 
 class Work(Protocol):
@@ -46,7 +47,8 @@ class Stage(Artefact):
 
     `begin(rows)` loads what the work needs once the `inputs` are there; `rows` is how many of theirs were computed for
     it. A `shared` stage is computed by all processes of a launcher, the others by the first. One that `streams` makes
-    its inputs itself, while it reads them.
+    its inputs itself, while it reads them. Of a `rowwise` one a row needs no more than that row of the inputs, and
+    `begin` nothing of them: inputs that are as cheap are made along with it, a shard of each at a time.
     """
 
     task: Task
@@ -59,6 +61,14 @@ class Stage(Artefact):
     shard_rows: int = 0
     shared: bool = False
     streams: bool = False
+    rowwise: bool = False
+    handed: dict[tuple[int, int], dict] = field(default_factory=dict)  # the shard that is made, for what is made of it
+
+    def rows(self, key: str, start: int, stop: int, into: Any = None) -> Any:
+        """As Artefact.rows; what was computed just now is not read again."""
+        if into is None and (start, stop) in self.handed:
+            return self.handed[start, stop][key]
+        return super().rows(key, start, stop, into)
 
     @property
     def todo(self) -> int:
@@ -80,42 +90,107 @@ def declare(task: Task, kind: str, subject: str, made_from: dict, **more) -> Sta
     return Stage(kept / kind / subject, content, task.images.ids, task, subject=subject, **more)
 
 
-def make(stage: Stage) -> int:
-    """Compute what is missing of a stage, and of those above what that needs; returns the rows computed here."""
+@dataclass
+class Making:
+    """A stage of which `gaps` are being made, from rows `above` that were made for it; `seconds` went into it alone."""
+
+    stage: Stage
+    work: Work
+    above: int
+    gaps: set[tuple[int, int]]
+    seconds: float
+    done: int = 0
+
+    def along(self, start: int, stop: int) -> None:
+        """Make what is missing of these rows, which something else is made of; whoever comes first does."""
+        gap = start, stop
+        for first, last in [gap] if gap in self.gaps else self.stage.missing(self.stage.shard_rows, *gap):
+            with self.stage.claimed(first, last) as mine:
+                if mine:
+                    self.make(first, last, lambda rows: None)
+
+    def make(self, start: int, stop: int, advance: Advance) -> None:
+        began = time.perf_counter()
+        values = self.work.rows(start, stop, advance)
+        if values is not None:
+            self.stage.save(start, stop, **values)
+            self.stage.handed[start, stop] = values
+        self.done += stop - start
+        self.seconds += time.perf_counter() - began
+
+    def end(self) -> None:
+        """All of it is there: seal it, and tell."""
+        self.stage.seal()
+        # others may have done it all; what this process did above is told even then
+        told = self.done or self.above
+        message = self.work.told(self.done, self.seconds) if told else self.stage.reused
+        if message:
+            console.say(self.stage.verb, self.stage.subject, message)
+
+
+def make(stage: Stage, then: Then = lambda start, stop: None) -> int:
+    """Compute what is missing of a stage, and of those above what that needs; returns the rows computed here.
+
+    `then` hears of them while they are in memory, as far as this process makes them.
+    """
     if not stage.missing(stage.shard_rows):
         if stage.reused:
             stage.task.say_once(stage.verb, stage.subject, stage.reused)
         return 0
-    began = time.perf_counter()
-    above = 0 if stage.streams else sum(make(one) for one in stage.inputs)
-    if stage.task.ray and stage.made_from["stage"] != PIXELS:
-        return _made_on_a_cluster(stage, above)
-    if console.rank() and not stage.shared:
-        return 0  # the first process does the rest
+    by_cluster = stage.task.ray and stage.made_from["stage"] != PIXELS
+    if by_cluster or (console.rank() and not stage.shared):  # of several processes the first does the rest
+        above = 0 if stage.streams else sum(make(one) for one in stage.inputs)
+        return _made_on_a_cluster(stage, above) if by_cluster else 0
+    with contextlib.ExitStack() as open_works:
+        making = _begin(stage, open_works)
+        _make(making, then)
+    for one in making:
+        one.end()
+    return making[-1].done
+
+
+def _begin(stage: Stage, open_works: contextlib.ExitStack) -> list[Making]:
+    """The stage with its work begun, after those of its inputs that are made along with it; the others are made."""
+    began, gaps = time.perf_counter(), set(stage.missing(stage.shard_rows))
+    making: list[Making] = []
+    above = 0
+    for one in () if stage.streams else stage.inputs:
+        if stage.rowwise and _comes_along(one, gaps):
+            making += _begin(one, open_works)
+        else:
+            above += make(one)
+    elsewhere = sum(one.seconds for one in making)
+    work = open_works.enter_context(contextlib.closing(stage.begin(above)))
+    return [*making, Making(stage, work, above, gaps, time.perf_counter() - began - elsewhere)]
+
+
+def _comes_along(one: Stage, gaps: set[tuple[int, int]]) -> bool:
+    """Whether an input lacks some of these rows and no others, and needs no more for it than what is there."""
+    own = set(one.missing(one.shard_rows))
+    return (
+        bool(own)
+        and own <= gaps
+        and not one.shared
+        and all(not above.shared or not above.missing(above.shard_rows) for above in one.inputs)
+    )
+
+
+def _make(making: list[Making], then: Then) -> None:
+    """Compute and save shards of the last one, each after those of the others, as long as there are some to take up."""
+    *along, last = making
+    stage = last.stage
     rank, world = (console.rank(), console.world()) if stage.shared else (0, 1)
-    with contextlib.closing(stage.begin(above)) as work:
-        done = _work(stage, work, rank, world)
-    stage.seal()
-    # others may have done it all; what this process did above is told even then
-    message = work.told(done, time.perf_counter() - began) if done or above else stage.reused
-    if message:
-        console.say(stage.verb, stage.subject, message)
-    return done
-
-
-def _work(stage: Stage, work: Work, rank: int, world: int) -> int:
-    """Compute and save shards as long as there are some to take up; returns the rows."""
-    done = 0
     with console.progress(f"{stage.verb} {stage.subject}", "image", hidden=not stage.shared) as bar:
         for start, stop, left, following in stage.claim(stage.shard_rows, rank, world):
-            bar.total = done + left
+            bar.total = last.done + left
             if following:
-                work.expect(*following)
-            values = work.rows(start, stop, bar.update)
-            if values is not None:
-                stage.save(start, stop, **values)
-            done += stop - start
-    return done
+                last.work.expect(*following)
+            for one in along:
+                one.along(start, stop)
+            last.make(start, stop, bar.update)
+            then(start, stop)
+            for one in making:
+                one.stage.handed.clear()
 
 
 def _made_on_a_cluster(stage: Stage, above: int) -> int:

@@ -1,7 +1,5 @@
 """Stage threshold: low probabilities of the blend become zero, in cache/<competition>/threshold/."""
 
-import time
-
 from ..maths import zeroshot
 from . import ensemble
 from .columns import Columns
@@ -24,6 +22,7 @@ def stage(task: Task, name: str) -> Stage:
         inputs=(blend,),
         reused=f"{len(task.images.ids)} images reused",
         row_bytes=blend.row_bytes,
+        rowwise=True,
     )
 
 
@@ -31,16 +30,18 @@ class Zeroing(Work):
     """The work of the stage."""
 
     def __init__(self, blend: Stage, limit: float):
-        self.began, self.blend, self.limit = time.perf_counter(), blend, limit
-        self.columns, self.zeroed, self.values = Columns.read(blend).saved(), 0, 0
+        self.blend, self.limit = blend, limit
+        self.columns: dict = {}
+        self.zeroed = self.values = 0
 
     def rows(self, start: int, stop: int, advance: Advance) -> dict:
+        self.columns = self.columns or Columns.read(self.blend, start).saved()
         probs = zeroshot.threshold(self.blend.rows("probs", start, stop), self.limit)
-        self.zeroed, self.values = self.zeroed + int((probs == 0).sum()), self.values + probs.numel()
+        self.zeroed, self.values = self.zeroed + probs.numel() - int(probs.count_nonzero()), self.values + probs.numel()
         return {"probs": probs, **self.columns}
 
     def told(self, rows: int, seconds: float) -> str:
         if not rows:
             return ""
         done = f"{self.zeroed / self.values:.1%} of the values are not above {self.limit:g} and become 0"
-        return f"{done}; {len(self.blend.ids)} images in {time.perf_counter() - self.began:.2f} s"
+        return f"{done}; {len(self.blend.ids)} images in {seconds:.2f} s"

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import unpickling
+from . import pickling, unpickling
 from .digests import digest_of, is_settled, stamp_of
 from .errors import Changed, Exists, Unavailable
 from .files import atomic_file, try_lock
@@ -45,7 +45,7 @@ def save(path: Place, made_from: dict, **values: Any) -> None:
     with atomic_file(path) as temporary:
         try:
             with open(temporary, "wb") as file:  # given a name, torch would write it into the file
-                torch.save(content, file)
+                torch.save(content, file, pickle_module=pickling)
         except (RuntimeError, OSError) as error:  # torch's own word for a failed write
             free = shutil.disk_usage(temporary.parent).free / 1e9
             raise OSError(f"cannot write {path} ({free:.2f} GB free on its disk)") from error
@@ -241,6 +241,16 @@ class Artefact:
                 return  # all of it here, just now: nothing of it needs to be read again
             if not made:
                 time.sleep(0.2)  # the rest is being computed elsewhere
+
+    @contextlib.contextmanager
+    def claimed(self, start: int, stop: int) -> Iterator[bool]:
+        """Whether these rows are to be computed here, with their lock held; else somebody has just computed them."""
+        while True:
+            with try_lock(self._file(start, stop).with_suffix(".lock")) as mine:
+                if mine or self.has(start, stop):
+                    yield not self.has(start, stop)
+                    return
+            time.sleep(0.2)  # they are being computed elsewhere
 
     def _file(self, start: int, stop: int) -> Place:
         return self.path / f"{start:08d}-{stop:08d}.pt"
