@@ -112,8 +112,16 @@ def test_shards_of_another_size_are_made_along_where_they_are_missing(encoded):
     assert submit(fresh(encoded, shard_rows=7), "cut").read_bytes() == first
 
 
-def test_a_recipe_that_looks_at_all_rows_first_has_them(encoded):
-    recipe = {"members": {"vit@tiny": 2, "vit2@tiny": 1}, "threshold": 0.2, "match": "confidence"}
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"members": {"vit@tiny": 2, "vit2@tiny": 1}, "match": "confidence"},
+        {"members": {"vit@tiny": 1, "vit2@tiny": 1, "vit@tiny-sharp": 1}, "weights": "auto"},
+    ],
+    ids=["match", "weights"],
+)
+def test_a_recipe_that_looks_at_all_rows_first_has_them(encoded, recipe):
+    recipe = {**recipe, "threshold": 0.2}
     write_yaml(encoded / "ensembles" / "matched.yaml", recipe)
     with open(encoded / "competitions" / "tiny.yaml", "a") as file:
         file.write("\nrules: {test_set: true}\n")

@@ -166,6 +166,7 @@ def test_how_it_was_made(project_root):
         "members": {"vit@tiny": 0.5, "vit2@tiny-sharp": 0.5},
         "blend": "prompts",
         "space": "probability",
+        "weights": "given",
         "match": "none",
         "threshold": 0.002,
         "pooling": "mean",
