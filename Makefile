@@ -241,7 +241,7 @@ test: $(DEV_READY) ## lint, check types and run the default tests
 
 .PHONY: test-slow
 test-slow: $(DEV_READY) ## run the slow tests
-	@$(VENV)/bin/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 .PHONY: test-faults
 test-faults: $(DEV_READY) ## damage, kills and fuzzing at length: what docs/RELIABILITY.md promises
