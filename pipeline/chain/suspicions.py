@@ -11,7 +11,9 @@ from ..images.listing import warn_of_deeper
 from .ledger import csv_text
 from .task import CompetitionTask, Task
 
-SHOWN = 3  # files in a line
+NAMED = 3  # files in a line
+SHOWN = 20  # classes in a warning
+AT_A_TIME = 2**17  # images whose classes are counted together
 
 
 def say_what_is_left_out(task: CompetitionTask) -> None:
@@ -21,14 +23,11 @@ def say_what_is_left_out(task: CompetitionTask) -> None:
         with atomic_file(target) as temporary:
             text = csv_text(["file"], [[name] for name in files.left_out])
             temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        first = ", ".join(files.left_out[:SHOWN]) + (", ..." if files.left_out[SHOWN:] else "")
+        first = ", ".join(files.left_out[:NAMED]) + (", ..." if files.left_out[NAMED:] else "")
         say("images", task.name, f"{len(files.left_out)} other files are left out ({first}): {target}")
     else:
         target.unlink(missing_ok=True)
     warn_of_deeper(files, task.source)
-
-
-SHOWN = 20  # classes in a warning
 
 
 def histogram(task: Task, labels: Sequence[int]) -> dict[str, int]:
@@ -58,9 +57,12 @@ def _some(names: Sequence[str]) -> str:
 
 def ties(class_probs_NC: Tensor) -> tuple[int, int]:
     """How many images have no probability for any class, and how many two classes of the largest."""
-    best_N = class_probs_NC.amax(dim=1)
-    zero = int((best_N <= 0).sum())
-    return zero, int(((class_probs_NC == best_N[:, None]).sum(dim=1) > 1).sum()) - zero
+    zero = tied = 0
+    for part_BC in class_probs_NC.split(AT_A_TIME):  # of millions of images the counts alone would take as much again
+        best_B = part_BC.amax(dim=1)
+        zero += int((best_B <= 0).sum())
+        tied += int(((part_BC == best_B[:, None]).sum(dim=1) > 1).sum())
+    return zero, tied - zero
 
 
 def warn_of_ties(zero: int, tied: int, images: int) -> None:

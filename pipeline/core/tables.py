@@ -67,7 +67,7 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """CSV with LF line ends; fields are quoted only where they must be."""
-    return csv_lines([header, *rows])
+    return csv_lines(itertools.chain([header], rows))
 
 
 def csv_lines(rows: Iterable[Sequence]) -> str:

@@ -87,10 +87,12 @@ def test_a_gap_is_told_where_ids_are_names(project_root, capsys):
 
 def test_a_submission_lists_what_it_leaves_out(project_root):
     write_images(project_root / "data" / "tiny" / "more", 3)
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (project_root / "data" / "tiny" / name).touch()
     result = pipeline(project_root, "submit", "--competition", "tiny")
     assert result.returncode == 0, result.stderr
-    assert "1 other files are left out (.DS_Store): " in result.stdout
-    assert (project_root / "reports" / "tiny" / "left-out.csv").read_text() == "file\n.DS_Store\n"
+    assert "4 other files are left out (.DS_Store, a.txt, b.txt, ...): " in " ".join(result.stdout.split())
+    assert (project_root / "reports" / "tiny" / "left-out.csv").read_text() == "file\n.DS_Store\na.txt\nb.txt\nc.txt\n"
     assert (
         "3 more images are in sub-folders of data/tiny and are not used; for all give data/tiny/**/*" in result.stderr
     )
