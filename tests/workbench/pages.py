@@ -49,6 +49,14 @@ def slide(page, name: str, value: float) -> None:
     page.get_by_role("slider", name=name, exact=True).evaluate(SLIDE, value)
 
 
+def drag(page, source, target) -> None:
+    """By the events that a hand makes: on a busy machine a browser sometimes takes the hand's for a click."""
+    assert source.get_attribute("draggable") == "true"
+    carried = page.evaluate_handle("new DataTransfer()")
+    for place, event in ((source, "dragstart"), (target, "dragover"), (target, "drop")):
+        place.dispatch_event(event, {"dataTransfer": carried})
+
+
 def press(page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)

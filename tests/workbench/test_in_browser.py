@@ -20,7 +20,7 @@ from pipeline.workbench.session import Session
 
 from ..conftest import ROOT, SIZE, fresh, write_yaml
 from .conftest import session_of
-from .pages import PAINTED, kind, page_of, press, repainted, rows, shown, slide, ticked, wait
+from .pages import PAINTED, drag, kind, page_of, press, repainted, rows, shown, slide, ticked, wait
 from .test_session import NET, allow_the_test_set
 
 
@@ -54,9 +54,8 @@ def test_prompts_are_edited_switched_weighed_and_dragged(root):
         with repainted(page):
             page.get_by_label("Weight of a photo of a {}", exact=True).fill("2.5")
         assert session.task.prompts.weights[1] == 2.5
-        page.wait_for_timeout(300)
         with repainted(page):
-            page.locator(".handle").nth(0).drag_to(page.locator(".prompt").nth(2))
+            drag(page, page.locator(".handle").nth(0), page.locator(".prompt").nth(2))
         assert session.draft.texts[shared].splitlines()[-2].strip() == "- '{}'"
         with repainted(page):
             page.get_by_label("template 1", exact=True).focus()
