@@ -153,13 +153,15 @@ def _begin(stage: Stage, open_works: contextlib.ExitStack) -> list[Making]:
     """The stage with its work begun, after those of its inputs that are made along with it; the others are made."""
     began, gaps = time.perf_counter(), set(stage.missing(stage.shard_rows))
     making: list[Making] = []
-    above = 0
+    above, elsewhere = 0, 0.0
     for one in () if stage.streams else stage.inputs:
+        first = time.perf_counter()
         if stage.rowwise and _comes_along(one, gaps):
             making += _begin(one, open_works)
         else:
             above += make(one)
-    elsewhere = sum(one.seconds for one in making)
+        if not one.shared:  # it says itself how long it took; of features whoever asked for them does
+            elsewhere += time.perf_counter() - first
     work = open_works.enter_context(contextlib.closing(stage.begin(above)))
     return [*making, Making(stage, work, above, gaps, time.perf_counter() - began - elsewhere)]
 

@@ -1,13 +1,15 @@
 """Cheap stages are made together, a shard of each at a time: the same files as one by one, and nothing read again."""
 
 import io
+import re
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from pipeline.chain import classes, ensemble, features, threshold
+from pipeline.chain import classes, ensemble, features, stage, threshold
 from pipeline.chain.main_job import submit
 from pipeline.chain.stage import make
 from pipeline.core import artefacts, pickling
@@ -101,6 +103,22 @@ def test_whatever_is_missing_is_made_as_it_was(encoded, seed):
     assert {name for name in whole if "/threshold/" in name} <= left.keys()
     if seed % 2:
         assert left == whole
+
+
+def test_each_stage_tells_its_own_time(project_root, monkeypatch, capsys):
+    """Encoding is told of by the member it is for, not by the blend that waited for it."""
+    rows, clock = features.Encoding.rows, [0.0]
+
+    def slow(self, *given):
+        clock[0] += 100
+        return rows(self, *given)
+
+    monkeypatch.setattr(features.Encoding, "rows", slow)
+    monkeypatch.setattr(stage, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    submit(fresh(project_root), "both")
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.findall(r"prompts encoded, \d+ reused; ([\d.]+) s", said) == ["100.0", "100.0"]
+    assert re.findall(r"ensemble both: .*? images in ([\d.]+) s", said) == ["0.00"]
 
 
 def test_shards_of_another_size_are_made_along_where_they_are_missing(encoded):
