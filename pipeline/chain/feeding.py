@@ -24,6 +24,7 @@ from .stage import Stage
 from .task import Task
 
 GROUP = 8  # images that a thread decodes at a time: fewer hand-overs, and a batch still has work for many threads
+GROUP_OF_PROCESS = 32  # and one with a process, which has to be asked, and all of whose images are small
 MANY = 4096  # images: to start processes takes as long as decoding some thousand small ones
 SMALL = 20_000  # bytes of a file for each thread: of larger ones so many threads do not wait for each other
 SAMPLE = 64  # files whose sizes are looked at
@@ -43,12 +44,13 @@ def in_processes(task: Task, name: str, todo: int) -> bool:
 
 @dataclass
 class Part:
-    """Rows first..last that are decoded in `groups`, or read where there are none; `file` ends with it, saved."""
+    """Rows first..last that are decoded, or read where there are no `groups` of images; `file` ends with it, saved."""
 
     first: int
     last: int
     file: Future
     groups: list[Future] = field(default_factory=list)
+    group: int = GROUP
 
     def batches(self, size: int) -> Iterator[tuple[int, int, Errors]]:
         """Rows first..last that are ready, and what went wrong with them or some that follow."""
@@ -59,7 +61,7 @@ class Part:
         for first in range(self.first, self.last, size):
             last = min(first + size, self.last)
             while ready < last:
-                errors, ready = errors + next(groups).result()[0], ready + GROUP
+                errors, ready = errors + next(groups).result()[0], ready + self.group
             yield first, last, errors
 
 
@@ -111,6 +113,11 @@ class Feed:
             return None
         self.task.say_once("preprocess", self.name, f"many small images: decoded by {self.task.threads} processes")
         return memory
+
+    @property
+    def group(self) -> int:
+        """Images that are decoded at a time."""
+        return GROUP_OF_PROCESS if self.memory else GROUP
 
     def close(self) -> None:
         """End all threads and processes; what is being written is written whole."""
@@ -169,7 +176,7 @@ class Feed:
             if first < last:
                 groups = self._decoding(span.pixels(first, last), first, last)
                 file = self.files.submit(self._keep, span.pixels(first, last), first, last, groups)
-                span.parts.append(Part(first, last, file, groups))
+                span.parts.append(Part(first, last, file, groups, self.group))
             at = last
         return span
 
@@ -191,8 +198,8 @@ class Feed:
     def _decoding(self, pixels: Tensor, first: int, last: int) -> list[Future]:
         _ = self.apply  # mistakes of the recipe are told before anything is decoded
         return [
-            self.decoders.submit(self._decoded, row, min(row + GROUP, last), pixels[row - first :])
-            for row in range(first, last, GROUP)
+            self.decoders.submit(self._decoded, row, min(row + self.group, last), pixels[row - first :])
+            for row in range(first, last, self.group)
         ]
 
     def _decoded(self, first: int, last: int, into: Tensor | None = None) -> tuple[Errors, list[Problem]]:
