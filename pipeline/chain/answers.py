@@ -1,35 +1,36 @@
 """What a competition asks for besides labels: probabilities, or the best few classes; a file each."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.console import say
 from ..core.files import atomic_file
 from ..core.tables import csv_text
-from . import classes
 from .csv_format import CsvFormat, as_shares, best_few
 from .task import CompetitionTask
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def write(task: CompetitionTask, number: int, name: str) -> list[Path]:
-    """Write what `also:` of the competition names for submission `number` of recipe `name`; nothing where it has none.
 
-    Rows and ids are those of the submission; probabilities sum to 1 over the classes of a row.
+def write(form: CsvFormat, name: str, number: int, values_NC: "Tensor | None") -> list[Path]:
+    """Write what `also:` of the competition names for submission `number` of recipe `name`, of the values that it was decided by.
+
+    Nothing where it names nothing. Rows and ids are those of the submission; probabilities sum to 1 over the classes
+    of a row.
     """
-    also = task.recipe.also
-    if not (also.probabilities or also.top):
-        return []
-    form, refined = CsvFormat(task), classes.decide(task, name).refined
-    row_of, labels = {value: row for row, value in enumerate(form.ids)}, form.labels
+    task, also = form.task, form.task.recipe.also
     asked = {}
     if also.probabilities:
-        asked["probabilities"] = labels, as_shares(refined)
+        asked["probabilities"] = form.labels, as_shares(values_NC)
     if also.top:
-        asked[f"top{also.top}"] = [form.columns[1]], best_few(refined, labels, also.top)
+        asked[f"top{also.top}"] = [form.columns[1]], best_few(values_NC, form.labels, also.top)
     written = []
     for what, (columns, cells) in asked.items():
-        text = csv_text([form.columns[0], *columns], [[i, *cells[row_of[i]]] for i in form.order])
-        written.append(_saved(task, number, what, text))
-    say("submit", name, f"also {', '.join(map(str, written))}")
+        rows = ([value, *cells[image]] for value, image in zip(form.order, form.images, strict=True))
+        written.append(_saved(task, number, what, csv_text([form.columns[0], *columns], rows)))
+    if written:
+        say("submit", name, f"also {', '.join(map(str, written))}")
     return written
 
 

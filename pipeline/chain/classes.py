@@ -89,11 +89,12 @@ def _say(task: Task, name: str, outcome: Outcome) -> None:
 def _pooled_while_made(task: Task, probs: Stage, how: str) -> Known:
     """Make the thresholded blend; what this process computes of it is pooled while it is in memory."""
     pooled_NC, done = _pooled_room(task), set()
-    columns: list[Columns] = []
+    columns = None
 
     def keep(start: int, stop: int) -> None:
-        columns[:] = columns or [Columns.read(probs, start)]
-        pooled_NC[start:stop] = pooled(task, probs, columns[0], how, start, stop)
+        nonlocal columns
+        columns = columns or Columns.read(probs, start)
+        pooled_NC[start:stop] = pooled(task, probs, columns, how, start, stop)
         done.add((start, stop))
 
     make(probs, keep)

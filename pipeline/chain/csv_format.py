@@ -129,7 +129,7 @@ class CsvFormat:
         return csv_text(self.header, self._rows(labels, shares_NC))
 
     @cached_property
-    def _images(self) -> Sequence[int]:
+    def images(self) -> Sequence[int]:
         """The image of each row of the submission."""
         if self.order is self.ids:
             return range(len(self.ids))
@@ -140,7 +140,7 @@ class CsvFormat:
         recipe, known = self.task.recipe, self.labels
         ids = [column == self.columns[0] for column in recipe.columns]
         for start in range(0, len(self.order), CHUNK):
-            images = self._images[start : start + CHUNK]
+            images = self.images[start : start + CHUNK]
             if recipe.gives_probabilities:
                 cells = as_shares(shares_NC[list(images)])
             elif recipe.top:
@@ -171,7 +171,7 @@ class CsvFormat:
                 raise Mismatch("submission: the ids are not those of the images, in their order")
             self.predicted.check(header, rows, labels, "submission")
             values = self.predicted.labels(header, rows, "submission").values()
-            if decided is not None and list(values) != [labels[decided[row]] for row in self._images[start:stop]]:
+            if decided is not None and list(values) != [labels[decided[row]] for row in self.images[start:stop]]:
                 raise Mismatch("submission: its labels are not those that were decided; please report this")
             start = stop
         if at != len(text):

@@ -5,14 +5,13 @@ looks at all images together, and some competitions ask for probabilities or the
 """
 
 import functools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..cluster.pool import Shard
-from . import classes, damage, ensemble, rules, threshold
+from . import classes, ensemble, rules, threshold
 from .columns import Columns
 from .stage import Stage, cluster, made
 from .suspicions import ties
@@ -38,9 +37,9 @@ class Labels:
 
 def suffice(task: CompetitionTask, name: str) -> bool:
     """Whether a run on a cluster needs no more of a recipe than labels."""
-    return bool(task.ray) and not (
-        task.project.ensemble(name).refine or task.recipe.gives_probabilities or task.recipe.top
-    )
+    asked = task.recipe
+    more = asked.gives_probabilities or asked.top or asked.also.probabilities or asked.also.top
+    return bool(task.ray) and not (task.project.ensemble(name).refine or more)
 
 
 def decide(task: Task, name: str) -> Labels:
@@ -48,18 +47,17 @@ def decide(task: Task, name: str) -> Labels:
     rules.check(task, name)
     recipe = task.project.ensemble(name)
     probs = made(threshold.stage(task, name))
-    without = damage.without_picture(task, ensemble.preprocess_recipes(recipe))
-    begin = functools.partial(Finding, task, probs, Columns.read(probs), ensemble.pooling(recipe), without)
+    whole_N = classes.with_picture(task, recipe)
+    begin = functools.partial(Finding, task, probs, Columns.read(probs), ensemble.pooling(recipe), whole_N)
     label_N = torch.empty(len(task.images.ids), dtype=torch.int32)
     zero = tied = 0
     found = cluster(task).run(f"labels {name}", f"labels {probs.digest} {recipe.pooling}", begin, task.chunks())
     for start, stop, (labels, more_zero, more_tied) in found:
         label_N[start:stop] = torch.frombuffer(bytearray(labels), dtype=torch.int32)
         zero, tied = zero + more_zero, tied + more_tied
-    if without:
-        whole_N = classes.with_picture(task, recipe)
+    if not whole_N.all():
         label_N[~whole_N] = int(classes.likely(task, label_N[whole_N]).argmax())
-    return Labels(probs, label_N, zero, tied, len(label_N) - len(without))
+    return Labels(probs, label_N, zero, tied, int(whole_N.sum()))
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,8 @@ class Finding:
     probs: Stage
     columns: Columns
     how: str
-    without: Sequence[int]  # rows without a picture
+    whole_N: Tensor  # which images there is a picture of
 
     def __call__(self, start: int, stop: int, following: Shard | None) -> tuple[bytes, int, int]:
         pooled_NC = classes.pooled(self.task, self.probs, self.columns, self.how, start, stop)
-        whole_N = torch.ones(stop - start, dtype=torch.bool)
-        whole_N[[row - start for row in self.without if start <= row < stop]] = False
-        return pooled_NC.argmax(dim=1).int().numpy().tobytes(), *ties(pooled_NC[whole_N])
+        return pooled_NC.argmax(dim=1).int().numpy().tobytes(), *ties(pooled_NC[self.whole_N[start:stop]])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.console import say
 from ..core.errors import Damaged
-from . import classes, ensemble, features, labels, preprocess, provenance, threshold
+from . import answers, classes, ensemble, features, labels, preprocess, provenance, threshold
 from .csv_format import CsvFormat, warn_of_formulas
 from .ledger import number_of
 from .stage import Stage
@@ -52,6 +52,7 @@ def submit(task: CompetitionTask, name: str) -> Path:
     path = _written(form, name, text, decision, counts)
     if form.solution:
         say("submit", name, form.measured(decision.labels, decision.refined))
+    answers.write(form, name, number_of(path), decision.refined)
     return path
 
 

@@ -24,11 +24,10 @@ def run(runtime: Runtime, args: Arguments) -> int:
         return 0
     if args.upload:
         service_of(task)  # what cannot be uploaded is told before hours of inference
-    from ..chain import answers, ensemble
+    from ..chain import ensemble
     from ..chain.main_job import submit
 
     number = number_of(submit(task, name))
-    answers.write(task, number, name)
     damaged = report_damage(task, ensemble.preprocess_recipes(task.project.ensemble(name)))
     if damaged and args.upload:
         warn(f"not uploaded, because of the damaged images; 'make upload N={number}' does it all the same")

@@ -161,6 +161,8 @@ def test_labels_that_are_found_where_the_shards_are(project_root, monkeypatch, r
         ({"refine": ["prior"]}, {}, "local", False),
         ({}, {"columns": {"id": "stem", "{class_name}": "probability"}}, "local", False),
         ({}, {"top": 2}, "local", False),
+        ({}, {"also": {"top": 2}}, "local", False),
+        ({}, {"also": {"probabilities": True}}, "local", False),
     ],
 )
 def test_when_labels_are_enough(project_root, recipe, competition, ray, enough):
