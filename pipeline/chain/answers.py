@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def write(form: CsvFormat, name: str, number: int, values_NC: "Tensor | None") -> list[Path]:
-    """Write what `also:` of the competition names for submission `number` of recipe `name`, of the values that it was decided by.
+    """Write what `also:` of the competition names for a submission, of the values that it was decided by.
 
     Nothing where it names nothing. Rows and ids are those of the submission; probabilities sum to 1 over the classes
     of a row.
