@@ -98,17 +98,19 @@ class ImageFiles:
 
 def images_of(source: str, root: Path, where: str) -> ImageFiles | StoredImages | PackedImages:
     """The images of a folder or pattern from `root`, or of a URL; UserError, naming `where` it was written."""
-    names, indexes = counted(source), root / "cache" / INDEXES
-    if names[1:]:
-        return _counted(source, names, root, where)
-    found = place(source, root)
+    if COUNTING.search(source):
+        return _counted(source, root, where)
+    found, indexes = place(source, root), root / "cache" / INDEXES
     if isinstance(found, Url):
         return list_stored(found, where, indexes)
     return list_images(str(found), where, indexes)
 
 
-def _counted(source: str, names: list[str], root: Path, where: str) -> PackedImages:
+def _counted(source: str, root: Path, where: str) -> PackedImages:
     """Those of files that a pattern such as {00..15}.tar counts."""
+    names = counted(source)
+    if not names:
+        raise UserError(f"{where}: {source}: braces count upwards, the smaller number first")
     if odd := next((name for name in names if not is_packed(name)), None):
         raise UserError(f"{where}: {source}: braces count tars or Parquet files, and {odd} is none")
     folder = place(before_pattern(source), root)

@@ -330,8 +330,12 @@ def test_tars_beside_images_are_left_out_and_files_that_are_not_there_are_named(
     put(project_root / "data" / "packed", tars(project_root))
     with refused(NotFound, "03.tar"):
         images_of("data/packed/{00..04}.tar", project_root, "DATA")
+    only = images_of("data/packed/{01..01}.tar", project_root, "DATA")
+    assert only.files == ("01.tar",) and only.ids[0].startswith("01.tar/")
     with refused(UserError, "{0..2}.jpg", "0.jpg"):
         images_of("data/tiny/{0..2}.jpg", project_root, "DATA")
+    with refused(UserError, "{04..00}.tar", "upwards"):
+        images_of("data/packed/{04..00}.tar", project_root, "DATA")
     assert not is_there("data/none/{00..04}.tar", project_root)
 
 
