@@ -10,14 +10,16 @@ GB = 1e9
 MARGIN = 1.05  # of what is needed, for everything that is not weights
 
 
-def disk(name: str, folder: Path, needed: float) -> None:
-    """UserError when `needed` bytes do not fit on the disk of `folder` (which need not exist yet)."""
+def disk(name: str, folder: Path, needed: float, elsewhere: str) -> None:
+    """UserError when `needed` bytes do not fit on the disk of `folder` (which need not exist yet).
+
+    `elsewhere` is how another disk is taken.
+    """
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         raise Unavailable(
-            f"model {name}: {_gb(needed)} to download to {folder}, {_gb(free)} free. Make room, or keep "
-            "the hub's cache on another disk: HF_HOME=folder"
+            f"model {name}: {_gb(needed)} to download to {folder}, {_gb(free)} free. Make room, or {elsewhere}"
         )
 
 

@@ -187,7 +187,8 @@ def _download(name: str, repo: str, planned: list, revision: str | None) -> list
     from huggingface_hub import hf_hub_download
 
     missing = [one for one in planned if one.will_download]
-    _preflight.disk(name, Path(constants.HF_HUB_CACHE), sum(one.file_size for one in missing))
+    elsewhere = "keep the hub's cache on another disk: HF_HOME=folder"
+    _preflight.disk(name, Path(constants.HF_HUB_CACHE), sum(one.file_size for one in missing), elsewhere)
     for one in missing:
         to = f"{one.file_size / 1e9:.1f} GB to {constants.HF_HUB_CACHE}"
         say("download", name, f"{repo}/{one.filename}, {to}")

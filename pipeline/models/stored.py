@@ -34,7 +34,7 @@ def fetch(name: str, entry: ModelEntry, root: Path) -> None:
         size = url.size()
         if size is None:
             raise NotFound(f"{where}: no weights at {url}")
-        _preflight.disk(name, path.parent, size)
+        _preflight.disk(name, path.parent, size, f"make {path.parent.parent} a link to a folder on another disk")
         say("models", name, f"fetching {url}, {size / 1e9:.2f} GB, into {path.parent}")
         found, step = hashlib.sha256(), AT_ONCE * RANGE
         with atomic_file(path) as temporary:

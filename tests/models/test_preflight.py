@@ -22,9 +22,9 @@ CPU = torch.device("cpu")
 
 def test_a_download_that_does_not_fit_is_refused_before_it_starts(tmp_path):
     folder = tmp_path / "not" / "there" / "yet"
-    _preflight.disk("m", folder, 1000)
-    with refused(Unavailable, "model m", "1000000.0 GB", str(folder), " free", "HF_HOME"):
-        _preflight.disk("m", folder, 1e15)
+    _preflight.disk("m", folder, 1000, "HF_HOME=folder")
+    with refused(Unavailable, "model m", "1000000.0 GB", str(folder), " free", "HF_HOME=folder"):
+        _preflight.disk("m", folder, 1e15, "HF_HOME=folder")
     assert not folder.exists()
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -57,6 +59,13 @@ def test_what_is_not_what_the_entry_says_is_refused_and_not_kept(tmp_path, bucke
         with refused(Damaged if there else NotFound, "m", URL):
             models.load("m", wanted, tmp_path, "image", torch.device("cpu"), "fp32")
     assert not stored.place(wanted, tmp_path).exists()
+
+
+def test_where_they_do_not_fit_the_folder_of_weights_is_named(tmp_path, bucket, monkeypatch):  # noqa: F811
+    Url(URL).write_bytes(b"right")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with refused(Unavailable, "model m", str(tmp_path / "cache" / "weights"), "link"):
+        stored.fetch("m", ModelEntry.parse(entry(b"right"), "m"), tmp_path)
 
 
 def test_a_store_that_does_not_answer_is_said(tmp_path, bucket, monkeypatch):  # noqa: F811
