@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import Changed, UserError
-from ..images.ops import compile_recipe, files
+from ..images.ops import compile_recipe, files, known_everywhere
 from ..images.problems import Errors, Problem, prepared
 from ..images.processes import Decoder, Memory, Wanted, Way
 from . import damage
@@ -34,7 +34,8 @@ def in_processes(task: Task, name: str, todo: int) -> bool:
     """Whether so many images are better decoded by processes: they are many and small, and lie in files here."""
     if task.threads == 1 or todo < MANY or not hasattr(os, "memfd_create") or not sys.executable:
         return False
-    if files(task.project.preprocess(name), task.project.root, task.project.where("preprocess", name)):
+    recipe, where = task.project.preprocess(name), task.project.where("preprocess", name)
+    if files(recipe, task.project.root, where) or not known_everywhere(recipe, where):
         return False  # a network is loaded once
     total = len(task.images.ids)
     found = [task.images.file(row) for row in range(0, total, max(1, total // SAMPLE))]

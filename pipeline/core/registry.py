@@ -77,6 +77,12 @@ def _import_entry_points() -> None:
         point.load()
 
 
+def is_everywhere(function: Callable) -> bool:
+    """Whether any process of this installation knows a registered function: it is no notebook's or script's own."""
+    offered = {point.module.partition(".")[0] for point in importlib.metadata.entry_points(group="zero_shot")}
+    return function.__module__.partition(".")[0] in {__name__.partition(".")[0], *offered}
+
+
 def find(registry: Mapping[str, Found], kind: str, name: Any, where: str) -> Found:
     """What is registered under a name; UserError for an unknown one."""
     if name not in registry:

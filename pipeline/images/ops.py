@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from pydantic import Field
 
 from ..core.errors import Mismatch
-from ..core.registry import Registry
+from ..core.registry import Registry, is_everywhere
 from ..recipes import Preprocess
 from .upscale import Network, Place, opened
 from .views import compile_views
@@ -180,6 +180,11 @@ def files(recipe: Preprocess, root: Path, where: str) -> list[Path]:
             function.opened(Place(root), arguments, at)
             found.append(root / arguments[function.file])
     return found
+
+
+def known_everywhere(recipe: Preprocess, where: str) -> bool:
+    """Whether a process that starts anew knows all ops of a recipe."""
+    return all(is_everywhere(function) for _, function, _ in _steps(recipe, where))
 
 
 def compile_recipe(recipe: Preprocess, where: str, place: Place = Place()) -> Callable[[Image.Image], np.ndarray]:  # noqa: B008

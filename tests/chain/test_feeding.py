@@ -13,9 +13,9 @@ from pipeline.chain.stage import make
 from pipeline.core import artefacts
 from pipeline.core.errors import Damaged, Unavailable
 from pipeline.images.decoding import decode
-from pipeline.images.ops import compile_recipe
+from pipeline.images.ops import OPS, compile_recipe
 
-from ..conftest import IMAGES, fresh, refused
+from ..conftest import IMAGES, fresh, refused, write_yaml
 
 PATIENCE = 30  # seconds
 
@@ -257,6 +257,20 @@ def test_large_images_and_networks_are_not_decoded_by_processes(project_root, mo
     assert feeding.in_processes(many, "tiny", feeding.MANY), "so many threads wait for each other even then"
     monkeypatch.setattr(feeding, "files", lambda *_: ["network.pth"])
     assert not feeding.in_processes(many, "tiny", feeding.MANY)
+
+
+def test_an_op_that_a_script_registered_is_run_by_threads(project_root, monkeypatch):
+    """No other process knows it."""
+
+    def mirrored(image: Image.Image, size: int) -> Image.Image:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+    monkeypatch.setitem(OPS, "mirrored", mirrored)  # and out of it again
+    OPS.register(mirrored)
+    write_yaml(project_root / "preprocess" / "own.yaml", {"size": 32, "ops": [{"resize": "squash"}, "mirrored"]})
+    task = fresh(project_root, workers=2)
+    assert feeding.in_processes(task, "tiny", feeding.MANY)
+    assert not feeding.in_processes(task, "own", feeding.MANY)
 
 
 def test_without_memory_that_can_be_shared_threads_decode(feed, right, monkeypatch):
