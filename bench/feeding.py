@@ -84,7 +84,7 @@ def child(root: str) -> dict:
     from pipeline.recipes import Project
 
     class Free:
-        image_size, resize_mode = SIZE, None
+        image_size, resize_mode, device = SIZE, None, torch.device("cpu")
 
         def encode_image(self, pixels):
             return torch.ones(len(pixels), 512)

@@ -1,22 +1,27 @@
 """Stage infer, image side: pixels -> L2-normalised features of one member, which no prompt can change."""
 
+import contextlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from .. import models
 from ..core.console import say
-from ..core.errors import Damaged, Unavailable
+from ..core.errors import Damaged, Unavailable, UserError
 from ..maths import zeroshot
 from ..models import _checks
 from ..recipes import Project
 from ..recipes.member import Member
 from . import brought, canary, preprocess
 from .checkpoints import check_unchanged, checkpoint
+from .copies import Fetching, Sending
 from .feeding import Feed
 from .stage import Advance, Stage, Work, declare, make
 from .task import Task
+
+QUEUED = 4  # batches of the next shard: they keep a GPU busy while the host waits for one, checks and saves it
 
 
 def stage(task: Task, member: Member) -> Stage:
@@ -72,7 +77,9 @@ class Encoding(Work):
         if task.compiles:
             canary.compiled(name, self.model, self.fitting.size)
         self.views = Views(self.model, project.preprocess(member.preprocess).view_pooling)
-        self.feed = Feed(pixels)
+        self.sending = Sending(self.model.device)
+        self.feed = Feed(pixels, self.sending)
+        self.begun: dict[tuple[int, int], Fetching] = {}  # at most one shard
 
     def expect(self, start: int, stop: int) -> None:
         self.feed.expect(start, stop)
@@ -90,13 +97,21 @@ class Encoding(Work):
         say("infer", self.member, f"encoding {todo} images{cached} on {how}")
 
     def rows(self, start: int, stop: int, advance: Advance) -> dict:
-        """Features of images start..stop, float16. They stay on the device until the last batch."""
-        found = []
-        for batch in self.feed.batches(start, stop):
-            for encoded in self.fitting.run(self.views.encode_image, batch):
-                found.append(encoded)
+        """Features of images start..stop, float16.
+
+        A GPU has the first batches of the next shard to do before the host waits for these, once, to check and save
+        them: it idles at no shard's end. So these are returned by the call that computes them, under their lock, and
+        what waits to be saved is one shard, as on a CPU; a run that is killed loses those batches with it.
+        """
+        found = self.begun.pop((start, stop), None) or Fetching(stop - start)
+        self.begun.clear()  # another process took it
+        advance(found.count)
+        for batch in self.feed.batches(start, stop, found.count):
+            for encoded in self.fitting.run(self._encode, batch):
+                found.add(encoded)
                 advance(len(encoded))
-        features = torch.cat(found).cpu()
+        self._begin_next()
+        features = found.wait()
         bad = first_not_finite(features)
         if bad is not None:
             row = start + bad
@@ -105,6 +120,20 @@ class Encoding(Work):
             raise Damaged(f"{self.member}: features of {self.task.images.ids[row]} are not finite: {why}")
         check_unchanged(self.task, self.member.model)
         return {"features": features.half()}
+
+    def _begin_next(self) -> None:
+        """Give a GPU the first batches of the shard that is expected, whose pixels are there already."""
+        span = self.feed.ahead
+        if not span or self.model.device.type != "cuda":
+            return
+        found = self.begun[span.start, span.stop] = Fetching(span.stop - span.start)
+        with contextlib.suppress(UserError):  # it comes again in its turn, when what was computed before is saved
+            for batch in islice(self.feed.ready(), QUEUED):
+                for encoded in list(self.fitting.run(self._encode, batch)):  # all of a batch or nothing
+                    found.add(encoded)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        return self.views.encode_image(self.sending.send(pixels))
 
     def told(self, rows: int, seconds: float) -> str:
         return ""  # whoever asked for the features says it

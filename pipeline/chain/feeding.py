@@ -20,6 +20,7 @@ from ..images.ops import compile_recipe, files, known_everywhere
 from ..images.problems import Errors, Problem, prepared
 from ..images.processes import Decoder, Memory, Wanted, Way
 from . import damage
+from .copies import Sending
 from .stage import Stage
 from .task import Task
 
@@ -65,6 +66,13 @@ class Part:
                 errors, ready = errors + next(groups).result()[0], ready + self.group
             yield first, last, errors
 
+    def ready(self, last: int) -> bool:
+        """Whether the rows before `last` are ready by now, and nothing went wrong with them."""
+        jobs = self.groups[: -(-(last - self.first) // GROUP)] or [self.file]
+        if not all(job.done() and not job.cancelled() and not job.exception() for job in jobs):
+            return False
+        return not any(job.result()[0] if self.groups else job.result() for job in jobs)
+
 
 @dataclass
 class Span:
@@ -87,12 +95,13 @@ class Span:
 
 
 class Feed:
-    """The pixels of one preprocess recipe, shard after shard; to be closed."""
+    """The pixels of one preprocess recipe, shard after shard; to be closed. A GPU may be `sending` for them."""
 
-    def __init__(self, stage: Stage):
+    def __init__(self, stage: Stage, sending: Sending | None = None):
         self.stage, self.task, self.name = stage, stage.task, stage.subject
+        self.sending = sending or Sending(torch.device("cpu"))
         self.decoders, self.files = ThreadPoolExecutor(self.task.threads), ThreadPoolExecutor(1)
-        self.spare: list[Tensor] = []
+        self.spare: list[tuple[Tensor, torch.cuda.Event | None]] = []  # memory, and what is still copied from it
         self.processes: list[Decoder] = []  # those that no thread uses now
         self.following: tuple[int, int] | None = None
         self.ahead: Span | None = None
@@ -133,12 +142,12 @@ class Feed:
         """These rows will probably be asked for after the next ones."""
         self.following = start, stop
 
-    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+    def batches(self, start: int, stop: int, skip: int = 0) -> Iterator[Tensor]:
         """Pixels of images start..stop, uint8 (B, 3, S, S) at a time, each good until the next `batches`.
 
-        With V views (B, V, 3, S, S). What was decoded is in the cache when it ends. Under a strict policy a damaged
-        image ends it, with an error that names all damaged ones from there on; under one that falls back its pixels
-        are black.
+        With V views (B, V, 3, S, S); without the first `skip` rows, which were taken when they were `ready`. What was
+        decoded is in the cache when it ends. Under a strict policy a damaged image ends it, with an error that names
+        all damaged ones from there on; under one that falls back its pixels are black.
         """
         span, self.ahead = self._begun(start, stop), None
         if self.following:
@@ -148,9 +157,22 @@ class Feed:
                 if errors:
                     span.cancel()
                     raise self._refusal(first)
-                yield span.pixels(first, last)
+                if last > start + skip:
+                    yield span.pixels(first, last)
             part.file.result()
-        self.spare.append(span.slot)
+        self._spare(span)
+
+    def ready(self) -> Iterator[Tensor]:
+        """The first batches of the rows that are expected, as long as nobody has to wait for them."""
+        part = self.ahead.parts[0] if self.ahead else None
+        for first in range(part.first, part.last, self.task.batch) if part else ():
+            last = min(first + self.task.batch, part.last)
+            if not part.ready(last):
+                return
+            yield self.ahead.pixels(first, last)
+
+    def _spare(self, span: Span) -> None:
+        self.spare.append((span.slot, self.sending.sent))
 
     def _refusal(self, first: int) -> UserError:
         """For all images from row `first` on that cannot be decoded."""
@@ -166,7 +188,7 @@ class Feed:
             if (self.ahead.start, self.ahead.stop) == (start, stop):
                 return self.ahead
             self.ahead.cancel()  # another process took them
-            self.spare.append(self.ahead.slot)
+            self._spare(self.ahead)
         return self._begin(start, stop)
 
     def _begin(self, start: int, stop: int) -> Span:
@@ -183,14 +205,17 @@ class Feed:
 
     def _slot(self, rows: int) -> Tensor:
         """Memory for so many rows; a GPU copies from it while the tower computes."""
-        fitting = next((number for number, slot in enumerate(self.spare) if len(slot) >= rows), None)
+        fitting = next((number for number, (slot, _) in enumerate(self.spare) if len(slot) >= rows), None)
         if fitting is not None:
-            return self.spare.pop(fitting)
+            slot, sent = self.spare.pop(fitting)
+            if sent:
+                sent.synchronize()  # long since, unless what was expected did not come
+            return slot
         self.spare.clear()
         recipe = self.task.project.preprocess(self.name)
         each = self.stage.row_bytes // (3 * recipe.size**2)
         shape = (rows, *([each] if recipe.views else []), 3, recipe.size, recipe.size)
-        on_gpu = self.task.device.type == "cuda"
+        on_gpu = self.sending.stream is not None
         if self.memory and not on_gpu:
             # one size for all: it lasts as long as the processes do
             return torch.from_numpy(self.memory.array(max(rows, self.stage.shard_rows), *shape[1:]))

@@ -8,13 +8,16 @@ and hub.py stay free of torch.
 """
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ..core.digests import FileDigests
 from ..core.errors import Mismatch, NotFound
 from ..recipes import HEAD, ModelEntry
 from . import family, hub, stored
 from .family import Wanted
+
+if TYPE_CHECKING:
+    import torch
 
 Tower = Literal["image", "text"]
 
@@ -45,6 +48,7 @@ class Model(Protocol):
     logit_scale: float | None
     logit_bias: float | None  # of models trained with a sigmoid
     dtype: str
+    device: "torch.device"  # where its inputs go
 
     def encode_image(self, pixels):
         """uint8 (B, 3, S, S) on any device -> L2-normalised features (B, D) or (B, Q, D), float32."""

@@ -37,25 +37,23 @@ def _text(model: nn.Module, **tokens: Tensor) -> Tensor:
 
 
 def _patches(model: nn.Module, pixels: Tensor) -> Tensor:
-    """NaFlex takes a list of patches and the shape of its grid instead of an image."""
+    """NaFlex takes a list of patches and the shape of its grid instead of an image. None is padding: no mask is needed.
+
+    The library reads the shapes, for each image, so they stay where that waits for no GPU.
+    """
     side, (batch, channels, height, width) = model.config.vision_config.patch_size, pixels.shape
     rows, columns = height // side, width // side
     grid = pixels.reshape(batch, channels, rows, side, columns, side)
     patches = grid.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
-    mask = torch.ones(batch, rows * columns, dtype=torch.int32, device=pixels.device)
-    shapes = torch.tensor([[rows, columns]] * batch, device=pixels.device)
-    return projected(model.get_image_features(pixel_values=patches, pixel_attention_mask=mask, spatial_shapes=shapes))
+    shapes = torch.tensor([[rows, columns]] * batch)
+    return projected(model.get_image_features(pixel_values=patches, spatial_shapes=shapes))
 
 
 def _queries(model: nn.Module, pixels: Tensor) -> Tensor:
     """BLIP-2 describes an image by Q vectors, (B, Q, D); the best of them counts for a prompt."""
     seen = model.vision_model(pixel_values=pixels).last_hidden_state
     queries = model.query_tokens.expand(len(pixels), -1, -1)
-    found = model.qformer(
-        query_embeds=queries,
-        encoder_hidden_states=seen.to(queries.dtype),
-        encoder_attention_mask=torch.ones(seen.shape[:-1], dtype=torch.long, device=seen.device),
-    ).last_hidden_state
+    found = model.qformer(query_embeds=queries, encoder_hidden_states=seen.to(queries.dtype)).last_hidden_state
     return model.vision_projection(found.to(model.vision_projection.weight.dtype))
 
 

@@ -96,6 +96,21 @@ def test_the_next_shard_is_decoded_while_the_caller_is_busy(feed, monkeypatch):
     assert [start for start, *_ in one.stage.shards()] == [0, 9], "both are saved"
 
 
+def test_what_is_ready_of_the_next_shard_is_given_without_waiting_and_once(feed, right, monkeypatch):
+    held, first = threading.Event(), 4
+    seen(monkeypatch, lambda row: row < first + feeding.GROUP or held.wait(PATIENCE))
+    one = feed(shard_rows=IMAGES, batch_size=4, workers=1)
+    assert not list(one.ready())
+    one.expect(first, IMAGES)
+    list(one.batches(0, first))
+    one.ahead.parts[0].groups[0].result(timeout=PATIENCE)
+    ready = [batch.clone() for batch in one.ready()]
+    assert torch.equal(torch.cat(ready), right[first : first + feeding.GROUP])
+    held.set()
+    rest = list(one.batches(first, IMAGES, skip=feeding.GROUP))
+    assert torch.equal(torch.cat(rest), right[first + feeding.GROUP :])
+
+
 def test_what_is_expected_waits_for_what_comes_before(feed, monkeypatch):
     """One thread takes images in their order, so the tower never waits for those of the next shard."""
     rows = seen(monkeypatch)
