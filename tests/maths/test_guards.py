@@ -109,6 +109,29 @@ def test_few_changes_that_most_others_speak_against_are_withheld():
     assert torch.equal(found, right) and (outcome.changed, outcome.withheld) == (4, 15)
 
 
+@pytest.mark.parametrize(
+    ("speaks", "finds_mix", "other", "witnessed"),
+    [(0.65, True, True, True), (0.45, False, True, True), (0.25, False, False, False)],
+)
+def test_most_is_asked_of_the_members_own_neighbours_where_nothing_else_is(
+    monkeypatch, speaks, finds_mix, other, witnessed
+):
+    """They err with the labels, and a step that finds the mix has to pass no other guard; a witness's err less."""
+    _, given, label_N = scene()
+    right = torch.nn.functional.one_hot(label_N, 4).float()
+    before = right.clone()
+    before[(label_N == 1).nonzero()[:8]] = right[label_N == 2][:1]
+    monkeypatch.setattr(guards, "support", lambda old, new, _: (torch.full((8,), speaks), (old != new).any(dim=1)))
+    seen = replace(given, witness_ND=given.image_features_ND)
+    for name, evidence, kept in (
+        ("discriminant", given, finds_mix),
+        ("any", given, other),
+        ("discriminant", seen, witnessed),
+    ):
+        _, outcome = guards.guarded(name, lambda: right, before, evidence)
+        assert outcome.changed == 8 and bool(outcome.refused) is not kept
+
+
 def test_every_member_must_side_with_a_change():
     """A second member in whose features the images lie in another way: what it knew would be lost."""
     probs, given, _ = scene()

@@ -22,10 +22,10 @@ REFERENCE = 16_384  # images that neighbours are looked for among; more cost tim
 LOOKED_AT = 4096  # images whose agreement is compared before and after
 AT_A_TIME = 2**17  # images whose features are taken together
 NEIGHBOURS = 10
-SIDES_WITH = 0.3  # support from which changes are kept, where nothing else speaks for the step
-# changes' worth that the mean support of all, if lower, counts in that of the changes between two classes: few of one
-# kind may have it by chance, and neighbours in the members' own spaces err with the labels; a witness's do so less
-LEANS_ON_ALL, WITH_A_WITNESS = 10, 3
+# support from which changes are kept, where nothing else speaks for the step; and changes' worth that the mean support
+# of all, if lower, counts in that of the changes between two classes, as few of one kind may have it by chance.
+# Neighbours in the members' own spaces err with the labels, and of a step that finds the mix nothing else is asked
+ALONE, FINDS_MIX_ALONE, WITH_A_WITNESS = (0.3, 10), (0.6, 10), (0.3, 3)
 UNEVEN, EVEN = 0.75, 0.85  # classes in effect after a step that finds them: share of all
 SEVERAL = 0.55  # classes in effect before it
 FEW, MANY = 10, 16  # images per class: among few, neighbours reach beyond their class and say little
@@ -66,10 +66,11 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
         return probs_NC, replace(outcome, refused=against)
     support_Q, changed_N = support(*changes)
     granted = trust(probs_NC, refined_NC) if finds_mix else 0.0
-    leans = LEANS_ON_ALL if evidence.witness_ND is None else WITH_A_WITNESS
+    alone = FINDS_MIX_ALONE if finds_mix else ALONE
+    sides_with, leans = alone if evidence.witness_ND is None else WITH_A_WITNESS
     old_Q, new_Q = (part[changed_N].argmax(dim=1) for part in (probs_NC, refined_NC))
     together_Q = together(support_Q, old_Q, new_Q, leans)
-    withheld_Q = together_Q < SIDES_WITH - (1 + SIDES_WITH) * granted - ROUNDING
+    withheld_Q = together_Q < sides_with - (1 + sides_with) * granted - ROUNDING
     if withheld_Q.all():
         against = f"similar images do not side with the new labels (support {float(support_Q.mean()):+.2f})"
         return probs_NC, replace(outcome, refused=against)
