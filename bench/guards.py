@@ -53,7 +53,7 @@ OTHER_STEPS = {
     "frolic": {},
 }
 LIMITS, LEANS = (0.3, 0.45, 0.6), (3, 10, 30)
-DRAWS = 20
+DRAWS = 3
 AIM = ("three classes", "skewed 10:1", "skewed 30:1", "one dominates", "60 images", "Dirichlet(1)")
 BIG = 100  # images of a mix whose single losses count
 PLAIN = "discriminant, unguarded"
