@@ -26,7 +26,7 @@ FUSED = {"aten::scaled_dot_product_attention", "aten::_native_multi_head_attenti
 # what the libraries compute step by step: the one query that pools an image, two old kinds of text, all of FLAVA
 STEPS = {("siglip", "image"): 1, ("siglip2", "image"): 1, ("align", "text"): 2}
 STEPS |= {("flava", "image"): 2, ("flava", "text"): 2}
-NONE = {("align", "image"), ("fused", "image")}  # convolutions
+NONE = {("align", "image")}  # convolutions
 
 
 def entry_of(family: str, kind: str, folder) -> ModelEntry:
@@ -57,7 +57,7 @@ def entry_of(family: str, kind: str, folder) -> ModelEntry:
     return ModelEntry.parse({"family": "timm", **more, **facts}, "m")
 
 
-KINDS = [("open_clip", kind) for kind in test_open_clip.KINDS if kind != "quickgelu"]
+KINDS = [("open_clip", kind) for kind in test_open_clip.KINDS if kind not in ("quickgelu", "rotary", "fused")]
 KINDS += [("transformers", kind) for kind in test_transformers.KINDS]
 KINDS += [("evaclip", "post"), ("timm", "vit_tiny_patch16_224"), ("timm", "vit_small_patch16_dinov3")]
 
