@@ -24,7 +24,8 @@ def write(form: CsvFormat, name: str, number: int, values_NC: "Tensor | None") -
     if also.probabilities:
         asked["probabilities"] = form.labels, as_shares(values_NC)
     if also.top:
-        asked[f"top{also.top}"] = [form.columns[1]], best_few(values_NC, form.labels, also.top)
+        column = "label" if task.recipe.gives_probabilities else form.columns[1]  # a pattern of names there
+        asked[f"top{also.top}"] = [column], best_few(values_NC, form.labels, also.top)
     written = []
     for what, (columns, cells) in asked.items():
         rows = ([value, *cells[image]] for value, image in zip(form.order, form.images, strict=True))

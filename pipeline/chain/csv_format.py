@@ -1,7 +1,7 @@
 """The competition's CSV: ids, label values, order of rows; a submission's text, its check, the solution."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,13 +54,14 @@ class CsvFormat:
     def predicted(self) -> Predicted:
         """How predictions are read; UserError where the classes do not fit the way they are to be written."""
         recipe, (column, label), where = self.task.recipe, self.columns, self.task.where
+        for key, top in (("top", recipe.top), ("also.top", recipe.also.top)):
+            if top and top > len(self.labels):
+                raise Mismatch(f"{where}: {key}: {top} of {len(self.labels)} classes")
         if recipe.gives_probabilities:
             columns = self._called(label)
             if len({column, *columns}) <= len(columns):
                 raise Mismatch(f"{where}: columns: {label!r} gives two columns one name, among {columns[:3]}")
             return Predicted(column, classes=dict(zip(columns, self.labels, strict=True)))
-        if recipe.top and recipe.top > len(self.labels):
-            raise Mismatch(f"{where}: top: {recipe.top} of {len(self.labels)} classes")
         spaced = [value for value in self.labels if " " in value]
         if recipe.top and spaced:
             raise Mismatch(
@@ -191,15 +192,27 @@ class CsvFormat:
             told += (
                 f", MAP@{recipe.top} {metrics.mean_average_precision(best(values_NC, recipe.top).numpy(), truth):.4f}"
             )
-        return f"{told} against {recipe.solution}"
+        rows = len(self._solved)
+        some = f", {len(truth)} of its {rows} rows" if rows > len(truth) else ""
+        return f"{told} against {recipe.solution}{some}"
+
+    @cached_property
+    def _solved(self) -> Mapping[str, str]:
+        """The solution's label of each id."""
+        return self.predicted.read(self.task.project.root / self.task.recipe.solution)
 
     @cached_property
     def solution(self) -> list[int] | None:
-        """The solution's labels in image order, where the competition has one."""
+        """The solution's labels in image order, where the competition has one that is of these images."""
         if not self.task.recipe.solution:
             return None
-        path = self.task.project.root / self.task.recipe.solution
-        values = self.predicted.read(path)
+        path, values = self.task.project.root / self.task.recipe.solution, self._solved
+        if self.task.recipe.columns[self.columns[0]] == "position" and len(values) > len(self.ids):
+            warn(
+                f"not compared with {path}: it has {len(values)} rows, and as ids are positions nobody knows which of "
+                f"them these {len(self.ids)} images are"
+            )
+            return None
         labels = {value: label for label, value in enumerate(self.labels)}
         absent = [i for i in self.ids if i not in values]
         if absent:

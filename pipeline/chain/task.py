@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..core import console
-from ..core.digests import FileDigests, digest_of
+from ..core.digests import FileDigests, digest_of, read_memo, write_memo
 from ..core.errors import Unavailable
 from ..core.files import atomic_file
 from ..core.store import Place as Kept
@@ -251,15 +251,27 @@ class CompetitionTask(Task):
 
     @cached_property
     def source(self) -> str:
-        """DATA, what the recipe says, or, where nothing is there, what was used last."""
+        """DATA, what the recipe says, or, where nothing is there, the DATA of before while the recipe said the same."""
         own = self.data or self.recipe.images
         if self.data or self.is_there(own):
             return own
-        last = next((one for one in reversed(self.known_sources() or []) if self.is_there(one)), None)
-        if last is None:
+        before = read_memo(self._given_path)
+        if before.get("images") != own or not self.is_there(before["data"]):
             return own
-        self.say_once("images", self.name, f"{own} is not there; {last} is used, where they were found last")
+        last = before["data"]
+        self.once(("images", last), lambda: console.warn(f"{own} is not there; the images of DATA={last} are used"))
         return last
+
+    @property
+    def _given_path(self) -> Path:
+        """Where it is remembered which DATA was given last, and what the recipe's `images` said then."""
+        return self.cache / "given.json"
+
+    def _remember_source(self) -> None:
+        super()._remember_source()
+        given = {"images": self.recipe.images, "data": self.data}
+        if self.data and read_memo(self._given_path) != given:
+            write_memo(self._given_path, given)
 
     def is_there(self, source: str) -> bool:
         return is_there(source, self.project.root)

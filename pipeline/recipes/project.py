@@ -185,7 +185,10 @@ class Project:
             raise Mismatch(
                 f"{path}: members: {heads[0]} is a trained head, whose columns are classes; write 'blend: classes'"
             )
-        return recipe.model_copy(update={"members": members, "witness": self._witness(recipe, path)})
+        witness = self._witness(recipe, path)
+        if witness and any(member.tower == witness and use.weight for member, use in members.items()):
+            raise Mismatch(f"{path}: witness: {witness} is a member, and is to judge what it says; take another tower")
+        return recipe.model_copy(update={"members": members, "witness": witness})
 
     def _witness(self, recipe: Ensemble, path: Path | str) -> Member | None:
         if recipe.witness is None:

@@ -598,6 +598,23 @@ def test_weights_and_a_pooling_without_them_are_told_before_any_work(project_roo
     assert not list((project_root / "cache").rglob("*.pt"))
 
 
+@pytest.mark.parametrize("kind", ["position", "stem"])
+def test_a_solution_of_more_images_than_there_are(project_root, capsys, kind):
+    """By position nobody knows which of its rows they are; by name the others are told."""
+    columns = {"id_idx": kind, "label": "label"}
+    content = {"images": "data/tiny", "classes": ["Cats", "Dogs", "Big Birds"], "columns": columns}
+    ids = [i if kind == "position" else Path(name).stem for i, name in enumerate(fresh(project_root).images.ids)]
+    with open(project_root / "solution.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("id_idx", "label"), *((i, 0) for i in ids), ("another", 0)])
+    write_yaml(project_root / "competitions" / "tiny.yaml", {**content, "solution": "solution.csv"})
+    submit(fresh(project_root), "one")
+    said = capsys.readouterr()
+    if kind == "position":
+        assert f"has {IMAGES + 1} rows" in said.err and "accuracy" not in said.out
+    else:
+        assert f"against solution.csv, {IMAGES} of its {IMAGES + 1} rows" in said.out
+
+
 def test_a_solution_that_does_not_fit_names_the_first_ids(project_root):
     def told(rows) -> str:
         with open(project_root / "solution.csv", "w", newline="") as file:

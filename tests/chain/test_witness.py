@@ -161,6 +161,9 @@ def test_what_cannot_be_a_witness(root):
         root / "models.local.yaml",
         {"net": NET, "mine": {"family": "head", "base": "vit", "weights": "m", "preprocess": "tiny"}},
     )
+    write_yaml(root / "ensembles" / "seen.yaml", {**written, "witness": "vit"})
+    with refused(Mismatch, f"{where}: witness: vit@tiny", "another tower"):
+        fresh(root).project.ensemble("seen")
     write_yaml(root / "ensembles" / "seen.yaml", {**written, "witness": "mine"})
     with refused(Mismatch, f"{where}: witness: mine@tiny", "write vit@tiny"):
         fresh(root).project.ensemble("seen")

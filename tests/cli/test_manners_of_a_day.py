@@ -66,6 +66,18 @@ def test_what_else_a_competition_asks_for(root, capsys):
         assert top[label].split(" ")[0] == answer[label] and len(set(top[label].split(" "))) == 2
 
 
+def test_the_best_labels_beside_probabilities_are_called_labels_and_no_more_than_classes(root, capsys):
+    path, columns = root / "competitions" / "tiny.yaml", {"id": "stem", "p_{class_name}": "probability"}
+    recipe = {**yaml.safe_load(path.read_text()), "columns": columns}
+    write_yaml(path, {**recipe, "also": {"top": 2}})
+    assert main(["submit", "COMPETITION=tiny", "ENSEMBLE=one", "DTYPE=fp32"]) == 0
+    best = (root / "reports" / "tiny" / "001-top2.csv").read_text().splitlines()
+    assert best[0] == "id,label" and len(best) == IMAGES + 1
+    write_yaml(path, {**recipe, "also": {"top": len(CLASSES) + 1}})
+    assert main(["submit", "COMPETITION=tiny", "ENSEMBLE=one", "DTYPE=fp32"]) == 1
+    assert f"also.top: {len(CLASSES) + 1} of {len(CLASSES)} classes" in capsys.readouterr().err
+
+
 def test_advice_begins_with_three_sentences(root, capsys):
     assert main(["advise", "COMPETITION=tiny", "ENSEMBLE=both", "DTYPE=fp32"]) == 0
     said = capsys.readouterr().out

@@ -134,14 +134,19 @@ def test_images_in_sub_folders_are_told(root, capsys):
 
 
 def test_a_competition_remembers_where_its_images_were(root, capsys):
-    """What DATA named is found again where the recipe's own folder is not there, and only there."""
+    """What DATA named is found again where the recipe's own folder is not there; not for one that it says since."""
     shutil.move(root / "data" / "tiny", root / "elsewhere")
     with pytest.raises(NotFound, match="no image folder"):
         submit(CompetitionTask(Project(root), "tiny", dtype_name="fp32"), "one")
     submit(CompetitionTask(Project(root), "tiny", dtype_name="fp32", data="elsewhere"), "one")
     capsys.readouterr()
     assert main(["sheet", "COMPETITION=tiny"]) == 0
-    assert "data/tiny is not there; elsewhere is used, where they were found last" in capsys.readouterr().out
+    assert "data/tiny is not there; the images of DATA=elsewhere are used" in capsys.readouterr().err
+    recipe = yaml.safe_load((root / "competitions" / "tiny.yaml").read_text())
+    write_yaml(root / "competitions" / "tiny.yaml", {**recipe, "images": "data/tinny"})
+    with refused(NotFound, "data/tinny"):
+        submit(CompetitionTask(Project(root), "tiny", dtype_name="fp32"), "one")
+    write_yaml(root / "competitions" / "tiny.yaml", recipe)
     shutil.copytree(root / "elsewhere", root / "data" / "tiny")
     assert CompetitionTask(Project(root), "tiny").source == "data/tiny"
 
