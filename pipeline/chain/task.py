@@ -252,11 +252,9 @@ class CompetitionTask(Task):
     @cached_property
     def source(self) -> str:
         """DATA, what the recipe says, or, where nothing is there, the DATA of before while the recipe said the same."""
-        own = self.data or self.recipe.images
-        if self.data or self.is_there(own):
-            return own
-        before = read_memo(self._given_path)
-        if before.get("images") != own or not self.is_there(before["data"]):
+        own, root = self.data or self.recipe.images, self.project.root
+        before = {} if self.data or is_there(own, root) else read_memo(self._given_path)
+        if before.get("images") != own or not is_there(before["data"], root):
             return own
         last = before["data"]
         self.once(("images", last), lambda: console.warn(f"{own} is not there; the images of DATA={last} are used"))
@@ -269,12 +267,8 @@ class CompetitionTask(Task):
 
     def _remember_source(self) -> None:
         super()._remember_source()
-        given = {"images": self.recipe.images, "data": self.data}
-        if self.data and read_memo(self._given_path) != given:
-            write_memo(self._given_path, given)
-
-    def is_there(self, source: str) -> bool:
-        return is_there(source, self.project.root)
+        if self.data:
+            write_memo(self._given_path, {"images": self.recipe.images, "data": self.data})
 
     @cached_property
     def images(self) -> Images:

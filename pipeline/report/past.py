@@ -11,6 +11,7 @@ from ..chain.task import CompetitionTask, Task
 from ..core import artefacts
 from ..core.artefacts import Artefact
 from ..core.errors import Changed, NotFound, UserError
+from ..images.listing import is_there
 from ..recipes import Ensemble
 from ..recipes.member import Member
 
@@ -26,8 +27,8 @@ def with_its_images(task: CompetitionTask, number: int) -> CompetitionTask:
         return task
     fix = "put them back, or give the DATA= to look at all the same"
     if source != task.source:
-        if not task.is_there(source):
-            if task.is_there(task.source) and task.images_digest() == digest:
+        if not is_there(source, task.project.root):
+            if is_there(task.source, task.project.root) and task.images_digest() == digest:
                 return task  # they were moved, and the recipe says where to
             raise NotFound(f"submission {number} was made from the images in {source}, which is not there; {fix}")
         task.say_once("images", task.name, f"those of {source}, which submission {number} was made from")
