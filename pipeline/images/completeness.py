@@ -11,12 +11,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..core.errors import Damaged, Mismatch, NotFound
+from ..core.errors import Mismatch, NotFound
+from .damaged import SHOWN, left_out
 from .listing import ImageFiles, PackedImages, is_image
+from .names import TAR
 
 NUMBER = re.compile(r"\d+", re.ASCII)
 SAME_SHAPE = 0.9  # share of the names that must look alike before one more of that look is missed
-SHOWN = 5  # names in a message
 DIGITS = 18  # of a number that counts images
 SEQUENCE = 0.9  # share of the numbers from the first to the last that must be there to call it a sequence
 
@@ -26,15 +27,13 @@ def check(files: ImageFiles | PackedImages, source: str, where: str, count: int 
 
     `count` is how many there must be, and `by_position` whether rows are told so. Gives what is to be warned of, or ''.
     """
-    packed = isinstance(files, PackedImages)  # what lies in a tar or a table is all there
-    total, missed, missing = len(files.ids), list(suspects(files)), [] if packed else gaps(files)
+    total, missed = len(files.ids), list(suspects(files))
     if missed:
-        names = "; ".join(f"{name} ({what})" for name, what in missed[:SHOWN])
-        more = f"; and {len(missed) - SHOWN} more" if missed[SHOWN:] else ""
-        raise Damaged(f"{files.folder}: left out, though it would be an image: {names}{more}. Mend or remove it")
+        raise left_out(files.folder, missed)
     if count is not None and total != count:
         raise Mismatch(f"{where}: count: {count}, but there are {total} images in {source}")
-    if not missing or count is not None:
+    missing = gaps(files) if count is None else []
+    if not missing:
         return ""
     numbers = f"{len(missing)} numbers are missing, first {', '.join(map(str, missing[:SHOWN]))}"
     if by_position:
@@ -75,10 +74,20 @@ def _kind(path: os.PathLike) -> str:
     return "a folder" if os.path.isdir(path) else "no plain file"
 
 
-def gaps(files: ImageFiles) -> list[int]:
+def _names(files: ImageFiles | PackedImages) -> Iterator[str]:
+    """What may be numbered: in tars the members, which count on from one tar to the next; rows of a table are not."""
+    if not isinstance(files, PackedImages):
+        yield from files.ids
+        return
+    for file, first, stop in zip(files.files, files.firsts, [*files.firsts[1:], len(files.ids)], strict=True):
+        if file.endswith(TAR):
+            yield from (name[len(file) + 1 :] for name in files.ids[first:stop])
+
+
+def gaps(files: ImageFiles | PackedImages) -> list[int]:
     """The numbers that are missing from names that otherwise count on, such as 0.jpg, 1.jpg, 3.jpg: [2]."""
     found: dict[str, array] = {}
-    for name in files.ids:
+    for name in _names(files):
         numbers = NUMBER.findall(stem(name))
         if len(numbers) == 1 and len(numbers[0]) <= DIGITS:
             found.setdefault(os.path.join(os.path.dirname(name), shape(name)), array("q")).append(int(numbers[0]))

@@ -27,7 +27,7 @@ from .decoding import Decoded, Policy, read
 from .names import PARQUET, is_image
 from .recent import Recent
 
-VERSION = 1  # of an index: raise it when the same file gives another
+VERSION = 2  # of an index: raise it when the same file gives another
 AT_ONCE = 8  # files whose index is learnt at a time
 NEAR, NEAR_BYTES = 8, 4 << 20  # images of a tar in a store that come with one request, at most so many bytes of them
 BLOCKS, GROUPS = Recent(64), Recent(3)
@@ -76,8 +76,7 @@ class PackedImages:
                 start, size = map(int, self.places[row])
                 return os.pread(source.fileno(), size, start)
         begin, rows = self.firsts[number], self._near(number, row)
-        start = int(self.places[rows[0], 0])
-        stop = int(self.places[rows[-1]].sum())
+        start, stop = self._span(rows)
         near = BLOCKS.get((str(file), self.states[number], start, stop, begin), lambda: file.ranges([(start, stop)])[0])
         at, size = map(int, self.places[row])
         return near[at - start : at - start + size]
@@ -88,8 +87,13 @@ class PackedImages:
         end = [*self.firsts, len(self.ids)][number + 1]
         first = begin + (row - begin) // NEAR * NEAR
         rows = range(first, min(first + NEAR, end))
-        span = int(self.places[rows[-1]].sum() - self.places[first, 0])
-        return rows if 0 <= span <= NEAR_BYTES else range(row, row + 1)
+        start, stop = self._span(rows)
+        return rows if stop - start <= NEAR_BYTES else range(row, row + 1)
+
+    def _span(self, rows: range) -> tuple[int, int]:
+        """The bytes of a tar in which some rows lie; a hard link lies before its neighbours."""
+        places = self.places[rows.start : rows.stop]
+        return int(places[:, 0].min()), int(places.sum(axis=1).max())
 
     def _group(self, number: int, group: int) -> tables.Group:
         name = str(self.folder / self.files[number])
@@ -176,7 +180,8 @@ def listed(folder: Place, files: Sequence[str], left_out: Sequence[str], indexes
     ids = Texts.joined(parts)
     del parts
     for one, other in twice(ids) if own else ():
-        first, second = (files[bisect.bisect_right(firsts, row) - 1] for row in (one, other))
+        both = ((bisect.bisect_right(firsts, row) - 1, row) for row in (one, other))
+        first, second = (f"row {row - firsts[number]} of {files[number]}" for number, row in both)
         raise Damaged(f"{folder}: id {ids[one]!r} is there twice, in {first} and in {second}")
     return PackedImages(folder, tuple(files), states, ids, places, firsts, tuple(left_out))
 

@@ -19,6 +19,7 @@ from pipeline.core.digests import FileDigests
 from pipeline.core.errors import Changed, Damaged, Mismatch, NotFound, Unavailable, UserError
 from pipeline.core.store import Url
 from pipeline.images import names, packed, tables
+from pipeline.images.completeness import gaps
 from pipeline.images.listing import images_of, is_there
 from pipeline.images.recent import Recent
 from pipeline.remote.pack import pack
@@ -205,10 +206,39 @@ def test_submissions_from_tars_and_parquet_are_those_from_files(project_root, bu
     show(fresh(project_root, data=source), "one")
 
 
-def test_numbers_that_are_missing_from_a_tar_are_no_gap(project_root):
-    members = [(name, content) for name, content in encoded(project_root).items() if name != "5.jpg"]
-    put(project_root / "data" / "packed", {"0.tar": tar_of(members)})
+def test_a_gap_in_the_numbers_of_members_is_one(project_root, capsys):
+    members = list(encoded(project_root).items())
+    whole = {"9.tar": tar_of(members[:10]), "10.tar": tar_of(members[10:])}
+    folder = put(project_root / "data" / "packed", whole)
+    assert len(fresh(project_root, data="data/packed").images.ids) == IMAGES, "numbers go on from tar to tar"
+    put(folder, {"9.tar": tar_of(members[:5] + members[6:10])})
+    with refused(NotFound, "data/packed", "first 5", f"'count: {IMAGES - 1}' in competitions/tiny.yaml"):
+        _ = fresh(project_root, data="data/packed").images
+    competition(project_root, columns={"id": "stem", "label": "label"})
     assert len(fresh(project_root, data="data/packed").images.ids) == IMAGES - 1
+    assert "1 numbers are missing, first 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "missing"),
+    [
+        (range(20), range(20, 40), []),
+        (range(20), range(20), []),
+        (range(20), range(100, 120), []),
+        (range(20), range(21, 40), [20]),
+        ([*range(7), *range(8, 20)], range(20, 40), [7]),
+    ],
+)
+def test_numbers_go_on_from_tar_to_tar_or_begin_again(tmp_path, first, second, missing):
+    for number, numbers in enumerate((first, second)):
+        put(tmp_path / "d" / "a", {f"{number}.tar": tar_of((f"x/{n:04d}.jpg", b"1") for n in numbers)})
+    assert gaps(images_of("d/**/*.tar", tmp_path, "DATA")) == missing
+
+
+def test_numbers_of_rows_have_no_gaps(tmp_path):
+    ids = [str(number) for number in range(40) if number != 7]
+    put(tmp_path / "d", {"a.parquet": parquet_of({"id": ids, "image": [b"1"] * len(ids)})})
+    assert gaps(images_of("d", tmp_path, "DATA")) == []
 
 
 def test_ids_of_members_and_of_columns_are_written(project_root):
@@ -292,10 +322,125 @@ def test_what_cannot_be_read_is_refused(tmp_path, files, kind, parts):
         images_of("d", tmp_path, "DATA")
 
 
+WHOLE = tar_of([("a.jpg", b"1" * 700), ("b.jpg", b"2"), ("c.jpg", b"3")])  # each header is at one of these bytes:
+A_LABEL, B, B_LABEL, C, C_LABEL, END = 1536, 2560, 3584, 4608, 5632, 6656
+
+
+def over(at: int, content: bytes) -> bytes:
+    return WHOLE[:at] + content + WHOLE[at + len(content) :]
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (WHOLE[:C], [f"byte {C}", "no end marker"]),
+        (WHOLE[:END], [f"byte {END}", "no end marker"]),
+        (WHOLE[: END + 1023], [f"byte {END}", "no end marker"]),
+        (WHOLE[:A_LABEL], [f"byte {A_LABEL}", "no end marker"]),
+        (WHOLE[: B + 100], [f"byte {B}", "header"]),
+        (WHOLE[: A_LABEL + 512], ["unexpected end"]),
+        (over(B + 100, b"?" * 10), [f"byte {B}", "header"]),
+        (over(B, bytes(512)), [f"byte {B}", f"byte {B + 512}"]),
+        (over(B, bytes(1024)), [f"byte {B}", f"byte {B_LABEL}"]),
+        (over(0, bytes(512)), ["byte 0", "byte 512"]),
+        (over(B_LABEL, bytes(2048)), [f"byte {B_LABEL}", f"byte {C_LABEL}"]),
+        (WHOLE + WHOLE, [f"byte {END}", f"byte {len(WHOLE)}"]),
+        (WHOLE + b"x", [f"byte {END}", f"byte {len(WHOLE)}"]),
+        (over(END + 600, b"x"), [f"byte {END}", f"byte {END + 600}"]),
+    ],
+)
+def test_a_tar_that_is_not_whole_is_refused(tmp_path, bucket, content, parts):  # noqa: F811
+    put(tmp_path / "d", {"0.tar": content})
+    put(bucket / "p", {"0.tar": content})
+    for source in ("d", "memory://bucket/p"):
+        with refused(Damaged, "0.tar", *parts):
+            images_of(source, tmp_path, "DATA")
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("after", [END + 1024, len(WHOLE), 5 * len(WHOLE)])
+def test_whole_tars_of_every_kind_and_padding_are_read(tmp_path, kind, after):
+    names_ = ["a" * 60 + "/" + "b" * 60 + ".jpg", "é" * 30 + ".jpg", "folder/" * 12 + "c.jpg"]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
+        for name in names_:
+            about = tarfile.TarInfo(name)
+            about.size = 3
+            tar.addfile(about, io.BytesIO(b"123"))
+    end = buffer.getvalue().rstrip(b"\0")
+    end += bytes(-len(end) % 512)
+    put(tmp_path / "d", {"0.tar": end + bytes(after - END)})
+    assert images_of("d", tmp_path, "DATA").ids == [f"0.tar/{name}" for name in names_]
+
+
+def test_a_member_of_less_than_nothing_ends_the_run_as_well(tmp_path):
+    header = tarfile.TarInfo("a.jpg")
+    header.size = -1024
+    put(tmp_path / "d", {"0.tar": header.tobuf(tarfile.GNU_FORMAT) + bytes(10240)})
+    with refused(Damaged, "0.tar"):
+        images_of("d", tmp_path, "DATA")
+
+
+def linked(members, links) -> bytes:
+    """A tar of members, and after each of them the (name, type, target) of `links` that its name has."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+            for link, kind, target in links.get(name, ()):
+                about = tarfile.TarInfo(link)
+                about.type, about.linkname = kind, target
+                tar.addfile(about)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("source", ["data/packed", "memory://bucket/p"])
+def test_hard_links_are_the_images_that_they_name(project_root, bucket, source):  # noqa: F811
+    members = list(encoded(project_root).items())[:5]
+    links = {"0.jpg": [("l.cls", tarfile.SYMTYPE, "0.jpg"), ("x.cls", tarfile.LNKTYPE, "none.cls")]}
+    links |= {"3.jpg": [("m.jpg", tarfile.LNKTYPE, "./1.jpg"), ("n.jpg", tarfile.LNKTYPE, "m.jpg")]}
+    for place in (bucket / "p", project_root / "data" / "packed"):
+        put(place, {"0.tar": linked(members, links)})
+    found, files = images_of(source, project_root, "DATA"), images_of("data/tiny", project_root, "DATA")
+    assert found.ids == [f"0.tar/{name}.jpg" for name in "0123mn4"]
+    for row, same in enumerate([0, 1, 2, 3, 1, 1, 4]):
+        assert found.open(row).content == files.open(same).content
+
+
+def test_a_hard_link_may_be_first_of_those_that_are_read_together(project_root, bucket):  # noqa: F811
+    members = list(encoded(project_root).items())[:9]
+    put(bucket / "p", {"0.tar": linked(members, {"7.jpg": [("m.jpg", tarfile.LNKTYPE, "2.jpg")]})})
+    found, files = images_of("memory://bucket/p", project_root, "DATA"), images_of("data/tiny", project_root, "DATA")
+    assert found.ids[8] == "0.tar/m.jpg"
+    assert found.open(9).content == files.open(8).content
+    assert found.open(8).content == files.open(2).content
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "parts"),
+    [
+        (tarfile.SYMTYPE, "0.jpg", ["symbolic link to 0.jpg"]),
+        (tarfile.LNKTYPE, "2.jpg", ["hard link to 2.jpg"]),
+        (tarfile.DIRTYPE, "", ["folder"]),
+        (tarfile.FIFOTYPE, "", ["no plain file"]),
+        (tarfile.CHRTYPE, "", ["no plain file"]),
+        (tarfile.GNUTYPE_SPARSE, "", ["sparse"]),
+    ],
+)
+def test_what_is_called_like_an_image_in_a_tar_and_is_none_is_named(project_root, kind, target, parts):
+    members, odd = list(encoded(project_root).items()), ("b/5.jpg", kind, target)
+    put(project_root / "data" / "packed", {"0.tar": linked(members, {"1.jpg": [odd]})})
+    with refused(Damaged, "0.tar", "b/5.jpg (", *parts):
+        images_of("data/packed", project_root, "DATA")
+
+
 @pytest.mark.parametrize(
     ("files", "kind", "parts"),
     [
-        ([{"id": ["a", "b"]}, {"id": ["c", "a"]}], Damaged, ["'a'", "0.parquet", "1.parquet"]),
+        ([{"id": ["a", "b"]}, {"id": ["c", "a"]}], Damaged, ["'a'", "row 0 of 0.parquet", "row 1 of 1.parquet"]),
+        ([{"id": ["c", "d"]}, {"id": ["a", "a"]}], Damaged, ["'a'", "row 0 of 1.parquet", "row 1 of 1.parquet"]),
         ([{"id": ["a", "b"]}, {}], Mismatch, ["1.parquet", "'id'"]),
         ([{"id": ["a", None]}], Damaged, ["0.parquet", "row 1"]),
         ([{"image": ["text", "more"]}], NotFound, ["0.parquet", "'image'"]),
