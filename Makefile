@@ -36,6 +36,11 @@ $(if $(UNKNOWN),$(call unknown,variable,$(firstword $(UNKNOWN)),$(sort $(VARIABL
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
+# 1 or nothing; what a flag may be is said in pipeline/cli/_options.py (ON, OFF)
+flag = $(if $(call given,$(1)),$(if $(filter 1 yes true,$($(1))),1,$(if $(filter-out 0 no false,$($(1))),\
+         $(error $(1)=$($(1)): a flag is 1 or 0))))
+
+comma := ,# within an argument of $(call ...), where a comma itself would end it
 need = $(if $(and $(call given,$(1)),$($(1))),,$(error give $(1)=..., e.g. make $(MAKECMDGOALS) $(2)))
 
 VENV := .venv
@@ -84,7 +89,7 @@ threshold: $(READY) ## low probabilities of the blend become zero
 	$(PIPELINE) threshold $(GIVEN)
 
 .PHONY: submit
-submit: $(READY) $(if $(UPLOAD),$(KAGGLE_READY)) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv [UPLOAD=1]
+submit: $(READY) $(if $(call flag,UPLOAD),$(KAGGLE_READY)) ## pool, check and write submissions/COMPETITION/NNN-ENSEMBLE.csv [UPLOAD=1]
 	$(PIPELINE) submit $(GIVEN)
 
 .PHONY: plan
@@ -128,7 +133,7 @@ score: $(READY) ## record what the leaderboard said: N=12 PUBLIC=0.92024 PRIVATE
 	$(PIPELINE) score $(GIVEN)
 
 .PHONY: note
-note: $(READY) ## something to remember about a submission, shown in the log: N=12 TEXT="other prompts for ice"
+note: $(READY) ## something to remember about a submission, shown in the log: N=12 TEXT="other prompts for ice" (TEXT= removes it)
 	$(call need,N,N=12 TEXT="...")
 	$(PIPELINE) note $(GIVEN)
 
@@ -201,8 +206,8 @@ export: $(PARQUET_READY) ## Parquet for a vector database: image features of MOD
 
 .PHONY: new
 new: $(READY) ## files of a new competition: COMPETITION=x IMAGES=folder CLASSES=a,b,c [SAMPLE=file.csv], or UNDO=1
-	$(if $(call given,UNDO),,$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
-	$(if $(call given,UNDO),,$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a,b,c))
+	$(if $(call flag,UNDO),,$(call need,IMAGES,COMPETITION=x IMAGES=folder CLASSES=a$(comma)b$(comma)c))
+	$(if $(call flag,UNDO),,$(call need,CLASSES,COMPETITION=x IMAGES=folder CLASSES=a$(comma)b$(comma)c))
 	$(PIPELINE) new $(GIVEN)
 
 .PHONY: use
@@ -263,7 +268,7 @@ sbom: $(VENV)/.installed-audit ## what is installed, as CycloneDX JSON: build/sb
 
 .PHONY: lock
 lock: $(VENV)/.installed-audit ## write the requirement files, after a change of pyproject.toml [UPGRADE=1]
-	@$(VENV)/bin/python tools/lock.py $(if $(UPGRADE),--upgrade)
+	@$(VENV)/bin/python tools/lock.py $(if $(call flag,UPGRADE),--upgrade)
 
 .PHONY: bench
 bench: $(DEV_READY) ## measure what the README claims; writes bench/README.md

@@ -92,6 +92,7 @@ def stage(task: Task, name: str) -> Stage:
     """`probs` float32 (N, P) of the recipe's blend; with 'blend: classes' (N, C)."""
     recipe = task.project.ensemble(name)
     weights = members(recipe)
+    _ = task.dtype, task.kept  # a mistake in DEVICE or CACHE is told as that, not as one of the recipe
     with prefixed(str(task.project.ensemble_path(name))):
         parts = {member: part(task, recipe, member) for member in weights}
     digests = [[parts[member].digest, weight] for member, weight in weights.items()]

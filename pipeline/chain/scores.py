@@ -93,8 +93,11 @@ def remark(task: CompetitionTask, number: int, text: str) -> None:
     submissions = CsvFormat(task).ledger
     with submissions.locked():
         submissions.path(number)
-        submissions.write_remarks({**submissions.remarks(), number: " ".join(text.split())})
-    say("note", f"{task.name} {number}", " ".join(text.split()) or "removed")
+        remarks = submissions.remarks()
+        before, now = remarks.get(number), " ".join(text.split())
+        if now or before:
+            submissions.write_remarks({**remarks, number: now})
+    say("note", f"{task.name} {number}", now or (f"removed: {before}" if before else "had no note"))
 
 
 def record(task: CompetitionTask, number: int, public: float | None, private: float | None) -> None:

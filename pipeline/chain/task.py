@@ -107,7 +107,7 @@ class Runtime:
     @cached_property
     def kept(self) -> Kept:
         """Where what is computed is kept: cache/, or CACHE, which machines can share."""
-        return place(self.cache_at or "cache", self.project.root)
+        return place(self.cache_at or "cache", self.project.root, "CACHE")
 
     @property
     def threads(self) -> int:

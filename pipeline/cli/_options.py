@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Arguments = argparse.Namespace
 USED, DEMO = ".competition", "demo"  # the file that names the competition which is meant; where there is none
 ASSIGNED = re.compile(r"[A-Z][A-Z_]*=")
+ON, OFF = ("1", "yes", "true"), ("0", "no", "false", "")  # what a flag may be; the Makefile's `flag` reads them alike
 
 
 def verbs() -> list[str]:
@@ -35,7 +36,8 @@ def parse(arguments: Sequence[str]) -> Arguments:
     """The arguments of a verb, with its module as `module`. Only the verb that is asked for is imported.
 
     A verb takes the GROUPS that it USES and what its `arguments` adds; anything else is an error. NAME=value, as make
-    hands over what was given on its command line, means --name value, and nothing at all if the value is empty.
+    hands over what was given on its command line, means --name value, and nothing at all if the value is empty, but for
+    an option that takes an empty one (nargs "?"). A flag is one of ON or OFF.
     """
     known = verbs()
     asked = [arguments[0]] if arguments and arguments[0] in known else known
@@ -68,16 +70,21 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def _options(self, words: Sequence[str]) -> list[str]:
-        """NAME=value as --name=value; a flag's value only says that it is given."""
+        """NAME=value as --name=value, or as --name where that is a flag and the value says that it is on."""
         made = []
         for word in words:
             name, _, value = word.partition("=")
             if not ASSIGNED.match(word):
                 made.append(word)
-            elif value:
-                option = f"--{name.lower().replace('_', '-')}"
-                flag = self._option_string_actions.get(option)
-                made.append(option if flag and flag.nargs == 0 else f"{option}={value}")
+                continue
+            option = f"--{name.lower().replace('_', '-')}"
+            known = self._option_string_actions.get(option)
+            if known and known.nargs == 0:
+                if value not in (*ON, *OFF):
+                    self.error(f"{word}: a flag is 1 or 0")
+                made += [option] if value in ON else []
+            elif value or (known and known.nargs == "?"):
+                made.append(f"{option}={value}")
         return made
 
     def _not_used(self, word: str) -> None:

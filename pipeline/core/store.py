@@ -8,12 +8,13 @@ import io
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from .errors import NotFound, Unavailable
+from .errors import NotFound, Unavailable, prefixed
 from .extras import need
 
 T = TypeVar("T")
@@ -201,14 +202,15 @@ def is_url(text: str) -> bool:
     return "://" in text
 
 
-def place(text: str, root: Path) -> Place:
-    """Where a text points that is a path (from `root`) or a URL; file:// is a path."""
+def place(text: str, root: Path, variable: str = "") -> Place:
+    """Where a text points that is a path (from `root`) or a URL; file:// is a path. Errors name the variable."""
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     if not is_url(text):
         return root / text
     url = Url(text.rstrip("/"))
-    _ = url._system  # a protocol that is not known, or lacks its package, is told now
+    with prefixed(f"{variable}={text}") if variable else nullcontext():
+        _ = url._system  # a protocol that is not known, or lacks its package, is told now
     return url
 
 

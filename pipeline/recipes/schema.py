@@ -3,9 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
@@ -45,10 +45,8 @@ class Recipe(BaseModel):
 def _explain(recipe: type[BaseModel], error: Mapping) -> str:
     key, found = ".".join(str(part) for part in error["loc"]), _short(error["input"])
     match error["type"]:
-        case "extra_forbidden" if len(error["loc"]) > 1:
-            return f"unknown key '{key}'"
         case "extra_forbidden":
-            return f"unknown key '{key}'.{did_you_mean(key, recipe.model_fields)}"
+            return f"unknown key '{key}'.{did_you_mean(str(error['loc'][-1]), _known_keys(recipe, error['loc'][:-1]))}"
         case "missing":
             return f"missing key '{key}'"
         case "value_error":
@@ -60,6 +58,23 @@ def _explain(recipe: type[BaseModel], error: Mapping) -> str:
         case "string_type" | "invalid_key":
             return f"{key.removesuffix('.[key]')}: {found} is not text; put it in quotes"
     return f"{key}: {error['msg']} (found {found})"
+
+
+def _known_keys(recipe: type[BaseModel], loc: Iterable[int | str]) -> set[str]:
+    """The keys of what lies at `loc` in a recipe; an index, or a name in a mapping, leads to what its values may be."""
+    models = {recipe}
+    for part in loc:
+        inner = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = {found for annotation in inner for found in _models(annotation)} or models
+    return {field.alias or name for model in models for name, field in model.model_fields.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The recipes that an annotation names, however deep: in `dict[str, A | B]` A and B."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _short(value: Any) -> str:

@@ -278,6 +278,7 @@ def test_the_log_is_narrow_and_shows_notes_and_accuracy(task, capsys):
     assert "the baseline, with commas" in said and "1.0000" in said
     assert f"{1 - 2 / IMAGES:.4f}" in said
     scores.remark(task, 1, "")
+    assert "removed: the baseline, with commas" in capsys.readouterr().out
     scores.show_log(fresh(root))
     assert "baseline" not in capsys.readouterr().out
     with refused(NotFound, "submission 9"):

@@ -35,7 +35,7 @@ ENSEMBLE = {"members": {"vit": 1}}
         ({"members": {"vot": 1}}, NotFound, ["bad.yaml", "'vot'", "Did you mean 'vit"]),
         ({"members": {"vit@tinny": 1}}, NotFound, ["bad.yaml", "preprocess/tinny.yaml", "Did you mean 'tiny'?"]),
         ({"members": {"vit": 1, "vit@tiny": 1}}, UserError, ["vit@tiny"]),
-        ({"members": {"vit": {"weight": 1, "promts": "x"}}}, UserError, ["'members.vit.promts'"]),
+        ({"members": {"vit": {"weight": 1, "promts": "x"}}}, UserError, ["'members.vit.promts'", "mean 'prompts'?"]),
         ({"members": {"vit": {"prompts": "tiny"}}}, UserError, ["'members.vit.weight'"]),
         (
             {"members": {"vit": {"weight": 1, "prompts": "tny"}}},
@@ -85,6 +85,7 @@ COMPETITION = {"images": "x", "classes": ["a", "b"]}
             ["columns.id", "'position', 'stem', 'file_name'"],
         ),
         ({**COMPETITION, "rules": {"train": True}}, UserError, ["'rules.train'"]),
+        ({**COMPETITION, "also": {"probabilites": True}}, UserError, ["'also.probabilites'", "mean 'probabilities'?"]),
         (
             {**COMPETITION, "rules": {"train_on_test_images": False}},
             UserError,
