@@ -111,14 +111,14 @@ def test_few_changes_that_most_others_speak_against_are_withheld():
 
 @pytest.mark.parametrize(
     ("speaks", "finds_mix", "other", "witnessed"),
-    [(0.65, True, True, True), (0.45, False, True, True), (0.25, False, False, False)],
+    [(0.5, True, True, True), (0.4, False, True, True), (0.25, False, False, False)],
 )
 def test_most_is_asked_of_the_members_own_neighbours_where_nothing_else_is(
     monkeypatch, speaks, finds_mix, other, witnessed
 ):
     """They err with the labels, and a step that finds the mix has to pass no other guard; a witness's err less."""
     _, given, label_N = scene()
-    right = torch.nn.functional.one_hot(label_N, 4).float()
+    right = torch.nn.functional.one_hot(label_N, 6).float()  # two classes are absent
     before = right.clone()
     before[(label_N == 1).nonzero()[:8]] = right[label_N == 2][:1]
     monkeypatch.setattr(guards, "support", lambda old, new, _: (torch.full((8,), speaks), (old != new).any(dim=1)))
@@ -130,6 +130,16 @@ def test_most_is_asked_of_the_members_own_neighbours_where_nothing_else_is(
     ):
         _, outcome = guards.guarded(name, lambda: right, before, evidence)
         assert outcome.changed == 8 and bool(outcome.refused) is not kept
+
+
+@pytest.mark.parametrize(("absent", "sides_with"), [(0, 0.3), (1, 0.375), (2, 0.45)])
+def test_less_is_asked_where_labels_tell_of_all_classes_before_and_after(absent, sides_with):
+    _, _, label_N = scene()
+    even = torch.nn.functional.one_hot(label_N, 4 + absent).float()  # 4 of 4, 5 or 6 classes in effect
+    assert guards.asked(even, even, True, False) == (pytest.approx(sides_with), 10)
+    assert guards.asked(even, even, False, False) == (0.3, 10) and guards.asked(even, even, True, True) == (0.3, 3)
+    few = torch.nn.functional.one_hot(label_N % 2, 4 + absent).float()
+    assert guards.asked(few, even, True, False) == (0.45, 10), "before it they told of half of them"
 
 
 def test_every_member_must_side_with_a_change():

@@ -24,8 +24,9 @@ AT_A_TIME = 2**17  # images whose features are taken together
 NEIGHBOURS = 10
 # support from which changes are kept, where nothing else speaks for the step; and changes' worth that the mean support
 # of all, if lower, counts in that of the changes between two classes, as few of one kind may have it by chance.
-# Neighbours in the members' own spaces err with the labels, and of a step that finds the mix nothing else is asked
-ALONE, FINDS_MIX_ALONE, WITH_A_WITNESS = (0.3, 10), (0.6, 10), (0.3, 3)
+# Neighbours in the members' own spaces err with the labels, and of a step that finds the mix nothing else is asked;
+# of one that finds what the labels before it say, nearly all classes and evenly, no more than of others
+ALONE, FINDS_MIX_ALONE, WITH_A_WITNESS = (0.3, 10), (0.45, 10), (0.3, 3)
 UNEVEN, EVEN = 0.75, 0.85  # classes in effect after a step that finds them: share of all
 SEVERAL = 0.55  # classes in effect before it
 FEW, MANY = 10, 16  # images per class: among few, neighbours reach beyond their class and say little
@@ -66,8 +67,7 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
         return probs_NC, replace(outcome, refused=against)
     support_Q, changed_N = support(*changes)
     granted = trust(probs_NC, refined_NC) if finds_mix else 0.0
-    alone = FINDS_MIX_ALONE if finds_mix else ALONE
-    sides_with, leans = alone if evidence.witness_ND is None else WITH_A_WITNESS
+    sides_with, leans = asked(probs_NC, refined_NC, finds_mix, evidence.witness_ND is not None)
     old_Q, new_Q = (part[changed_N].argmax(dim=1) for part in (probs_NC, refined_NC))
     together_Q = together(support_Q, old_Q, new_Q, leans)
     withheld_Q = together_Q < sides_with - (1 + sides_with) * granted - ROUNDING
@@ -78,6 +78,15 @@ def guarded(name: str, run: Callable[[], Tensor], probs_NC: Tensor, evidence: Ev
     kept_NC = refined_NC.index_put((back_N,), probs_NC[back_N].to(refined_NC.dtype))
     after = tuple(histogram(kept_NC).tolist())
     return kept_NC, replace(outcome, after=after, changed=outcome.changed - len(back_N), withheld=len(back_N))
+
+
+def asked(probs_NC: Tensor, refined_NC: Tensor, finds_mix: bool, witness: bool) -> tuple[float, int]:
+    """The support from which changes are kept, and how much few lean on all."""
+    if witness or not finds_mix:
+        return WITH_A_WITNESS if witness else ALONE
+    most, leans = FINDS_MIX_ALONE
+    even = evenness(refined_NC) if classes_in_effect(probs_NC) >= UNEVEN else 0.0
+    return most - (most - ALONE[0]) * even, leans
 
 
 def together(support_Q: Tensor, old_Q: Tensor, new_Q: Tensor, leans: int) -> Tensor:
@@ -110,9 +119,13 @@ def trust(probs_NC: Tensor, refined_NC: Tensor) -> float:
     """
     if classes_in_effect(probs_NC) < SEVERAL:
         return 0.0
-    even = (classes_in_effect(refined_NC) - UNEVEN) / (EVEN - UNEVEN)
     few = (MANY - len(refined_NC) / refined_NC.shape[1]) / (MANY - FEW)
-    return min(1.0, max(0.0, even)) * min(1.0, max(0.0, few))
+    return evenness(refined_NC) * min(1.0, max(0.0, few))
+
+
+def evenness(refined_NC: Tensor) -> float:
+    """0 to 1: whether a step ends at all classes in about equal numbers."""
+    return min(1.0, max(0.0, (classes_in_effect(refined_NC) - UNEVEN) / (EVEN - UNEVEN)))
 
 
 def few_classes(probs_NC: Tensor) -> str:
