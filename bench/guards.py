@@ -320,7 +320,8 @@ ABOUT = f"""Train folders only, lit_mobilenet_minilm and its witness as in bench
 of the encoder ({", ".join(ENCODERS)}), {{draws}} draws of each mix. All changes of the recommended step, unguarded,
 from one class to another are judged together; a sign is good where its area under the ROC curve is: the chance that an
 image lost is of a kind of change with a lower sign than an image gained; 0.5 says nothing. Gains are points over seed
-004's algorithm, the mean and in brackets the worst single mix; aimed at are {", ".join(AIM)}."""
+004's algorithm, the mean and in brackets the worst single mix; a limit without a witness falls to 0.3 where labels tell
+of all classes (`asked` in pipeline/maths/refine/guards.py); aimed at are {", ".join(AIM)}."""
 WAYS = [PLAIN, *(f"{way}{more}" for way in CHOSEN.values() for more in (", unguarded", ""))]
 
 
