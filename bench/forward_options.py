@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-ROUNDS = 3
+ROUNDS = 2
 # and images of a batch: 64, which the pipeline takes on a CPU, or fewer of what takes long
 TOWERS = {
     "vit_base_patch32_clip_224": 64,

@@ -19,14 +19,13 @@ from pipeline.chain import features as chain_features
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SCENE = ROOT.parent / "shared" / "data" / "scene" / "images"
-MODELS = {"ViT-B-32": 256, "ViT-B-16": 64, "ViT-L-14": 16, "RN50": 64}  # and how many images: some seconds each
+MODELS = {"ViT-B-32": 256, "ViT-L-14": 16, "RN50": 64}  # and how many images: some seconds each
 PHOTOS = 32
 ROUNDS = 2
 COMPETITORS = ("notebook", "transformers", "clip_benchmark")
 CASES = (  # model, images, dtype, ways
     ("ViT-B-32", "small-256", "bf16", ("ours", "bound", *COMPETITORS)),
     ("ViT-B-32", "small-64", "fp32", ("ours", "bound", *COMPETITORS)),
-    ("ViT-B-16", "small-64", "bf16", ("ours", "bound", "notebook")),
     ("ViT-L-14", "small-16", "bf16", ("ours", "bound", "notebook")),
     ("RN50", "small-64", "bf16", ("ours", "bound", "notebook", "clip_benchmark")),
     ("ViT-B-32", "photos", "bf16", ("ours", "draft", "bound", *COMPETITORS)),

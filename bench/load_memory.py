@@ -27,7 +27,7 @@ def main(gb: float = 2.5) -> str:
     with tempfile.TemporaryDirectory() as folder:
         _child("write", folder, str(gb))
         size = (Path(folder) / FILE).stat().st_size / 1e9
-        ours, plain = (json.loads(_child(what, folder)) for what in ("ours", "plain"))
+        ours, plain = (json.loads(_child(what, folder).splitlines()[-1]) for what in ("ours", "plain"))
     rows = [
         "### Memory while loading (bench/load_memory.py)",
         "",

@@ -39,7 +39,7 @@ BENCHMARKS = (
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (about 20 minutes on two cores); `python bench/run.py labelled methods guards weights
+Written by `make bench` (about 40 minutes on two cores); `python bench/run.py labelled methods guards weights
 left packs training finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds
 depend on it."""
 
