@@ -68,7 +68,7 @@ class Part:
 
     def ready(self, last: int) -> bool:
         """Whether the rows before `last` are ready by now, and nothing went wrong with them."""
-        jobs = self.groups[: -(-(last - self.first) // GROUP)] or [self.file]
+        jobs = self.groups[: -(-(last - self.first) // self.group)] or [self.file]
         if not all(job.done() and not job.cancelled() and not job.exception() for job in jobs):
             return False
         return not any(job.result()[0] if self.groups else job.result() for job in jobs)

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -272,6 +273,17 @@ def test_large_images_and_networks_are_not_decoded_by_processes(project_root, mo
     assert feeding.in_processes(many, "tiny", feeding.MANY), "so many threads wait for each other even then"
     monkeypatch.setattr(feeding, "files", lambda *_: ["network.pth"])
     assert not feeding.in_processes(many, "tiny", feeding.MANY)
+
+
+@pytest.mark.parametrize("group", [feeding.GROUP, feeding.GROUP_OF_PROCESS])
+def test_rows_are_ready_when_the_groups_that_they_are_in_are(group):
+    groups = [Future() for _ in range(3)]
+    part = feeding.Part(100, 100 + 3 * group, Future(), groups, group)
+    assert not part.ready(100 + 1)
+    groups[0].set_result(([], []))
+    assert part.ready(100 + 1) and part.ready(100 + group) and not part.ready(100 + group + 1)
+    groups[1].set_result(([(0, Damaged("x"))], []))
+    assert part.ready(100 + group) and not part.ready(100 + group + 1), "an error waits for its turn"
 
 
 def test_an_op_that_a_script_registered_is_run_by_threads(project_root, monkeypatch):
