@@ -39,9 +39,9 @@ BENCHMARKS = (
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (about 40 minutes on two cores); `python bench/run.py labelled methods guards weights
-left packs training finetune` takes longer and runs by name. Ratios are of runs side by side on one machine; seconds
-depend on it."""
+Written by `make bench` (about 45 minutes on two cores, by the sum of its parts); `python bench/run.py labelled
+methods guards weights left packs training finetune` takes longer and runs by name. Ratios are of runs side by side on
+one machine; seconds depend on it."""
 
 
 def machine() -> str:
