@@ -50,7 +50,7 @@ def compiled(name: str, model: Model, batch: int) -> None:
     images = pixels(model.image_size).expand(batch, -1, -1, -1)
     plain = model.encode_image(images[:1]).float().cpu().flatten()
     say("infer", name, f"its image tower is compiled for batches of {batch}")
-    model.compile()
+    model.compile(batch)
     try:
         found = model.encode_image(images)[:1].float().cpu().flatten()
     except Exception as error:  # of the compiler's many parts, each with errors of its own

@@ -56,8 +56,8 @@ class Model(Protocol):
     def encode_text(self, prompts: list[str]):
         """Finished sentences -> L2-normalised features (B, D), float32."""
 
-    def compile(self) -> None:
-        """Have the image tower compiled, when its first batch comes."""
+    def compile(self, batch: int) -> None:
+        """Have the image tower compiled for batches of this size, when the first of them comes."""
 
     def batch_size(self, limit: int) -> int:
         """Images per forward pass, `limit` at most: on a GPU what its free memory holds."""

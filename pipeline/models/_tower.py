@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import Mismatch
 from ..maths.zeroshot import normalise
-from . import _checks
+from . import _checks, _compiled
 from .family import Wanted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -95,9 +95,9 @@ class Tower:
         with self._precision():
             return normalise(self._forward_image(self.module, ready))
 
-    def compile(self) -> None:
-        """Have torch.compile make one program of the image tower; it does when the first batch comes."""
-        self._forward_image = torch.compile(self._forward_image)
+    def compile(self, batch: int) -> None:
+        """Have torch.compile make one program of the image tower; it does when the first batch of that size comes."""
+        self._forward_image = _compiled.program(self.module, self._forward_image, self.device, batch)
 
     @torch.inference_mode()
     def encode_text(self, prompts: list[str]) -> Tensor:

@@ -25,7 +25,7 @@ class Tower:
         self.batches.append(len(images))
         return self.now(images)
 
-    def compile(self):
+    def compile(self, batch):
         self.now = self.then
 
 

@@ -1,0 +1,56 @@
+"""What COMPILE=1 makes of a tower, without a compiler: torch.compile's tracing alone."""
+
+import functools
+
+import pytest
+import torch
+import torch._inductor.config
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from pipeline.models import _compiled
+
+
+class Block(nn.Module):
+    """Attention as open_clip's towers call it, pooled."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(8, 2, **options)
+
+    def forward(self, rows):
+        return self.attn(rows, rows, rows, need_weights=False, attn_mask=None)[0].mean(dim=1)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile with a backend that counts its programs and runs them as they are."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))
+    with torch._inductor.config.patch(freezing=False):  # and put back what is set meanwhile
+        yield counter
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_first": True}, {"batch_first": False}, {"batch_first": True, "bias": False}]
+)
+@torch.inference_mode()
+def test_attention_is_the_layers_own(traced, options):
+    torch.manual_seed(0)
+    block, rows = Block(**options).eval(), torch.randn(4, 5, 8)
+    known = block(rows)
+    run = _compiled.program(block, lambda module, rows: module(rows), torch.device("cpu"), 4)
+    torch.testing.assert_close(run(block, rows), known, rtol=1e-5, atol=1e-6)
+    assert traced.frame_count == 1
+
+
+@torch.inference_mode()
+def test_batches_of_other_sizes_run_as_they_did(traced):
+    block = Block(batch_first=True).eval()
+    run = _compiled.program(block, lambda module, rows: module(rows), torch.device("cpu"), 4)
+    for size in (4, 3, 1, 4, 2):
+        rows = torch.randn(size, 5, 8)
+        torch.testing.assert_close(run(block, rows), block(rows), rtol=1e-5, atol=1e-6)
+    assert traced.frame_count == 1
