@@ -1,17 +1,22 @@
 """Images per second beside what people use today and beside the bare forward pass, on random weights.
 
-`python bench/image_side.py --child <ours|bound> <model folder> <images> <dtype>` times one way in its own process.
+`python bench/image_side.py --child <ours|compiled|draft|bound> <model folder> <images> <dtype>` times one way in a
+process of its own: a pass for each line it is given.
 """
 
+import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from competitors import ANSWER, passes
 
 from pipeline.chain import checkpoints
 from pipeline.chain import features as chain_features
@@ -19,15 +24,17 @@ from pipeline.chain import features as chain_features
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SCENE = ROOT.parent / "shared" / "data" / "scene" / "images"
-MODELS = {"ViT-B-32": 256, "ViT-L-14": 16, "RN50": 64}  # and how many images: some seconds each
+MODELS = {"ViT-B-32": 128, "ViT-L-14": 16, "RN50": 64}  # and how many images: some seconds each
 PHOTOS = 32
-ROUNDS = 2
+ROUNDS = 3
+SAID = {"ours": "", "compiled": ", `COMPILE=1`", "draft": ", `draft: true`"}
+OWN = ("ours", "compiled", "draft", "bound")
 COMPETITORS = ("notebook", "transformers", "clip_benchmark")
 CASES = (  # model, images, dtype, ways
-    ("ViT-B-32", "small-256", "bf16", ("ours", "bound", *COMPETITORS)),
+    ("ViT-B-32", "small-128", "bf16", ("ours", "compiled", "bound", *COMPETITORS)),
     ("ViT-B-32", "small-64", "fp32", ("ours", "bound", *COMPETITORS)),
     ("ViT-L-14", "small-16", "bf16", ("ours", "bound", "notebook")),
-    ("RN50", "small-64", "bf16", ("ours", "bound", "notebook", "clip_benchmark")),
+    ("RN50", "small-64", "bf16", ("ours", "compiled", "bound", "notebook", "clip_benchmark")),
     ("ViT-B-32", "photos", "bf16", ("ours", "draft", "bound", *COMPETITORS)),
 )
 NOTES = """All compute in the same dtype, so the matrix products are the same: what is won is freed memory that is kept,
@@ -118,8 +125,8 @@ def _images(folder: Path) -> None:
         big.save(folder / "photos" / f"{number:03d}.jpg", quality=90)
 
 
-def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
-    """Seconds for one pass of our infer stage, or of the bare forward pass on a tensor in memory."""
+def child(way: str, model_folder: str, images: str, dtype: str) -> Iterator[float]:
+    """Seconds of one pass after the other of our infer stage, or of the bare forward pass on a tensor in memory."""
     from pipeline.core.memory import keep_freed
 
     if way != "bound":
@@ -127,6 +134,7 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
     import torch
 
     from pipeline import models
+    from pipeline.chain import canary
     from pipeline.chain.task import CompetitionTask
     from pipeline.recipes import Project
 
@@ -141,37 +149,56 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> dict:
         (root / "models.yaml").write_text(entry.format(model_folder))
         task = CompetitionTask(Project(root), "x", dtype_name=dtype)
         model = models.load("m", task.project.model("m"), root, "image", task.device, dtype)
-        model.encode_image(torch.zeros(16, 3, 224, 224, dtype=torch.uint8))
         if way == "bound":
-            return {"seconds": _bound(model, dtype, len(task.images.ids), task.batch)}
+            pixels = torch.randn(len(task.images.ids), 3, 224, 224)
+            yield from passes(lambda: _bound(model, dtype, pixels, task.batch))
+        if way == "compiled":
+            with contextlib.redirect_stdout(sys.stderr):
+                canary.compiled("m", model, task.batch)
         models.load = lambda *_: model  # loaded already, as for the others
         checkpoints.identity(task, "m")  # its digest, read once in a file's life, belongs to loading
-        began = time.perf_counter()
-        chain_features.of_member(task, task.project.member("m@p"))
-        return {"seconds": time.perf_counter() - began}
+        yield from passes(lambda: _ours(task))
 
 
-def _bound(model, dtype: str, count: int, batch: int) -> float:
+def _ours(task) -> None:
+    shutil.rmtree(task.project.root / "cache" / "x", ignore_errors=True)  # features of the pass before
+    chain_features.of_member(task, task.project.member("m@p"))
+
+
+def _bound(model, dtype: str, pixels, batch: int) -> None:
     import torch
 
-    pixels = torch.randn(count, 3, 224, 224).to({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
+    pixels = pixels.to({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
     model.module.to(memory_format=torch.contiguous_format)  # as a model comes
     with torch.inference_mode():
-        model.module.encode_image(pixels[:16])
-        began = time.perf_counter()
         for part in pixels.split(batch):
             model.module.encode_image(part)
-        return time.perf_counter() - began
 
 
-def timed(python: str, way: str, *arguments: str) -> float:
-    script = ["image_side.py", "--child"] if way in ("ours", "draft", "bound") else ["competitors.py"]
+@contextlib.contextmanager
+def timer(python: str, way: str, *arguments: str) -> Iterator[Callable[[], float]]:
+    """A function that has a process of its own, ready and warm, do one pass, and gives its seconds."""
+    script = ["image_side.py", "--child"] if way in OWN else ["competitors.py"]
     command = [python, str(ROOT / "bench" / script[0]), *script[1:], way, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{command}: {done.stdout[-2000:]}{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])["seconds"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with tempfile.TemporaryFile("w+") as errors, subprocess.Popen(command, stderr=errors, **pipes) as process:
+
+        def once() -> float:
+            for line in process.stdout:
+                if line.startswith(ANSWER):
+                    return float(line.removeprefix(ANSWER))
+            errors.seek(0)
+            raise SystemExit(f"{command}: {errors.read()[-4000:]}")
+
+        once()  # the first pass warms up
+
+        def ask() -> float:
+            print(file=process.stdin, flush=True)
+            return once()
+
+        yield ask
+        process.stdin.close()
 
 
 def competitors_python(folder: Path) -> str:
@@ -187,12 +214,15 @@ def competitors_python(folder: Path) -> str:
 
 
 def rates(folder: Path, python: str, model: str, images: str, dtype: str, ways: tuple[str, ...]) -> dict[str, float]:
-    """Images per second of each way: medians of alternating runs."""
+    """Images per second of each way: medians of alternating passes, each way's in a process of its own."""
     count, taken = len(list((folder / images).glob("*.jpg"))), {way: [] for way in ways}
-    for _ in range(ROUNDS):
-        for way in ways:
-            own = sys.executable if way in ("ours", "draft", "bound") else python
-            taken[way].append(timed(own, way, str(folder / model), str(folder / images), dtype))
+    with contextlib.ExitStack() as running:
+        own = {way: sys.executable if way in OWN else python for way in ways}
+        arguments = (str(folder / model), str(folder / images), dtype)
+        passes_of = {way: running.enter_context(timer(own[way], way, *arguments)) for way in ways}
+        for _ in range(ROUNDS):
+            for way in ways:
+                taken[way].append(passes_of[way]())
     return {way: count / statistics.median(seconds) for way, seconds in taken.items()}
 
 
@@ -233,12 +263,11 @@ def main() -> str:
     lines = [
         "### Image side (bench/image_side.py)",
         "",
-        f"Random weights, CPU, batch 64; median of {ROUNDS} alternating runs, each in its own process, without "
-        "imports and loading (which includes a checkpoint's digest). (a) seed 004's notebook loop under autocast, "
-        "(b) transformers' pipeline, "
-        "(c) CLIP_benchmark, in an environment of their own, in the same dtype; (d) the bare forward pass of an "
-        "ordinary process on a tensor in memory. Targets for small images in bf16, (a) to (d): 1.2 of ViT-B-32 and "
-        "ViT-L-14, 2 of RN50.",
+        f"Random weights, CPU, batch 64; median of {ROUNDS} alternating passes after a first one, each way's in a "
+        "process of its own, without imports, loading (which includes a checkpoint's digest) and compiling. "
+        "(a) seed 004's notebook loop under autocast, (b) transformers' pipeline, (c) CLIP_benchmark, in an "
+        "environment of their own, in the same dtype; (d) the bare forward pass of an ordinary process on a tensor "
+        "in memory. Targets for small images in bf16, (a) to (d): 1.2 of ViT-B-32 and ViT-L-14, 2 of RN50.",
         "",
         "| model, images | dtype | ours, images/s | x (d) | x (a) | x (b) | x (c) |",
         "|---|---|---|---|---|---|---|",
@@ -250,9 +279,8 @@ def main() -> str:
         for model, images, dtype, ways in CASES:
             rate = rates(folder, python, model, images, dtype, ways)
             small |= {dtype: rate} if model == "ViT-B-32" and images != "photos" else {}
-            for way in ("ours", "draft") if "draft" in rate else ("ours",):
-                what = ", photographs 4000x3000" if images == "photos" else ""
-                what += ", `draft: true`" if way == "draft" else ""
+            for way in [way for way in SAID if way in rate]:
+                what = (", photographs 4000x3000" if images == "photos" else "") + SAID[way]
                 ratios = [f"{rate[way] / rate[o]:.2f}" if o in rate else "" for o in ("bound", *COMPETITORS)]
                 lines.append(f"| {model}{what} | {dtype} | {rate[way]:.1f} | {' | '.join(ratios)} |")
                 print(lines[-1], flush=True)
@@ -262,6 +290,7 @@ def main() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        print(json.dumps(child(*sys.argv[2:])))
+        for seconds in child(*sys.argv[2:]):
+            print(f"{ANSWER}{seconds}", flush=True)
     else:
         print(main())
