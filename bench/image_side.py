@@ -24,7 +24,7 @@ from pipeline.chain import features as chain_features
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 SCENE = ROOT.parent / "shared" / "data" / "scene" / "images"
-MODELS = {"ViT-B-32": 128, "ViT-L-14": 16, "RN50": 64}  # and how many images: some seconds each
+MODELS = ("ViT-B-32", "ViT-L-14", "RN50")
 PHOTOS = 32
 ROUNDS = 3
 SAID = {"ours": "", "compiled": ", `COMPILE=1`", "draft": ", `draft: true`"}
@@ -34,7 +34,7 @@ CASES = (  # model, images, dtype, ways
     ("ViT-B-32", "small-128", "bf16", ("ours", "compiled", "bound", *COMPETITORS)),
     ("ViT-B-32", "small-64", "fp32", ("ours", "bound", *COMPETITORS)),
     ("ViT-L-14", "small-16", "bf16", ("ours", "bound", "notebook")),
-    ("RN50", "small-64", "bf16", ("ours", "compiled", "bound", "notebook", "clip_benchmark")),
+    ("RN50", "small-128", "bf16", ("ours", "compiled", "bound", "notebook", "clip_benchmark")),
     ("ViT-B-32", "photos", "bf16", ("ours", "draft", "bound", *COMPETITORS)),
 )
 NOTES = """All compute in the same dtype, so the matrix products are the same: what is won is freed memory that is kept,
@@ -110,13 +110,11 @@ def _images(folder: Path) -> None:
 
     sources = [SCENE / f"{n}.jpg" for n in range(512)] if SCENE.is_dir() else []
     sources = sources or [ROOT / "demo" / "images" / f"{n}.jpg" for n in range(512)]
-    for count in {*MODELS.values()}:
-        (folder / f"small-{count}").mkdir()
-        for number in range(count):
+    for small in {images for _, images, *_ in CASES if images != "photos"}:
+        (folder / small).mkdir()
+        for number in range(int(small.removeprefix("small-"))):
             with Image.open(sources[number]) as image:
-                image.convert("RGB").resize((224, 224)).save(
-                    folder / f"small-{count}" / f"{number:03d}.jpg", quality=90
-                )
+                image.convert("RGB").resize((224, 224)).save(folder / small / f"{number:03d}.jpg", quality=90)
     (folder / "photos").mkdir()
     for number in range(PHOTOS):
         with Image.open(sources[number]) as image:
