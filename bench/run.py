@@ -40,7 +40,7 @@ BENCHMARKS = (
 PACKAGES = ("torch", "open_clip_torch", "timm", "transformers", "pillow")
 HEAD = """# Measurements
 
-Written by `make bench` (36 minutes on two cores); `python bench/run.py labelled
+Written by `make bench` (37 minutes on two cores); `python bench/run.py labelled
 methods guards weights left packs training finetune` takes longer and runs by name. Ratios are of runs side by side on
 one machine; seconds depend on it."""
 
