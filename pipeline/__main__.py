@@ -29,7 +29,7 @@ def _run(arguments: Sequence[str]) -> int:
         _complain(str(error))
         return 1
     except OSError as error:
-        _complain(f"{error}. What was finished is kept; run the same command again to go on")
+        _complain(f"{error}. What was finished is kept; when that is mended, run the same command again to go on")
         return 1
 
 

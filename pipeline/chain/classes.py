@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.console import say, warn
-from ..core.errors import Damaged, Mismatch, UserError
+from ..core.errors import Damaged, Mismatch, UserError, prefixed
 from ..core.room import room
 from ..maths import zeroshot
 from ..maths.refine import STEPS, Evidence
@@ -46,7 +46,7 @@ def decide(task: Task, name: str) -> Decision:
     """Decide by a recipe, computing what is not cached. UserError for a recipe that the task's rules forbid."""
     rules.check(task, name)
     recipe, where = task.project.ensemble(name), str(task.project.ensemble_path(name))
-    steps(recipe, where, len(task.images.ids))  # mistakes are told before anything is computed
+    steps(task, recipe, where, len(task.images.ids))  # mistakes are told before anything is computed
     probs = threshold.stage(task, name)
     known = _pooled_while_made(task, probs, ensemble.pooling(recipe))
     parts = lambda member: made(ensemble.part(task, recipe, member))  # noqa: E731
@@ -134,13 +134,17 @@ def pooled(task: Task, probs: Rows, columns: Columns, how: str, start: int, stop
     return pooled_NC
 
 
-def steps(recipe: Ensemble, where: str, images: int) -> list[tuple[Callable, dict]]:
+def steps(task: Task, recipe: Ensemble, where: str, images: int) -> list[tuple[Callable, dict]]:
     """The recipe's refinement steps with their arguments; UserError, naming `where` it is, for those that do not do.
 
-    Unknown ones, and such as compare all images with each other, where there are too many of them.
+    Unknown ones, such as do not fit the classes, and such as compare all images with each other, where there are too
+    many of them.
     """
     found = [STEPS.bind(named, f"{where}: refine.{number}") for number, named in enumerate(recipe.refine)]
-    for number, (step, _) in enumerate(found):
+    for number, (step, arguments) in enumerate(found):
+        if step.check:
+            with prefixed(f"{where}: refine.{number}"):
+                step.check(task.class_names, **arguments)
         most = getattr(step, "most", None)
         if most and images > most:
             raise UserError(
@@ -164,7 +168,7 @@ def refine(
     outcome of each step.
     """
     whole_N = with_picture(task, recipe)
-    todo = steps(recipe, where, int(whole_N.sum()))
+    todo = steps(task, recipe, where, int(whole_N.sum()))
     if todo and whole_N.any():
         seen, refined_NC = evidence(task, recipe, parts, whole_N), probs_NC if whole_N.all() else probs_NC[whole_N]
         run = guarded if recipe.guards else unguarded

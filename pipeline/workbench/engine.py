@@ -113,7 +113,7 @@ class Engine:
         """Decide by recipe `name` of a task; UserError as `make submit` would tell it."""
         rules.check(task, name)
         recipe, where = task.project.ensemble(name), f"ensembles/{name}.yaml"
-        classes.steps(recipe, where, len(task.images.ids))
+        classes.steps(task, recipe, where, len(task.images.ids))
         with prefixed(where):
             ensemble.check(task, recipe)
         parts = {member: self.part(task, recipe, member) for member in ensemble.members(recipe)}

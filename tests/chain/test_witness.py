@@ -167,3 +167,15 @@ def test_what_cannot_be_a_witness(root):
     write_yaml(root / "ensembles" / "seen.yaml", {**written, "witness": "mine"})
     with refused(Mismatch, f"{where}: witness: mine@tiny", "write vit@tiny"):
         fresh(root).project.ensemble("seen")
+
+
+@pytest.mark.parametrize("to", [[1.0], {"no-such-class": 1.0}, "uniform"])
+def test_shares_that_do_not_fit_the_classes_are_told_before_anything_is_computed(root, to):
+    write_yaml(root / "ensembles" / "mix.yaml", {"members": {"vit": 1.0}, "refine": [{"prior": {"to": to}}]})
+    task = fresh(root)
+    if to == "uniform":
+        chain_classes.steps(task, task.project.ensemble("mix"), "mix", IMAGES)
+        return
+    with refused(Mismatch, "ensembles/mix.yaml: refine.0: prior: to"):
+        chain_classes.decide(task, "mix")
+    assert not (root / "cache").exists()

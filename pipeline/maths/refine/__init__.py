@@ -16,8 +16,9 @@ from ...core.registry import Registry, import_modules
 from ..zeroshot import TINY
 
 # `finds_mix`: the classes in effect are a finding of the step; others impose a class mix, or have been seen to spread
-# images over classes that are absent. `most` images: a graph of all takes hours for more, and what it needs of memory
-STEPS = Registry("step", given=2, uses=None, finds_mix=False, most=None)
+# images over classes that are absent. `most` images: a graph of all takes hours for more, and what it needs of memory.
+# `check` is given the classes' names and the step's arguments before anything is computed
+STEPS = Registry("step", given=2, uses=None, finds_mix=False, most=None, check=None)
 GRAPH = 200_000
 step = STEPS.register
 

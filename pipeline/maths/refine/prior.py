@@ -1,6 +1,7 @@
 """Prior matching: the mean of the predictions is made a given class mix."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ CHUNK_VALUES = 2**24
 TRANSPORT_LIMIT = 2_000_000  # values of the cost matrix: seconds of exact transport, not hours
 
 
-@step(uses="test_set")
+@step(uses="test_set", check=lambda class_names, to="uniform", **_: shares(to, class_names))
 def prior(
     probs_NC: Tensor,
     evidence: Evidence,
@@ -46,18 +47,23 @@ def prior(
     return biased(probs_NC, sinkhorn(probs_NC, target_C, tolerance, iterations))
 
 
-def mix(probs_NC: Tensor, evidence: Evidence, to: Any, gamma: float) -> Tensor:
-    """The target shares (C,); UserError for shares that do not fit the classes."""
-    classes = probs_NC.shape[1]
+def shares(to: Any, class_names: Sequence[str]) -> list[float]:
+    """One for each class, in their order and any scale; UserError where they do not fit the classes."""
     if isinstance(to, dict):
-        wrong = set(to) ^ set(evidence.class_names)
+        wrong = set(to) ^ set(class_names)
         if wrong:
             raise Mismatch(f"prior: to: the shares must be of the classes; wrong or missing: {sorted(wrong)}")
-        to = [to[name] for name in evidence.class_names]
-    shares = [1.0] * classes if to == "uniform" else to
-    if len(shares) != classes or sum(shares) <= 0:
-        raise Mismatch(f"prior: to: {len(shares)} shares of {classes} classes; give each class one, not all 0")
-    target_C = torch.tensor(shares, dtype=torch.float32, device=probs_NC.device)
+        to = [to[name] for name in class_names]
+    found = [1.0] * len(class_names) if to == "uniform" else to
+    if len(found) != len(class_names) or sum(found) <= 0:
+        raise Mismatch(f"prior: to: {len(found)} shares of {len(class_names)} classes; give each class one, not all 0")
+    return found
+
+
+def mix(probs_NC: Tensor, evidence: Evidence, to: Any, gamma: float) -> Tensor:
+    """The target shares (C,); UserError for shares that do not fit the classes."""
+    class_names = evidence.class_names or [str(number) for number in range(probs_NC.shape[1])]
+    target_C = torch.tensor(shares(to, class_names), dtype=torch.float32, device=probs_NC.device)
     if gamma:
         target_C = (target_C / target_C.sum()) ** (1 - gamma) * mean_of(probs_NC) ** gamma
     return target_C / target_C.sum()
