@@ -102,9 +102,10 @@ def main() -> str:
 
 FINDINGS = """Of the time of ViT-B/32, ViT-L/14 and ConvNeXt-B with kept memory, 82 to 85 % are matrix products
 (torch's profiler, 2026-11-22), and those are as fast as they can be here: 104 billion multiply-adds a second on one
-core in bf16 and 44 in fp32 (2 cores: 192 and 77), and Zen 4 does 32 or 16 a cycle. So 1.2 over kept memory could be had only
-by doing all the rest in no time, and 2 not at all. Weights kept in oneDNN's own order give equal values 1.05 to 1.11 times as
-fast, layer by layer, and are a second copy of them in memory: COMPILE=1 does that."""
+core in bf16 and 44 in fp32 (2 cores: 192 and 77), and Zen 4 does 32 or 16 a cycle. So 1.2 over
+kept memory could be had only by doing all the rest in no time, and 2 not at all. Weights kept in oneDNN's own order
+give equal values 1.05 to 1.11 times as fast, layer by layer, and are a second copy of them in memory: COMPILE=1 does
+that."""
 
 
 if __name__ == "__main__":
