@@ -22,7 +22,7 @@ def program(
         # torch.compile's own option of this name has no effect: it is read before options are set
         torch._inductor.config.freezing = True
     for layer in module.modules():
-        if isinstance(layer, nn.MultiheadAttention):
+        if isinstance(layer, nn.MultiheadAttention) and "forward" not in vars(layer):  # or it has accelerate's hook
             layer.forward = MethodType(_attention, layer)
     compiled = torch.compile(forward, dynamic=False)
     return lambda module, pixels: (compiled if len(pixels) == batch else forward)(module, pixels)

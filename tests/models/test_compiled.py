@@ -54,3 +54,18 @@ def test_batches_of_other_sizes_run_as_they_did(traced):
         rows = torch.randn(size, 5, 8)
         torch.testing.assert_close(run(block, rows), block(rows), rtol=1e-5, atol=1e-6)
     assert traced.frame_count == 1
+
+
+@torch.inference_mode()
+def test_a_layer_whose_forward_is_hooked_keeps_it(traced):
+    """As accelerate does for a model that is spread over devices."""
+    block = Block(batch_first=True).eval()
+    hooked, calls = block.attn.forward, []
+
+    def forward(*given, **options):
+        calls.append(len(given))
+        return hooked(*given, **options)
+
+    block.attn.forward = forward
+    _compiled.program(block, lambda module, rows: module(rows), torch.device("cpu"), 4)(block, torch.randn(4, 5, 8))
+    assert calls == [3]
