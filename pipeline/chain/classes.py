@@ -142,10 +142,10 @@ def steps(task: Task, recipe: Ensemble, where: str, images: int) -> list[tuple[C
     """
     found = [STEPS.bind(named, f"{where}: refine.{number}") for number, named in enumerate(recipe.refine)]
     for number, (step, arguments) in enumerate(found):
-        if step.check:
+        check, most = getattr(step, "check", None), getattr(step, "most", None)
+        if check:
             with prefixed(f"{where}: refine.{number}"):
-                step.check(task.class_names, **arguments)
-        most = getattr(step, "most", None)
+                check(task.class_names, **arguments)
         if most and images > most:
             raise UserError(
                 f"{where}: refine.{number}: {step.__name__} makes a graph of all images, that is {images}, and takes "
