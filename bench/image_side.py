@@ -129,7 +129,6 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> Iterator[floa
 
     if way != "bound":
         keep_freed()  # as every verb that computes does; the bare forward pass is an ordinary process's
-    import torch
 
     from pipeline import models
     from pipeline.chain import canary
@@ -148,8 +147,8 @@ def child(way: str, model_folder: str, images: str, dtype: str) -> Iterator[floa
         task = CompetitionTask(Project(root), "x", dtype_name=dtype)
         model = models.load("m", task.project.model("m"), root, "image", task.device, dtype)
         if way == "bound":
-            pixels = torch.randn(len(task.images.ids), 3, 224, 224)
-            yield from passes(lambda: _bound(model, dtype, pixels, task.batch))
+            yield from passes(_bound(model, dtype, len(task.images.ids), task.batch))
+            return
         if way == "compiled":
             with contextlib.redirect_stdout(sys.stderr):
                 canary.compiled("m", model, task.batch)
@@ -163,14 +162,18 @@ def _ours(task) -> None:
     chain_features.of_member(task, task.project.member("m@p"))
 
 
-def _bound(model, dtype: str, pixels, batch: int) -> None:
+def _bound(model, dtype: str, count: int, batch: int) -> Callable[[], None]:
     import torch
 
-    pixels = pixels.to({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
+    pixels = torch.randn(count, 3, 224, 224).to({"bf16": torch.bfloat16, "fp32": torch.float32}[dtype])
     model.module.to(memory_format=torch.contiguous_format)  # as a model comes
-    with torch.inference_mode():
-        for part in pixels.split(batch):
-            model.module.encode_image(part)
+
+    def run() -> None:
+        with torch.inference_mode():
+            for part in pixels.split(batch):
+                model.module.encode_image(part)
+
+    return run
 
 
 @contextlib.contextmanager
